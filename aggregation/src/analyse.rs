@@ -1,0 +1,494 @@
+//! From a logical plan to a [`PrivatePlan`], fail closed.
+//!
+//! The plan is walked from the top: post-processing of released cells, then one reducing aggregate, then projections
+//! and filters of one protected table. Views, CTEs and subqueries are put in place by substitution, so that each
+//! expression is over the base table's columns and no fact about a column outlives its redefinition. Every
+//! variant of `LogicalPlan` is listed: what is not admitted is refused by name.
+
+use std::collections::BTreeSet;
+
+use datafusion_common::{
+    Column, DFSchema, ScalarValue,
+    tree_node::{Transformed, TreeNode},
+};
+use datafusion_expr::{Aggregate, Expr, LogicalPlan, expr::AggregateFunction};
+use num_bigint::BigUint;
+use sekisho_protocol::{
+    digest::Digest,
+    permit::{Permit, Preset, Statistic},
+    refusal::{Code, Refusal},
+    schema::Schema,
+    units::MicroRho,
+};
+
+use crate::{
+    accounting::split_evenly,
+    domain::image,
+    plan::{Argument, Key, MAX_PATIENTS, Measure, Output, PrivatePlan},
+    scalar::{Base, MAX_NODES, nodes, scale_of},
+    sql::{self, arrow_schema},
+};
+
+/// The most cells of one release.
+pub const MAX_CELLS: usize = 50_000;
+/// The most aggregates of one query.
+const MAX_AGGREGATES: usize = 64;
+
+fn unsupported(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Code::SqlUnsupported, detail)
+}
+
+impl PrivatePlan {
+    /// Understands `sql` as a question over `schema` within `permit`, at `micro_rho` for each hospital.
+    ///
+    /// # Errors
+    /// A refusal that names the construct, column or statistic and says what to write instead.
+    pub fn analyse(sql: &str, schema: &Schema, permit: &Permit, micro_rho: MicroRho) -> Result<Self, Refusal> {
+        let planned = sql::plan(sql, schema)?;
+        let aggregate = reducing(&planned.typed)?;
+        let rows = Rows::of(&aggregate.input, 0)?;
+        let table = schema.table(&rows.table).ok_or_else(|| unsupported("a table that the schema does not have"))?;
+        let Some(patient) = &table.patient else {
+            return Err(unsupported(format!("table {} is public: a question is about a protected table", table.name)));
+        };
+        let df_schema = DFSchema::try_from(arrow_schema(table)).map_err(|_| unsupported("a table without a schema"))?;
+        let base = Base { table, patient, schema: df_schema };
+
+        let mut builder = Builder {
+            base: &base,
+            rows: &rows,
+            arguments: Vec::new(),
+            measures: Vec::new(),
+            statistics: BTreeSet::new(),
+        };
+        let filters = rows.filters.iter().map(|f| base.admit(f.clone())).collect::<Result<Vec<_>, _>>()?;
+        let names = aggregate.schema.fields();
+        let keys = aggregate.group_expr.iter().enumerate().map(|(i, e)| builder.key(e, names[i].name()));
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        if aggregate.aggr_expr.len() > MAX_AGGREGATES {
+            return Err(unsupported(format!("more than {MAX_AGGREGATES} aggregates: ask in parts")));
+        }
+        let outputs = aggregate.aggr_expr.iter().map(|e| builder.output(e)).collect::<Result<Vec<_>, _>>()?;
+        if outputs.is_empty() {
+            return Err(Refusal::new(Code::RowLevel, "the query has GROUP BY but no aggregate"));
+        }
+        let one_row = table.one_row_per_patient;
+        let guard = builder.guard(one_row, permit.disclosure);
+        let Builder { arguments, measures, statistics, .. } = builder;
+        let rho_each = split_evenly(micro_rho, measures.len() as u64).ok_or_else(|| {
+            Refusal::new(
+                Code::BudgetQuery,
+                format!("{micro_rho} cannot be split over {} measures; name more", measures.len()),
+            )
+        })?;
+        let columns = used_columns(&filters, &keys, &arguments);
+        let mut plan = Self {
+            table: table.name.clone(),
+            patient: patient.clone(),
+            patient_kind: table.column(patient).map_or(sekisho_protocol::schema::Kind::Text, |c| c.kind),
+            columns,
+            statistics: statistics.into_iter().collect(),
+            filters,
+            keys,
+            arguments,
+            measures,
+            outputs,
+            rows_per_patient: if one_row { 1 } else { permit.dp.rows_per_patient.into() },
+            groups_per_patient: permit.dp.groups_per_patient.into(),
+            one_row,
+            preset: permit.disclosure,
+            guard,
+            micro_rho,
+            rho_each,
+            as_written: planned.as_written,
+            digest: Digest::of(b""),
+        };
+        plan.check_size()?;
+        plan.check_permit(permit)?;
+        plan.digest = Digest::of(plan.canonical().as_bytes());
+        Ok(plan)
+    }
+
+    fn check_size(&self) -> Result<(), Refusal> {
+        let cells = self.keys.iter().try_fold(1_usize, |n, k| n.checked_mul(k.image.cells()));
+        if cells.is_none_or(|n| n > MAX_CELLS) {
+            return Err(Refusal::new(
+                Code::UnknownDomain,
+                format!("the groups have more than {MAX_CELLS} cells; group more coarsely"),
+            ));
+        }
+        let total: usize = self.row().iter().chain(&self.filters).map(nodes).sum();
+        if total > MAX_NODES {
+            return Err(unsupported(format!(
+                "the query's expressions have more than {MAX_NODES} parts; write them shorter"
+            )));
+        }
+        // Decimal128 holds 38 digits; one is left for the noise.
+        let limit = BigUint::from(10_u32).pow(37);
+        for measure in &self.measures {
+            if self.squared_sensitivity(measure).sqrt() * BigUint::from(MAX_PATIENTS) > limit {
+                let detail = "rows per patient times the bound is too large for an exact sum over 10^9 patients";
+                return Err(Refusal::new(Code::UnboundedColumn, detail));
+            }
+            if self.variance(measure).is_none() {
+                return Err(Refusal::new(Code::UnboundedColumn, "a sum over a range of a single value tells nothing"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_permit(&self, permit: &Permit) -> Result<(), Refusal> {
+        let Some(table) = permit.table(&self.table) else {
+            return Err(Refusal::new(
+                Code::TableNotPermitted,
+                format!("the permit does not name table {}", self.table),
+            ));
+        };
+        for column in &self.columns {
+            if !table.columns.contains(column) {
+                let detail = format!("the permit does not name column {}.{column}", self.table);
+                return Err(Refusal::new(Code::ColumnNotPermitted, detail));
+            }
+        }
+        for statistic in &self.statistics {
+            if !permit.allowed_statistics.contains(statistic) {
+                let detail = format!("the permit does not allow {}", statistic.as_str());
+                return Err(Refusal::new(Code::StatisticNotPermitted, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// The text whose digest names the plan.
+    pub fn canonical(&self) -> String {
+        use std::fmt::Write;
+        let mut text = format!(
+            "sekisho plan v1\ntable {} patient {} k {} G {} unit {} {}\n",
+            self.table,
+            self.patient,
+            self.rows_per_patient,
+            self.groups_per_patient,
+            self.weight_one(),
+            self.patient_one()
+        );
+        let _ = writeln!(
+            text,
+            "rho {} each {} preset {:?} guard {}",
+            self.micro_rho, self.rho_each, self.preset, self.guard
+        );
+        for filter in &self.filters {
+            let _ = writeln!(text, "where {filter}");
+        }
+        for key in &self.keys {
+            let _ = writeln!(text, "key {} = {} in {:?}", key.name, key.expr, key.image);
+        }
+        for argument in &self.arguments {
+            let _ = writeln!(text, "argument {} scale {} range {:?}", argument.expr, argument.scale, argument.range);
+        }
+        let _ = writeln!(text, "measures {:?}\noutputs {:?}", self.measures, self.outputs);
+        text
+    }
+}
+
+fn used_columns(filters: &[Expr], keys: &[Key], arguments: &[Argument]) -> Vec<String> {
+    let exprs = filters.iter().chain(keys.iter().map(|k| &k.expr)).chain(arguments.iter().map(|a| &a.expr));
+    let names: BTreeSet<String> = exprs.flat_map(|e| e.column_refs().into_iter().map(|c| c.name.clone())).collect();
+    names.into_iter().collect()
+}
+
+/// The one aggregate across patients, under nothing but post-processing.
+pub(crate) fn reducing(plan: &LogicalPlan) -> Result<&Aggregate, Refusal> {
+    let released = |exprs: &mut dyn Iterator<Item = &Expr>| {
+        for expr in exprs {
+            let subquery = expr.exists(|e| {
+                Ok(matches!(
+                    e,
+                    Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
+                ))
+            });
+            if subquery.unwrap_or(true) {
+                return Err(unsupported(
+                    "a subquery beside an aggregate is not admitted: ask it as a query of its own",
+                ));
+            }
+        }
+        Ok(())
+    };
+    match plan {
+        LogicalPlan::Aggregate(aggregate) => Ok(aggregate),
+        LogicalPlan::Projection(projection) => {
+            let aggregate = reducing(&projection.input)?;
+            for expr in &projection.expr {
+                if !matches!(expr.clone().unalias_nested().data, Expr::Column(_)) {
+                    return Err(unsupported(format!(
+                        "{expr} is not admitted: select group keys and aggregates as they are, and compute with them afterwards"
+                    )));
+                }
+            }
+            Ok(aggregate)
+        }
+        LogicalPlan::Filter(filter) => {
+            let aggregate = reducing(&filter.input)?;
+            released(&mut std::iter::once(&filter.predicate))?;
+            Ok(aggregate)
+        }
+        LogicalPlan::Sort(sort) => {
+            let aggregate = reducing(&sort.input)?;
+            released(&mut sort.expr.iter().map(|s| &s.expr))?;
+            Ok(aggregate)
+        }
+        LogicalPlan::Limit(limit) => {
+            let aggregate = reducing(&limit.input)?;
+            let literal = |e: &Option<Box<Expr>>| e.as_ref().is_none_or(|e| matches!(**e, Expr::Literal(..)));
+            if !literal(&limit.skip) || !literal(&limit.fetch) {
+                return Err(unsupported("a computed LIMIT is not admitted: write a number"));
+            }
+            Ok(aggregate)
+        }
+        LogicalPlan::SubqueryAlias(alias) => reducing(&alias.input),
+        LogicalPlan::TableScan(_) => Err(row_level()),
+        LogicalPlan::Distinct(_) => {
+            Err(Refusal::new(Code::RowLevel, "SELECT DISTINCT lists values; count them in groups instead"))
+        }
+        LogicalPlan::Window(_) => Err(unsupported("a window function is not admitted: use GROUP BY")),
+        LogicalPlan::Join(_) => Err(unsupported("a join is not admitted yet: ask of one table")),
+        LogicalPlan::Union(_) => Err(unsupported("UNION is not admitted yet: ask of one table")),
+        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
+            Err(unsupported("the query reads no protected table"))
+        }
+        LogicalPlan::Repartition(_)
+        | LogicalPlan::Subquery(_)
+        | LogicalPlan::Statement(_)
+        | LogicalPlan::Explain(_)
+        | LogicalPlan::Analyze(_)
+        | LogicalPlan::Extension(_)
+        | LogicalPlan::Dml(_)
+        | LogicalPlan::Ddl(_)
+        | LogicalPlan::Copy(_)
+        | LogicalPlan::DescribeTable(_)
+        | LogicalPlan::Unnest(_)
+        | LogicalPlan::RecursiveQuery(_) => Err(unsupported("only SELECT with aggregates is admitted")),
+    }
+}
+
+fn row_level() -> Refusal {
+    Refusal::new(Code::RowLevel, "rows cannot be asked for; there is no aggregate across patients")
+}
+
+/// Rows of one base table: which conditions hold, and what each output column is over the base columns.
+struct Rows {
+    table: String,
+    filters: Vec<Expr>,
+    columns: Vec<Expr>,
+    schema: DFSchema,
+}
+
+impl Rows {
+    fn of(plan: &LogicalPlan, depth: usize) -> Result<Self, Refusal> {
+        if depth > 64 {
+            return Err(unsupported("subqueries are nested more than 64 deep: write them flatter"));
+        }
+        match plan {
+            LogicalPlan::TableScan(scan) => {
+                if scan.fetch.is_some() || !scan.filters.is_empty() {
+                    return Err(unsupported("a scan with its own limit or filter"));
+                }
+                let fields = scan.projected_schema.fields();
+                Ok(Self {
+                    table: scan.table_name.table().to_string(),
+                    filters: Vec::new(),
+                    columns: fields.iter().map(|f| Expr::Column(Column::new_unqualified(f.name()))).collect(),
+                    schema: scan.projected_schema.as_ref().clone(),
+                })
+            }
+            LogicalPlan::Projection(projection) => {
+                let input = Self::of(&projection.input, depth + 1)?;
+                let columns = projection.expr.iter().map(|e| input.inline(e)).collect::<Result<_, _>>()?;
+                Ok(Self { columns, schema: projection.schema.as_ref().clone(), ..input })
+            }
+            LogicalPlan::Filter(filter) => {
+                let mut input = Self::of(&filter.input, depth + 1)?;
+                input.filters.push(input.inline(&filter.predicate)?);
+                Ok(input)
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let input = Self::of(&alias.input, depth + 1)?;
+                Ok(Self { schema: alias.schema.as_ref().clone(), ..input })
+            }
+            LogicalPlan::Join(_) => Err(unsupported("a join is not admitted yet: ask of one table")),
+            LogicalPlan::Union(_) => Err(unsupported("UNION is not admitted yet: ask of one table")),
+            LogicalPlan::Window(_) => Err(unsupported("a window function is not admitted: use GROUP BY")),
+            LogicalPlan::Aggregate(_) => {
+                Err(unsupported("an aggregate of an aggregate is not admitted yet: aggregate once, across patients"))
+            }
+            LogicalPlan::Distinct(_) => {
+                Err(unsupported("DISTINCT under an aggregate is not admitted: use count(DISTINCT patient)"))
+            }
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(unsupported(
+                "ORDER BY or LIMIT under an aggregate would choose rows: use them on the released cells",
+            )),
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
+                Err(unsupported("the query reads no protected table"))
+            }
+            LogicalPlan::RecursiveQuery(_) => Err(unsupported("a recursive CTE is not admitted")),
+            LogicalPlan::Unnest(_) => Err(unsupported("UNNEST is not admitted")),
+            LogicalPlan::Repartition(_)
+            | LogicalPlan::Subquery(_)
+            | LogicalPlan::Statement(_)
+            | LogicalPlan::Explain(_)
+            | LogicalPlan::Analyze(_)
+            | LogicalPlan::Extension(_)
+            | LogicalPlan::Dml(_)
+            | LogicalPlan::Ddl(_)
+            | LogicalPlan::Copy(_)
+            | LogicalPlan::DescribeTable(_) => Err(unsupported("only SELECT is admitted")),
+        }
+    }
+
+    /// `expr` over the base table's columns.
+    fn inline(&self, expr: &Expr) -> Result<Expr, Refusal> {
+        let inlined = expr.clone().unalias_nested().data.transform(|e| match e {
+            Expr::Column(column) => {
+                let index = self.schema.index_of_column(&column)?;
+                Ok(Transformed::new(
+                    self.columns[index].clone(),
+                    true,
+                    datafusion_common::tree_node::TreeNodeRecursion::Jump,
+                ))
+            }
+            other => Ok(Transformed::no(other)),
+        });
+        let inlined = inlined.map_err(|_| unsupported("a column that its subquery does not have"))?.data;
+        if nodes(&inlined) > MAX_NODES {
+            return Err(unsupported(format!("an expression has more than {MAX_NODES} parts; write it shorter")));
+        }
+        Ok(inlined)
+    }
+}
+
+struct Builder<'a> {
+    base: &'a Base<'a>,
+    rows: &'a Rows,
+    arguments: Vec<Argument>,
+    measures: Vec<Measure>,
+    statistics: BTreeSet<Statistic>,
+}
+
+impl Builder<'_> {
+    fn key(&mut self, expr: &Expr, name: &str) -> Result<Key, Refusal> {
+        let expr = self.rows.inline(expr)?;
+        if matches!(&expr, Expr::Column(c) if c.name == self.base.patient) {
+            return Err(Refusal::new(
+                Code::RowLevel,
+                "GROUP BY the patient would list patients; group by public values",
+            ));
+        }
+        let expr = self.base.admit(expr)?;
+        Ok(Key { name: name.to_string(), image: image(&expr, self.base)?, expr })
+    }
+
+    fn measure(&mut self, measure: Measure) -> usize {
+        let found = self.measures.iter().position(|m| *m == measure);
+        found.unwrap_or_else(|| {
+            self.measures.push(measure);
+            self.measures.len() - 1
+        })
+    }
+
+    fn argument(&mut self, argument: Argument) -> usize {
+        let same = |a: &Argument| a.expr == argument.expr && a.range == argument.range;
+        let found = self.arguments.iter().position(same);
+        found.unwrap_or_else(|| {
+            self.arguments.push(argument);
+            self.arguments.len() - 1
+        })
+    }
+
+    fn output(&mut self, expr: &Expr) -> Result<Output, Refusal> {
+        let data = expr.clone().unalias_nested().data;
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = data else {
+            return Err(unsupported(format!("{expr} is not admitted: use count, sum or avg")));
+        };
+        if params.filter.is_some() {
+            return Err(unsupported("FILTER is not admitted yet: put the condition into CASE or WHERE"));
+        }
+        if !params.order_by.is_empty() || params.null_treatment.is_some() {
+            return Err(unsupported("ORDER BY inside an aggregate is not admitted"));
+        }
+        let [argument] = params.args.as_slice() else {
+            return Err(unsupported(format!("{} takes one argument", func.name())));
+        };
+        let argument = self.rows.inline(argument)?;
+        let patient = matches!(&argument, Expr::Column(c) if c.name == self.base.patient);
+        match (func.name(), params.distinct) {
+            ("count", true) if patient => {
+                self.statistics.insert(Statistic::CountDistinct);
+                Ok(Output::Count { measure: self.measure(Measure::Patients) })
+            }
+            (_, true) => Err(unsupported("DISTINCT is not admitted here: only count(DISTINCT patient) is")),
+            ("count", false) => {
+                self.statistics.insert(Statistic::Count);
+                let measure = if patient || matches!(&argument, Expr::Literal(v, _) if !v.is_null()) {
+                    Measure::Rows
+                } else {
+                    let expr = self.base.admit(argument)?;
+                    Measure::Present { argument: self.argument(Argument { expr, scale: 0, range: None }) }
+                };
+                Ok(Output::Count { measure: self.measure(measure) })
+            }
+            ("sum", false) => {
+                self.statistics.insert(Statistic::Sum);
+                let argument = self.summed(argument)?;
+                Ok(Output::Sum { measure: self.measure(Measure::Sum { argument, centre: 0 }) })
+            }
+            ("avg", false) => {
+                self.statistics.insert(Statistic::Avg);
+                let argument = self.summed(without_float(argument))?;
+                let (lo, hi) = self.arguments[argument].range.unwrap_or((0, 0));
+                let sum = self.measure(Measure::Sum { argument, centre: lo.midpoint(hi) });
+                let count = self.measure(Measure::Present { argument });
+                Ok(Output::Avg { sum, count })
+            }
+            (other, false) => Err(unsupported(format!("{other} is not admitted: use count, sum or avg"))),
+        }
+    }
+
+    fn summed(&mut self, expr: Expr) -> Result<usize, Refusal> {
+        use datafusion_expr::ExprSchemable;
+        let admitted = self.base.admit(expr)?;
+        let scale = admitted.get_type(&self.base.schema).ok().and_then(|t| scale_of(&t));
+        let (Some(scale), Some((expr, range))) = (scale, self.base.bounded(&admitted)) else {
+            let detail = format!("{admitted} has no known range within ±10^15, so its sum cannot be bounded");
+            return Err(Refusal::new(Code::UnboundedColumn, detail));
+        };
+        // A bare column is clamped as it is folded.
+        let expr = if matches!(admitted, Expr::Column(_)) { admitted } else { expr };
+        Ok(self.argument(Argument { expr, scale, range: Some((range.lo, range.hi)) }))
+    }
+
+    /// The measure that counts patients for the disclosure preset; added, at an equal share of rho, when the query
+    /// has none.
+    fn guard(&mut self, one_row: bool, preset: Preset) -> usize {
+        let rows = self.measures.iter().position(|m| *m == Measure::Rows);
+        let patients = self.measures.iter().position(|m| *m == Measure::Patients);
+        match (patients, rows) {
+            (Some(measure), _) => measure,
+            (None, Some(measure)) if one_row || preset == Preset::None => measure,
+            (None, None) if preset == Preset::None => 0,
+            (None, None) if one_row => self.measure(Measure::Rows),
+            (None, Some(_) | None) => self.measure(Measure::Patients),
+        }
+    }
+}
+
+/// `avg` turns its argument into floating point; the sum is ours, in fixed point.
+fn without_float(expr: Expr) -> Expr {
+    use arrow::datatypes::DataType;
+    match expr {
+        Expr::Cast(cast) if *cast.field.data_type() == DataType::Float64 => match *cast.expr {
+            Expr::Literal(ScalarValue::Null, _) => Expr::Literal(ScalarValue::Int64(None), None),
+            inner => inner,
+        },
+        other => other,
+    }
+}

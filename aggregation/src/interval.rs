@@ -1,0 +1,243 @@
+//! Confidence intervals for noised sums and for ratios of two of them.
+//!
+//! An interval speaks of the **noise only**: it says where the bounded, exact value of this node or
+//! round lies. Sampling error, missing holders, clipped values and down-weighted rows are outside
+//! it. Everything here is post-processing of released numbers and costs no rho.
+//!
+//! Half-widths are normal quantiles rounded up to a whole step. For one discrete Gaussian that is a
+//! theorem: it exceeds m with no more probability than the normal of the same sigma exceeds m - 1
+//! (Canonne, Kamath and Steinke 2020, on its tails). For a sum of several it is an approximation,
+//! within the tolerance the tests state.
+
+use statrs::distribution::{ContinuousCDF, Normal};
+
+/// An estimate between two bounds, in the unit of the estimate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    /// The best single value.
+    pub estimate: f64,
+    /// The lower bound.
+    pub lower: f64,
+    /// The upper bound.
+    pub upper: f64,
+}
+
+/// The number of standard deviations z for which a normal variable lies within ±z with probability
+/// `level`: 1.95996 for 0.95.
+///
+/// A level of 1 or more, or none at all (NaN), gives infinity; one of 0 or less gives 0.
+#[must_use]
+pub fn z_two_sided(level: f64) -> f64 {
+    if level <= 0.0 {
+        0.0
+    } else if level < 1.0 {
+        // The lower tail keeps its digits where (1 + level) / 2 would round them off.
+        -Normal::standard().inverse_cdf((1.0 - level) / 2.0)
+    } else {
+        f64::INFINITY
+    }
+}
+
+impl Interval {
+    /// The interval of a noised sum or count.
+    ///
+    /// `noisy` and `sd`, the standard deviation of its noise, are in steps; `scale` is the worth of
+    /// a step (0.01 for a column of two decimals), positive, and gives the unit of the result. An
+    /// `sd` that is negative or NaN gives an infinite interval.
+    #[must_use]
+    pub fn for_sum(noisy: i128, sd: f64, scale: f64, level: f64) -> Self {
+        let (lower, upper) = ends(noisy, sd, level);
+        Self { estimate: noisy as f64 * scale, lower: lower * scale, upper: upper * scale }
+    }
+
+    /// A conservative interval of the ratio of two noised integers, such as a mean, known to lie
+    /// from `lo` to `hi`.
+    ///
+    /// Numerator and denominator each get an interval that fails half as often as `level` allows,
+    /// so that both hold together at `level` whatever their dependence; the ends are the extremes
+    /// of the ratio over that rectangle. Where the denominator may be 0 or less, nothing is known
+    /// but `lo` and `hi`. The result is in steps of the numerator per step of the denominator, like
+    /// `lo` and `hi`; see [`Interval::scaled`]. Where the denominator itself is 0 or less, the
+    /// estimate is the middle of `lo` and `hi`.
+    #[must_use]
+    pub fn for_ratio(num: i128, num_sd: f64, den: i128, den_sd: f64, level: f64, lo: f64, hi: f64) -> Self {
+        // Unlike `clamp`, no panic should the bounds be crossed.
+        let clip = |value: f64| value.max(lo).min(hi);
+        let estimate = if den > 0 { clip(num as f64 / den as f64) } else { f64::midpoint(lo, hi) };
+        let each = 1.0 - (1.0 - level) / 2.0;
+        let (num_lower, num_upper) = ends(num, num_sd, each);
+        let (den_lower, den_upper) = ends(den, den_sd, each);
+        if !(den_lower > 0.0 && den_upper.is_finite()) {
+            return Self { estimate, lower: lo, upper: hi };
+        }
+        let lower = (num_lower / den_lower).min(num_lower / den_upper);
+        let upper = (num_upper / den_lower).max(num_upper / den_upper);
+        Self { estimate, lower: clip(lower), upper: clip(upper) }
+    }
+
+    /// The same interval in another unit: every value times `by`, which is positive.
+    #[must_use]
+    pub fn scaled(self, by: f64) -> Self {
+        Self { estimate: self.estimate * by, lower: self.lower * by, upper: self.upper * by }
+    }
+}
+
+/// The ends of the interval of a noised integer, in steps.
+fn ends(noisy: i128, sd: f64, level: f64) -> (f64, f64) {
+    let half = if sd >= 0.0 { half_width(sd, level) } else { f64::INFINITY };
+    (noisy as f64 - half, noisy as f64 + half)
+}
+
+fn half_width(sd: f64, level: f64) -> f64 {
+    // Exact values have no width, even at level 1.
+    if sd == 0.0 { 0.0 } else { (z_two_sided(level) * sd).ceil() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::{DiscreteGaussian, Variance};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha20Rng;
+
+    #[test]
+    fn z_matches_the_tables() {
+        // Python: statistics.NormalDist().inv_cdf, and mpmath at 30 digits for the last two.
+        let rows = [
+            (0.5, 0.674_489_750_196_081_7, 1e-9),
+            (0.90, 1.644_853_626_951_472_2, 1e-9),
+            (0.95, 1.959_963_984_540_054, 1e-9),
+            (0.99, 2.575_829_303_548_900_4, 1e-9),
+            (1.0 - 1e-6, 4.891_638_475_698_59, 1e-8),
+            (1.0 - 1e-9, 6.109_410_204_869_3, 1e-6),
+            (0.0, 0.0, 0.0),
+            (-1.0, 0.0, 0.0),
+        ];
+        for (level, expected, tolerance) in rows {
+            assert!((z_two_sided(level) - expected).abs() <= tolerance, "{level}");
+        }
+        assert_eq!(z_two_sided(1.0), f64::INFINITY);
+        assert_eq!(z_two_sided(f64::NAN), f64::INFINITY);
+    }
+
+    fn check_sum(noisy: i128, sd: f64, scale: f64, level: f64, expected: [f64; 3]) {
+        let got = Interval::for_sum(noisy, sd, scale, level);
+        assert_eq!([got.estimate, got.lower, got.upper], expected);
+    }
+
+    #[test]
+    fn a_sum_has_whole_steps_on_either_side() {
+        check_sum(1000, 10.0, 1.0, 0.95, [1000.0, 980.0, 1020.0]); // 19.6 steps
+        check_sum(1000, 10.0, 0.5, 0.95, [500.0, 490.0, 510.0]);
+        check_sum(-3, 0.5, 1.0, 0.95, [-3.0, -4.0, -2.0]); // 0.98 steps
+        check_sum(7, 0.0, 1.0, 1.0, [7.0, 7.0, 7.0]);
+        check_sum(7, 1.0, 1.0, 1.0, [7.0, f64::NEG_INFINITY, f64::INFINITY]);
+        check_sum(7, f64::NAN, 1.0, 0.9, [7.0, f64::NEG_INFINITY, f64::INFINITY]);
+        check_sum(7, -1.0, 1.0, 0.9, [7.0, f64::NEG_INFINITY, f64::INFINITY]);
+    }
+
+    #[test]
+    fn no_variance_makes_one_discrete_gaussian_miss_more_often_than_stated() {
+        for variance in [0.05, 0.1, 0.25, 0.5, 1.0, 1.3, 7.0 / 3.0, 5.0, 20.0, 100.0f64] {
+            let weight = |x: i128| (-(x as f64).powi(2) / (2.0 * variance)).exp();
+            let total: f64 = (-200..=200).map(weight).sum();
+            for level in [0.5, 0.8, 0.9, 0.95, 0.99, 0.999] {
+                let half = half_width(variance.sqrt(), level) as i128;
+                let covered = (-half..=half).map(weight).sum::<f64>() / total;
+                assert!(covered >= level, "variance {variance}: {covered} at {level}");
+            }
+        }
+    }
+
+    fn noise(variance: &str, rng: &mut ChaCha20Rng) -> (i128, f64) {
+        let variance: Variance = variance.parse().unwrap();
+        (DiscreteGaussian::new(&variance).sample(rng), variance.standard_deviation())
+    }
+
+    #[test]
+    fn sums_are_covered_as_often_as_stated_and_not_much_more() {
+        const ROUNDS: usize = 4_000;
+        for level in [0.80, 0.95] {
+            let mut rng = ChaCha20Rng::seed_from_u64(1);
+            let covered = (0..ROUNDS)
+                .filter(|_| {
+                    let (x, sd) = noise("250000/1", &mut rng);
+                    let interval = Interval::for_sum(123_456 + x, sd, 0.1, level);
+                    (interval.lower..=interval.upper).contains(&12_345.6)
+                })
+                .count() as f64
+                / ROUNDS as f64;
+            assert!((covered - level).abs() < 0.02, "{covered} at {level}");
+        }
+    }
+
+    #[test]
+    fn a_sum_over_nodes_is_covered_within_one_percent() {
+        const ROUNDS: usize = 3_000;
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        let covered = (0..ROUNDS)
+            .filter(|_| {
+                let (x, sd) = noise("1/2", &mut rng);
+                let (y, _) = noise("1/2", &mut rng);
+                let (z, _) = noise("1/2", &mut rng);
+                let interval = Interval::for_sum(40 + x + y + z, sd * 3f64.sqrt(), 1.0, 0.95);
+                (interval.lower..=interval.upper).contains(&40.0)
+            })
+            .count() as f64
+            / ROUNDS as f64;
+        assert!(covered > 0.94, "{covered}");
+    }
+
+    #[test]
+    fn ratios_are_covered_at_least_as_often_as_stated() {
+        const ROUNDS: usize = 3_000;
+        // (true numerator, true denominator): an age, a rate of nearly nothing, a negative mean.
+        for (num, den) in [(54_000, 1_000), (5, 1_000), (-2_000, 400), (3_000, 60)] {
+            let mut rng = ChaCha20Rng::seed_from_u64(3);
+            let truth = num as f64 / den as f64;
+            let mut width = 0.0;
+            let covered = (0..ROUNDS)
+                .filter(|_| {
+                    let (x, num_sd) = noise("10000/1", &mut rng);
+                    let (y, den_sd) = noise("400/1", &mut rng);
+                    let i = Interval::for_ratio(num + x, num_sd, den + y, den_sd, 0.95, -150.0, 150.0);
+                    assert!(-150.0 <= i.lower && i.lower <= i.estimate);
+                    assert!(i.estimate <= i.upper && i.upper <= 150.0);
+                    width += (i.upper - i.lower) / ROUNDS as f64;
+                    (i.lower..=i.upper).contains(&truth)
+                })
+                .count() as f64
+                / ROUNDS as f64;
+            assert!(covered >= 0.95, "{num}/{den}: {covered}");
+            assert!(width < 150.0, "{num}/{den}: a width of {width} says nothing");
+        }
+    }
+
+    #[test]
+    fn a_ratio_with_a_doubtful_denominator_says_only_its_bounds() {
+        let rows = [
+            (50, 0, 10.0, 75.0),
+            (50, -3, 10.0, 75.0),
+            (200, 4, 10.0, 50.0),
+            (9_000, 4, 10.0, 150.0),
+            (50, 5, f64::NAN, 10.0),
+            (50, 5, f64::INFINITY, 10.0),
+        ];
+        for (num, den, den_sd, estimate) in rows {
+            let got = Interval::for_ratio(num, 10.0, den, den_sd, 0.95, 0.0, 150.0);
+            assert_eq!(got, Interval { estimate, lower: 0.0, upper: 150.0 }, "{num}/{den}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_of_exact_numbers_has_no_width() {
+        let got = Interval::for_ratio(-30, 0.0, 4, 0.0, 0.95, -100.0, 100.0).scaled(2.0);
+        assert_eq!(got, Interval { estimate: -15.0, lower: -15.0, upper: -15.0 });
+    }
+
+    #[test]
+    fn an_infinite_numerator_is_clipped_to_the_bounds() {
+        let got = Interval::for_ratio(30, f64::NAN, 4, 0.0, 0.95, 0.0, 100.0);
+        assert_eq!(got, Interval { estimate: 7.5, lower: 0.0, upper: 100.0 });
+    }
+}

@@ -1,0 +1,24 @@
+//! What may be released, and how pieces combine.
+//!
+//! One query goes through here as: [`plan::PrivatePlan::analyse`] (SQL text to a private plan) →
+//! [`reservation::Reservation::make`] (a durable charge) → [`fold::Fold`] (rows to [`fold::RawCells`]) →
+//! [`release::Release::make`] (exact noise: the only door out) → [`combine::combine`] and
+//! [`table::ResultTable`] (sums over hospitals, estimates, intervals, disclosure).
+//!
+//! A library: no network, no disk, no clock; randomness is passed in. It knows DataFusion's SQL and
+//! expression crates, never its execution engine. What is not understood is refused.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod accounting;
+pub mod analyse;
+pub mod combine;
+pub mod domain;
+pub mod fold;
+pub mod interval;
+pub mod noise;
+pub mod plan;
+pub mod release;
+pub mod reservation;
+mod scalar;
+pub mod sql;
+pub mod table;

@@ -1,0 +1,221 @@
+//! From SQL text to a typed logical plan over the public schema.
+//!
+//! The planner is DataFusion's; the catalogue holds only the tables of `schema/1`, and functions come from
+//! a short list, so that what is not listed does not exist. A node plans from the text itself and never runs a
+//! plan that somebody else made. Nothing here sees a row.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use datafusion_common::{DataFusionError, TableReference, config::ConfigOptions};
+use datafusion_expr::{
+    AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+    planner::{ContextProvider, ExprPlanner},
+};
+use datafusion_optimizer::analyzer::{AnalyzerRule, type_coercion::TypeCoercion};
+use datafusion_sql::{
+    parser::{DFParserBuilder, Statement},
+    planner::{ParserOptions, SqlToRel},
+    sqlparser::{ast, dialect::PostgreSqlDialect},
+};
+use sekisho_protocol::{
+    query::MAX_SQL_BYTES,
+    refusal::{Code, Refusal},
+    schema::{Kind, Schema, Table},
+};
+
+/// How deeply a statement may nest.
+const MAX_NESTING: usize = 48;
+
+/// A statement planned twice: as written, for what follows the release, and with its types made equal, for the analysis.
+pub(crate) struct Planned {
+    pub(crate) as_written: LogicalPlan,
+    pub(crate) typed: LogicalPlan,
+}
+
+/// The arrow type of a column: `Int64`, `Decimal128(18, scale)`, `Utf8`, `Date32` or `Boolean`.
+pub fn arrow_type(kind: Kind, scale: u8) -> DataType {
+    match kind {
+        Kind::Int64 => DataType::Int64,
+        Kind::Decimal => DataType::Decimal128(18, scale.cast_signed()),
+        Kind::Text => DataType::Utf8,
+        Kind::Date => DataType::Date32,
+        Kind::Bool => DataType::Boolean,
+    }
+}
+
+/// The arrow schema of a table; every column may be NULL.
+pub fn arrow_schema(table: &Table) -> SchemaRef {
+    let fields = table.columns.iter().map(|c| Field::new(&c.name, arrow_type(c.kind, c.scale), true));
+    Arc::new(ArrowSchema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Parses and plans one SELECT.
+///
+/// # Errors
+/// `too_large`, `sql_syntax`, `sql_unsupported` or `sql_unknown_name`.
+pub(crate) fn plan(sql: &str, schema: &Schema) -> Result<Planned, Refusal> {
+    if sql.len() > MAX_SQL_BYTES {
+        let detail = format!("the SQL has {} bytes; at most {MAX_SQL_BYTES} are read", sql.len());
+        return Err(Refusal::new(Code::TooLarge, detail));
+    }
+    let statement = parse(sql)?;
+    let catalogue = Catalogue::new(schema);
+    let options =
+        ParserOptions { parse_float_as_decimal: true, map_string_types_to_utf8view: false, ..ParserOptions::default() };
+    let planner = SqlToRel::new_with_options(&catalogue, options);
+    let as_written = planner.statement_to_plan(statement).map_err(refuse)?;
+    let typed = TypeCoercion::new().analyze(as_written.clone(), &catalogue.options).map_err(refuse)?;
+    Ok(Planned { as_written, typed })
+}
+
+fn parse(sql: &str) -> Result<Statement, Refusal> {
+    let syntax = |e: &dyn std::fmt::Display| Refusal::new(Code::SqlSyntax, bounded(&e.to_string()));
+    let mut statements = DFParserBuilder::new(sql)
+        .with_dialect(&PostgreSqlDialect {})
+        .with_recursion_limit(MAX_NESTING)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|e| syntax(&e))?;
+    let (Some(statement), None) = (statements.pop_front(), statements.pop_front()) else {
+        return Err(Refusal::new(Code::SqlSyntax, "write exactly one statement"));
+    };
+    match &statement {
+        Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)) => Ok(statement),
+        Statement::Statement(_)
+        | Statement::CreateExternalTable(_)
+        | Statement::CopyTo(_)
+        | Statement::Explain(_)
+        | Statement::Reset(_) => Err(Refusal::new(Code::SqlUnsupported, "only a SELECT is admitted")),
+    }
+}
+
+/// What the planner said, with a stable code. Planner errors speak of the text and the schema, both public.
+fn refuse(error: DataFusionError) -> Refusal {
+    let error = error.find_root();
+    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign errors; any other is an unsupported construct")]
+    let code = match error {
+        DataFusionError::SQL(..) => Code::SqlSyntax,
+        DataFusionError::SchemaError(..) => Code::SqlUnknownName,
+        DataFusionError::Plan(text) if text.contains("not found") || text.contains("No table") => Code::SqlUnknownName,
+        DataFusionError::Diagnostic(..) => Code::SqlUnknownName,
+        _ => Code::SqlUnsupported,
+    };
+    Refusal::new(code, bounded(&error.strip_backtrace()))
+}
+
+/// The first 400 characters: a planner may quote a whole expression.
+fn bounded(text: &str) -> String {
+    text.chars().take(400).collect()
+}
+
+/// The public schema as DataFusion's planner wants it.
+struct Catalogue {
+    tables: HashMap<String, Arc<dyn TableSource>>,
+    scalars: HashMap<&'static str, Arc<ScalarUDF>>,
+    aggregates: HashMap<&'static str, Arc<AggregateUDF>>,
+    planners: Vec<Arc<dyn ExprPlanner>>,
+    options: ConfigOptions,
+}
+
+#[derive(Debug)]
+struct SchemaTable(SchemaRef);
+
+impl TableSource for SchemaTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Catalogue {
+    fn new(schema: &Schema) -> Self {
+        use datafusion_functions::{core, datetime, string, unicode};
+        use datafusion_functions_aggregate::{average, count, sum};
+        let source = |t: &Table| Arc::new(SchemaTable(arrow_schema(t))) as Arc<dyn TableSource>;
+        Self {
+            tables: schema.tables.iter().map(|t| (t.name.clone(), source(t))).collect(),
+            // Total functions only: none of these fails, or panics, on any value of its type.
+            scalars: HashMap::from([
+                ("coalesce", core::coalesce()),
+                ("nullif", core::nullif()),
+                ("date_part", datetime::date_part()),
+                ("lower", string::lower()),
+                ("upper", string::upper()),
+                ("starts_with", string::starts_with()),
+                ("character_length", unicode::character_length()),
+                ("left", unicode::left()),
+                ("substr", unicode::substr()),
+            ]),
+            aggregates: HashMap::from([
+                ("count", count::count_udaf()),
+                ("sum", sum::sum_udaf()),
+                ("avg", average::avg_udaf()),
+            ]),
+            planners: vec![
+                Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
+                Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
+                Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
+            ],
+            options: ConfigOptions::default(),
+        }
+    }
+}
+
+impl ContextProvider for Catalogue {
+    fn get_table_source(&self, name: TableReference) -> datafusion_common::Result<Arc<dyn TableSource>> {
+        match (name.schema(), self.tables.get(name.table())) {
+            (None, Some(source)) => Ok(Arc::clone(source)),
+            (Some(_) | None, _) => Err(DataFusionError::Plan(format!("table '{}' not found", name.table()))),
+        }
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.planners
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        let name = match name {
+            "substring" => "substr",
+            "char_length" | "length" => "character_length",
+            "datepart" => "date_part",
+            other => other,
+        };
+        self.scalars.get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.aggregates.get(if name == "mean" { "avg" } else { name }).cloned()
+    }
+
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.scalars.keys().map(ToString::to_string).collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.aggregates.keys().map(ToString::to_string).collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,7 @@
+//! The coordinator's daemon and the person's CLI `sekisho`.
+//!
+//! The coordinator fans signed queries out to the hospitals of a permit and combines their releases. It
+//! holds no rows and is not trusted with any: what may leave a hospital, the hospital decides.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod report;

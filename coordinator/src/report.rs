@@ -1,0 +1,187 @@
+//! What the door says in JSON: dry runs, results, and the state of the network.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use sekisho_protocol::{digest::Digest, dsse::Envelope, refusal::Code, units::MicroRho};
+use serde::{Deserialize, Serialize};
+
+/// The key of the [`ResultReport`] in the metadata of a result's arrow schema.
+pub const RESULT_KEY: &str = "sekisho.result";
+/// The gRPC metadata key of a request that chooses the confidence of intervals: "0.95".
+pub const CONFIDENCE_KEY: &str = "sekisho-confidence";
+/// The first column of a result: [`ALL_HOLDERS`], or the hospital whose own table the row is of.
+pub const HOLDER: &str = "holder";
+/// The value of [`HOLDER`] in rows of the combined table.
+pub const ALL_HOLDERS: &str = "(all)";
+/// The `DoAction` that hands in a signed document: the body is its DSSE envelope.
+pub const ACTION_PUT: &str = "put";
+/// The `DoAction` that reads a document: the body is a [`Want`], the result its DSSE envelope.
+pub const ACTION_GET: &str = "get";
+/// The `DoAction` that tells of the network: no body, the result a [`NetworkReport`].
+pub const ACTION_NETWORK: &str = "network";
+
+/// Which document [`ACTION_GET`] shall return.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Want {
+    /// The roster in force.
+    Roster,
+    /// The status in force.
+    Status,
+    /// A schema.
+    Schema {
+        /// By digest.
+        digest: Digest,
+    },
+    /// A permit, by digest, or by id: then its newest version.
+    Permit {
+        /// A digest of 64 hexadecimal digits, or an id.
+        name: String,
+    },
+}
+
+/// What a hospital did with a query or a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HolderState {
+    /// It answered, or accepted.
+    Answered,
+    /// It refused before charging.
+    Refused,
+    /// It charged and gave no answer.
+    NoAnswer,
+    /// It could not be reached in time.
+    Offline,
+}
+
+/// One hospital's part in a round.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HolderReport {
+    /// The hospital, by roster name.
+    pub name: String,
+    /// What it did.
+    pub state: HolderState,
+    /// Its code, unless it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+    /// Its words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The day as of which its patients were eligible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<NaiveDate>,
+    /// What the study has left there, in dry runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub study_left: Option<MicroRho>,
+    /// The run is stored there and costs nothing, in dry runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<bool>,
+    /// Its data set is declared synthetic.
+    #[serde(default)]
+    pub synthetic: bool,
+    /// Its signed receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Envelope>,
+}
+
+/// The noise in one released quantity.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NoiseReport {
+    /// `rows`, `present`, `sum` or `patients`.
+    pub measure: String,
+    /// The standard deviation per cell and hospital, in rows, patients or natural units.
+    pub standard_deviation: f64,
+}
+
+/// What a query costs and protects.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PrivacyReport {
+    /// The charge at each hospital.
+    pub micro_rho: MicroRho,
+    /// Delta of the reports, as the permit says.
+    pub delta: String,
+    /// Epsilon at that delta for a patient at one hospital.
+    pub epsilon: f64,
+    /// At how many hospitals a patient may be: an assumption.
+    pub sites_per_patient: u32,
+    /// Epsilon at that delta for a patient at so many hospitals.
+    pub epsilon_all_sites: f64,
+    /// The noise.
+    pub noise: Vec<NoiseReport>,
+}
+
+/// The answer to a dry run: no row was touched, nothing was charged.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DryRunReport {
+    /// How many cells each release would have.
+    pub cells: usize,
+    /// Cost and protection.
+    pub privacy: PrivacyReport,
+    /// What each hospital says.
+    pub holders: Vec<HolderReport>,
+}
+
+/// What a result is, beside its table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResultReport {
+    /// The coordinator's round.
+    pub round: String,
+    /// The permit, by digest.
+    pub permit: Digest,
+    /// The signed query, by digest.
+    pub query: Digest,
+    /// Which run.
+    pub run: u32,
+    /// When the round ended.
+    pub at: DateTime<Utc>,
+    /// Every hospital that was asked answered; else the sums lack the others.
+    pub complete: bool,
+    /// The confidence of the intervals.
+    pub confidence: f64,
+    /// The disclosure preset that was applied.
+    pub preset: sekisho_protocol::permit::Preset,
+    /// Some of the data is declared synthetic: the compiled-in ceilings on rho may have been passed.
+    pub synthetic: bool,
+    /// What averages are: weighted means of clamped values.
+    pub method: String,
+    /// Cost and protection.
+    pub privacy: PrivacyReport,
+    /// What each hospital did.
+    pub holders: Vec<HolderReport>,
+}
+
+/// What the coordinator did with a document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PutReport {
+    /// `roster`, `status`, `schema` or `permit`.
+    pub kind: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// What the connected nodes said; empty for schemas.
+    pub holders: Vec<HolderReport>,
+}
+
+/// One member as the coordinator sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// Roster name.
+    pub name: String,
+    /// Connected now.
+    pub connected: bool,
+    /// The roster that it holds, by sequence number.
+    pub roster_seq: u64,
+    /// The status that it holds, by sequence number.
+    pub status_seq: u64,
+}
+
+/// The state of the network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NetworkReport {
+    /// Sequence number of the roster in force, 0 for none.
+    pub roster_seq: u64,
+    /// Sequence number of the status in force, 0 for none.
+    pub status_seq: u64,
+    /// When the status expires.
+    pub status_expires: Option<DateTime<Utc>>,
+    /// The nodes of the roster.
+    pub members: Vec<MemberReport>,
+}

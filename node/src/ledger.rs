@@ -1,0 +1,365 @@
+//! The ledger: what every study was charged against the patient register, and what each run released.
+//!
+//! Promises: a charge is durable, and its record in the log, before [`Ledger::reserve`] returns; a study is
+//! never charged beyond its earmark, nor all studies beyond the lifetime cap, nor one run twice; a run has
+//! one release, ever; the log, the charges and the releases are append-only (triggers in the database see
+//! to it). Amounts are zCDP in integer micro-rho, so sums are exact (Bun and Steinke 2016, Lemma 1.7).
+//!
+//! Deliberately absent: any refund (a run that fails has cost), any reset of what a study spent when its
+//! permit is superseded, the compiled-in ceilings (checked before a [`ChargeRequest`] is made), and any
+//! knowledge of what the bytes of a release mean.
+
+mod run;
+mod statements;
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+use sekisho_protocol::{
+    refusal::{Code, Refusal},
+    units::MicroRho,
+};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease};
+
+use self::statements::{append, earmark_of, find, insert_charge, open_charge, use_nonce};
+use crate::store::{self, Store, StoreError, instant, read_amount};
+
+/// How many charged runs in a row may give no answer before their study is suspended.
+pub const MAX_NO_ANSWERS: u32 = 3;
+/// The most log entries that are read at once.
+pub const MAX_LOG_PAGE: u32 = 1000;
+
+/// What is left before a charge, in micro-rho.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Of the study's earmark.
+    pub study: MicroRho,
+    /// Of the lifetime cap.
+    pub lifetime: MicroRho,
+}
+
+/// What the register may still be asked, in micro-rho.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// The lifetime cap.
+    pub cap: MicroRho,
+    /// What all studies spent.
+    pub spent: MicroRho,
+    /// What is set aside for all studies, spent or not.
+    pub earmarked: MicroRho,
+    /// The studies, by id.
+    pub studies: Vec<StudyBudget>,
+}
+
+/// One study's share, in micro-rho.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StudyBudget {
+    /// The study.
+    pub study_id: String,
+    /// What is set aside for it.
+    pub earmark: MicroRho,
+    /// What it spent of that.
+    pub spent: MicroRho,
+    /// Whether it rests after too many runs without an answer.
+    pub suspended: bool,
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its place, from 0.
+    pub index: u64,
+    /// The charge that it is about.
+    pub charge_id: i64,
+    /// The DSSE envelope: a reservation or a receipt.
+    pub envelope: Vec<u8>,
+}
+
+/// Why nothing was charged, set aside or stored.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The study's earmark does not cover the cost.
+    #[error("the study has {left} left at this hospital, and {asked} is asked")]
+    Study {
+        /// What is left.
+        left: MicroRho,
+        /// What was asked.
+        asked: MicroRho,
+    },
+    /// The lifetime cap does not cover it.
+    #[error("{left} of this hospital's lifetime cap is left for it, and {asked} is asked")]
+    Lifetime {
+        /// What is left.
+        left: MicroRho,
+        /// What was asked.
+        asked: MicroRho,
+    },
+    /// Another message used the nonce.
+    #[error("another message used this nonce")]
+    ReplayedNonce,
+    /// The run has its release.
+    #[error("the run has been released; it has one release, ever")]
+    AlreadyReleased,
+    /// There is no such charge.
+    #[error("there is no charge of this number")]
+    UnknownCharge,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<LedgerError> for Refusal {
+    /// What the asker hears. An error of [`Ledger::complete`] or [`Ledger::fail`] comes after a charge: its
+    /// caller says `no_answer`, whatever it was.
+    fn from(error: LedgerError) -> Self {
+        match &error {
+            LedgerError::Study { .. } => Self::new(Code::BudgetStudy, error.to_string()),
+            LedgerError::Lifetime { .. } => Self::new(Code::BudgetLifetime, error.to_string()),
+            LedgerError::ReplayedNonce => Self::new(Code::ReplayedNonce, error.to_string()),
+            LedgerError::AlreadyReleased | LedgerError::UnknownCharge => {
+                Self::new(Code::NoAnswer, "the run gave no answer")
+            }
+            LedgerError::Store(_) => Self::new(Code::Unavailable, "the hospital's ledger cannot be written"),
+        }
+    }
+}
+
+/// The ledger of one patient register. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    store: Store,
+    cap: MicroRho,
+}
+
+impl Ledger {
+    /// The ledger in `store`, under the register's lifetime cap in micro-rho.
+    pub fn new(store: Store, lifetime_cap: MicroRho) -> Self {
+        Self { store, cap: lifetime_cap }
+    }
+
+    /// Sets `amount` aside for a study: its earmark becomes the greater of `amount` and what it was, so a
+    /// permit's newer version adds nothing to what an older one gave. Returns the earmark.
+    ///
+    /// # Errors
+    /// [`LedgerError::Lifetime`] when all earmarks together would pass the lifetime cap.
+    pub async fn earmark(&self, study_id: &str, amount: MicroRho) -> Result<MicroRho, LedgerError> {
+        let mut tx = self.store.write().await?;
+        let before = earmark_of(&mut tx, study_id).await?;
+        if let Some(before) = before.filter(|before| *before >= amount) {
+            return Ok(before);
+        }
+        let others: i64 = sqlx::query_scalar("SELECT coalesce(sum(earmark), 0) FROM study WHERE study_id <> ?1")
+            .bind(study_id)
+            .fetch_one(&mut *tx)
+            .await?;
+        let left = self.cap.saturating_sub(read_amount(others)?);
+        if amount > left {
+            return Err(LedgerError::Lifetime { left, asked: amount });
+        }
+        let statement = match before {
+            Some(_) => "UPDATE study SET earmark = ?2 WHERE study_id = ?1",
+            None => "INSERT INTO study (study_id, earmark) VALUES (?1, ?2)",
+        };
+        sqlx::query(statement).bind(study_id).bind(store::amount(amount)).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(amount)
+    }
+
+    /// What is left before a charge of `micro_rho`, for dry runs: nothing is written.
+    ///
+    /// # Errors
+    /// [`LedgerError::Study`] or [`LedgerError::Lifetime`] when the charge would be refused.
+    pub async fn check(&self, study_id: &str, micro_rho: MicroRho) -> Result<Left, LedgerError> {
+        // A read transaction: both sums are of one state.
+        let mut tx = self.store.read().begin().await.map_err(StoreError::from)?;
+        self.affordable(&mut tx, study_id, micro_rho).await
+    }
+
+    async fn affordable(
+        &self,
+        tx: &mut SqliteConnection,
+        study_id: &str,
+        asked: MicroRho,
+    ) -> Result<Left, LedgerError> {
+        let earmark = earmark_of(tx, study_id).await?.unwrap_or(MicroRho::ZERO);
+        let spent: i64 = sqlx::query_scalar("SELECT coalesce(sum(micro_rho), 0) FROM charge WHERE study_id = ?1")
+            .bind(study_id)
+            .fetch_one(&mut *tx)
+            .await?;
+        let all: i64 =
+            sqlx::query_scalar("SELECT coalesce(sum(micro_rho), 0) FROM charge").fetch_one(&mut *tx).await?;
+        let left = Left {
+            study: earmark.saturating_sub(read_amount(spent)?),
+            lifetime: self.cap.saturating_sub(read_amount(all)?),
+        };
+        if asked > left.study {
+            return Err(LedgerError::Study { left: left.study, asked });
+        }
+        if asked > left.lifetime {
+            return Err(LedgerError::Lifetime { left: left.lifetime, asked });
+        }
+        Ok(left)
+    }
+
+    /// The run `key`, when it was charged.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find(&self, key: &RunKey) -> Result<Option<Run>, LedgerError> {
+        let mut connection = self.store.read().acquire().await?;
+        find(&mut connection, key).await
+    }
+
+    /// Charges a run and appends `log_entry` (the envelope of its reservation record) to the log, in one
+    /// transaction that is durable on return. A run that was charged before is returned as it is.
+    ///
+    /// # Errors
+    /// When another message used the nonce, the study or the register cannot pay, or the database fails; then
+    /// nothing was charged.
+    pub async fn reserve(&self, request: &ChargeRequest, log_entry: &[u8]) -> Result<Reserved, LedgerError> {
+        let mut tx = self.store.write().await?;
+        use_nonce(&mut tx, request).await?;
+        if let Some(run) = find(&mut tx, &request.key).await? {
+            tx.commit().await?;
+            return Ok(Reserved::Existing(run));
+        }
+        self.affordable(&mut tx, &request.study_id, request.micro_rho).await?;
+        let charge_id = insert_charge(&mut tx, request).await?;
+        append(&mut tx, charge_id, log_entry).await?;
+        let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
+        tx.commit().await?;
+        Ok(Reserved::New(run))
+    }
+
+    /// Stores the one release of a charged run and appends its receipt to the log, in one transaction that is
+    /// durable on return. The study's count of missing answers starts again.
+    ///
+    /// # Errors
+    /// [`LedgerError::AlreadyReleased`] when the run has a release, [`LedgerError::UnknownCharge`] when it was
+    /// not charged, or when the database fails; then the release must not leave the node.
+    pub async fn complete(&self, charge_id: i64, release: &StoredRelease) -> Result<(), LedgerError> {
+        let mut tx = self.store.write().await?;
+        open_charge(&mut tx, charge_id).await?;
+        sqlx::query("INSERT INTO release (charge_id, header, cells, receipt) VALUES (?1, ?2, ?3, ?4)")
+            .bind(charge_id)
+            .bind(release.header.as_slice())
+            .bind(release.cells.as_slice())
+            .bind(release.receipt.as_slice())
+            .execute(&mut *tx)
+            .await?;
+        append(&mut tx, charge_id, &release.receipt).await?;
+        let count = "UPDATE study SET no_answers = 0
+            WHERE study_id = (SELECT study_id FROM charge WHERE charge_id = ?1)";
+        sqlx::query(count).bind(charge_id).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Notes that a charged run gave no answer; the charge stands.
+    ///
+    /// # Errors
+    /// [`LedgerError::AlreadyReleased`] when it did give one, [`LedgerError::UnknownCharge`] when it was not
+    /// charged, or when the database fails.
+    pub async fn fail(&self, charge_id: i64, at: DateTime<Utc>) -> Result<(), LedgerError> {
+        let mut tx = self.store.write().await?;
+        open_charge(&mut tx, charge_id).await?;
+        sqlx::query("INSERT INTO no_answer (charge_id, at) VALUES (?1, ?2)")
+            .bind(charge_id)
+            .bind(instant(at))
+            .execute(&mut *tx)
+            .await?;
+        let count = "UPDATE study SET no_answers = no_answers + 1
+            WHERE study_id = (SELECT study_id FROM charge WHERE charge_id = ?1)";
+        sqlx::query(count).bind(charge_id).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Whether the study rests: its last [`MAX_NO_ANSWERS`] runs gave no answer, and nobody resumed it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn suspended(&self, study_id: &str) -> Result<bool, LedgerError> {
+        let count: Option<i64> = sqlx::query_scalar("SELECT no_answers FROM study WHERE study_id = ?1")
+            .bind(study_id)
+            .fetch_optional(self.store.read())
+            .await?;
+        Ok(count.is_some_and(rests))
+    }
+
+    /// Lets a suspended study ask again; its operator looked into the cause.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn resume(&self, study_id: &str) -> Result<(), LedgerError> {
+        let mut tx = self.store.write().await?;
+        sqlx::query("UPDATE study SET no_answers = 0 WHERE study_id = ?1").bind(study_id).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// What was set aside and spent.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn budget(&self) -> Result<Budget, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT s.study_id, s.earmark, s.no_answers,
+                (SELECT coalesce(sum(c.micro_rho), 0) FROM charge c WHERE c.study_id = s.study_id) AS spent
+            FROM study s ORDER BY s.study_id",
+        )
+        .fetch_all(self.store.read())
+        .await?;
+        let mut budget =
+            Budget { cap: self.cap, spent: MicroRho::ZERO, earmarked: MicroRho::ZERO, studies: Vec::new() };
+        for row in rows {
+            let study = StudyBudget {
+                study_id: row.try_get("study_id")?,
+                earmark: read_amount(row.try_get("earmark")?)?,
+                spent: read_amount(row.try_get("spent")?)?,
+                suspended: rests(row.try_get("no_answers")?),
+            };
+            budget.spent = budget.spent.saturating_add(study.spent);
+            budget.earmarked = budget.earmarked.saturating_add(study.earmark);
+            budget.studies.push(study);
+        }
+        Ok(budget)
+    }
+
+    /// Log entries from place `from` on, in order, at most `limit` of them and at most [`MAX_LOG_PAGE`].
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn log_entries(&self, from: u64, limit: u32) -> Result<Vec<LogEntry>, LedgerError> {
+        let rows = sqlx::query("SELECT idx, charge_id, envelope FROM log WHERE idx >= ?1 ORDER BY idx LIMIT ?2")
+            .bind(i64::try_from(from).unwrap_or(i64::MAX))
+            .bind(limit.min(MAX_LOG_PAGE))
+            .fetch_all(self.store.read())
+            .await?;
+        let entry = |row: SqliteRow| {
+            let index: i64 = row.try_get("idx")?;
+            let index = u64::try_from(index).map_err(|_| StoreError::Corrupt("log entry"))?;
+            Ok(LogEntry { index, charge_id: row.try_get("charge_id")?, envelope: row.try_get("envelope")? })
+        };
+        rows.into_iter().map(entry).collect()
+    }
+
+    /// How many entries the log has.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn log_len(&self) -> Result<u64, LedgerError> {
+        let length: i64 =
+            sqlx::query_scalar("SELECT coalesce(max(idx) + 1, 0) FROM log").fetch_one(self.store.read()).await?;
+        Ok(u64::try_from(length).map_err(|_| StoreError::Corrupt("log entry"))?)
+    }
+}
+
+fn rests(no_answers: i64) -> bool {
+    no_answers >= i64::from(MAX_NO_ANSWERS)
+}

@@ -1,0 +1,102 @@
+//! A run: what is charged for it, and what became of it.
+
+use std::fmt;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use sekisho_protocol::{
+    digest::Digest,
+    units::{AttoDelta, MicroRho},
+};
+
+/// What one stored release is the release of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RunKey {
+    /// The permit, by digest.
+    pub permit: Digest,
+    /// What makes the question the same one.
+    pub query_key: Digest,
+    /// Which run, from 1.
+    pub run: u32,
+}
+
+/// What is charged, and what the run is bound to.
+#[derive(Clone, Debug)]
+pub struct ChargeRequest {
+    /// The run.
+    pub key: RunKey,
+    /// The study that pays.
+    pub study_id: String,
+    /// The digest of the signed message that asks.
+    pub query: Digest,
+    /// The message's nonce.
+    pub nonce: String,
+    /// From when on the message is stale, and its nonce need not be kept.
+    pub nonce_expires: DateTime<Utc>,
+    /// The cost in micro-rho, above zero.
+    pub micro_rho: MicroRho,
+    /// The cost in delta.
+    pub atto_delta: AttoDelta,
+    /// The state of the patient register that fixes who is eligible.
+    pub register_seq: i64,
+    /// The day as of which patients are eligible.
+    pub as_of: NaiveDate,
+    /// The snapshot that is read.
+    pub snapshot: String,
+    /// Now.
+    pub at: DateTime<Utc>,
+}
+
+/// A release as it is stored: bytes that are served again as they are.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredRelease {
+    /// The release's header.
+    pub header: Vec<u8>,
+    /// The released cells.
+    pub cells: Vec<u8>,
+    /// The envelope of the receipt.
+    pub receipt: Vec<u8>,
+}
+
+impl fmt::Debug for StoredRelease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoredRelease(..)")
+    }
+}
+
+/// What became of a charged run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Charged; nothing was released.
+    Reserved,
+    /// Charged and released.
+    Released(StoredRelease),
+}
+
+/// A charged run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The charge's number at this node.
+    pub charge_id: i64,
+    /// What became of it.
+    pub state: RunState,
+    /// The state of the patient register at the charge.
+    pub register_seq: i64,
+    /// The day as of which patients were eligible.
+    pub as_of: NaiveDate,
+    /// The snapshot that is read.
+    pub snapshot: String,
+    /// When it was charged.
+    pub charged_at: DateTime<Utc>,
+    /// What it cost.
+    pub micro_rho: MicroRho,
+}
+
+/// What a reservation found or made.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// Charged now.
+    New(Run),
+    /// Charged before; nothing was charged now.
+    Existing(Run),
+}

@@ -1,0 +1,331 @@
+use std::{collections::BTreeMap, path::Path};
+
+use chrono::NaiveDate;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use sekisho_protocol::{digest::Digest, units::AttoDelta};
+
+use super::*;
+
+fn rho(micro_rho: u64) -> MicroRho {
+    MicroRho::try_from(micro_rho).unwrap()
+}
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_750_000_000 + second, 0).unwrap()
+}
+
+/// Run `run` of question `question`, asked by a message of its own.
+fn request(study: &str, question: u64, run: u32, micro_rho: u64) -> ChargeRequest {
+    let message = format!("{study} {question} {run}");
+    ChargeRequest {
+        key: RunKey {
+            permit: Digest::of(study.as_bytes()),
+            query_key: Digest::of(&question.to_be_bytes()),
+            run,
+        },
+        study_id: study.into(),
+        query: Digest::of(message.as_bytes()),
+        nonce: message,
+        nonce_expires: at(60),
+        micro_rho: rho(micro_rho),
+        atto_delta: AttoDelta::ZERO,
+        register_seq: 7,
+        as_of: NaiveDate::from_ymd_opt(2025, 6, 15).unwrap(),
+        snapshot: "snapshot-1".into(),
+        at: at(0),
+    }
+}
+
+fn release() -> StoredRelease {
+    StoredRelease { header: b"header".into(), cells: b"cells".into(), receipt: b"receipt".into() }
+}
+
+async fn ledger(dir: &Path, cap: u64) -> Ledger {
+    Ledger::new(Store::open(&dir.join("node.db")).await.unwrap(), rho(cap))
+}
+
+async fn reserve(ledger: &Ledger, request: &ChargeRequest) -> Result<(bool, Run), LedgerError> {
+    Ok(match ledger.reserve(request, b"reservation").await? {
+        Reserved::New(run) => (true, run),
+        Reserved::Existing(run) => (false, run),
+    })
+}
+
+/// What a caller of `result` is told, and what it says is left.
+fn told<T>(result: Result<T, LedgerError>) -> String {
+    match result {
+        Ok(_) => "ok".into(),
+        Err(LedgerError::Study { left, .. }) => format!("study {}", left.get()),
+        Err(LedgerError::Lifetime { left, .. }) => format!("lifetime {}", left.get()),
+        Err(LedgerError::ReplayedNonce) => "nonce".into(),
+        Err(LedgerError::AlreadyReleased) => "released".into(),
+        Err(LedgerError::UnknownCharge) => "unknown".into(),
+        Err(LedgerError::Store(e)) => format!("store {e}"),
+    }
+}
+
+#[tokio::test]
+async fn an_earmark_is_the_greatest_of_a_studys_permits_and_all_fit_the_cap() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    for (study, amount, expect, earmark) in [
+        ("a", 60, "ok", 60),
+        ("a", 60, "ok", 60),
+        ("a", 10, "ok", 60),
+        ("b", 41, "lifetime 40", 0),
+        ("b", 30, "ok", 30),
+        ("a", 70, "ok", 70),
+        ("a", 71, "lifetime 70", 70),
+        ("b", 31, "lifetime 30", 30),
+    ] {
+        assert_eq!(told(ledger.earmark(study, rho(amount)).await), expect, "{study} {amount}");
+        let found = ledger.budget().await.unwrap();
+        let found = found.studies.iter().find(|s| s.study_id == study).map_or(0, |s| s.earmark.get());
+        assert_eq!(found, earmark, "{study} {amount}");
+    }
+}
+
+#[tokio::test]
+async fn a_study_pays_from_its_earmark_and_a_run_pays_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    assert_eq!(told(reserve(&ledger, &request("a", 1, 1, 10)).await), "study 0", "no earmark");
+    ledger.earmark("a", rho(25)).await.unwrap();
+    let (new, run) = reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap();
+    assert!(new && run.state == RunState::Reserved && run.charged_at == at(0) && run.micro_rho == rho(10));
+    assert_eq!(reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap(), (false, run));
+    assert!(reserve(&ledger, &request("a", 1, 2, 10)).await.unwrap().0, "a new run is charged");
+    assert_eq!(told(reserve(&ledger, &request("a", 1, 3, 10)).await), "study 5");
+    assert_eq!(told(ledger.check("a", rho(6)).await), "study 5");
+    assert_eq!(ledger.check("a", rho(5)).await.unwrap(), Left { study: rho(5), lifetime: rho(80) });
+    assert_eq!(ledger.log_len().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_cap_that_was_lowered_binds_studies_that_were_promised_more() {
+    let dir = tempfile::tempdir().unwrap();
+    ledger(dir.path(), 100).await.earmark("a", rho(80)).await.unwrap();
+    let ledger = ledger(dir.path(), 50).await;
+    assert_eq!(told(reserve(&ledger, &request("a", 1, 1, 40)).await), "ok");
+    assert_eq!(told(reserve(&ledger, &request("a", 1, 2, 40)).await), "lifetime 10");
+    assert_eq!(told(ledger.earmark("a", rho(81)).await), "lifetime 50");
+}
+
+#[tokio::test]
+async fn a_nonce_is_one_messages_until_that_message_is_stale() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    ledger.earmark("a", rho(100)).await.unwrap();
+    let first = request("a", 1, 1, 10);
+    reserve(&ledger, &first).await.unwrap();
+    assert_eq!(told(reserve(&ledger, &first).await), "ok", "the same message again");
+    let mut other = request("a", 2, 1, 10);
+    other.nonce = first.nonce.clone();
+    assert_eq!(told(reserve(&ledger, &other).await), "nonce");
+    assert_eq!(ledger.budget().await.unwrap().spent, rho(10), "a refusal costs nothing");
+    other.at = at(59);
+    assert_eq!(told(reserve(&ledger, &other).await), "nonce");
+    other.at = at(60);
+    other.nonce_expires = at(120);
+    assert_eq!(told(reserve(&ledger, &other).await), "ok");
+}
+
+#[tokio::test]
+async fn a_run_has_one_release_and_its_receipt_is_logged_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    ledger.earmark("a", rho(100)).await.unwrap();
+    let asked = request("a", 1, 1, 10);
+    let (_, run) = reserve(&ledger, &asked).await.unwrap();
+    ledger.complete(run.charge_id, &release()).await.unwrap();
+    let other = StoredRelease { cells: b"other".into(), ..release() };
+    assert_eq!(told(ledger.complete(run.charge_id, &other).await), "released");
+    assert_eq!(told(ledger.fail(run.charge_id, at(1)).await), "released");
+    assert_eq!(told(ledger.complete(99, &release()).await), "unknown");
+    assert_eq!(ledger.find(&asked.key).await.unwrap().unwrap().state, RunState::Released(release()));
+    let log = ledger.log_entries(0, 10).await.unwrap();
+    let log: Vec<_> = log.iter().map(|e| (e.index, e.charge_id, e.envelope.as_slice())).collect();
+    assert_eq!(log, [(0, 1, b"reservation".as_slice()), (1, 1, b"receipt")]);
+    assert_eq!(ledger.log_entries(1, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn three_missing_answers_in_a_row_suspend_a_study_and_cost_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    ledger.earmark("a", rho(100)).await.unwrap();
+    let mut run = 0;
+    for (answered, suspended) in
+        [(false, false), (false, false), (true, false), (false, false), (false, false), (false, true)]
+    {
+        run += 1;
+        let (_, charged) = reserve(&ledger, &request("a", 1, run, 1)).await.unwrap();
+        match answered {
+            true => ledger.complete(charged.charge_id, &release()).await.unwrap(),
+            false => ledger.fail(charged.charge_id, at(1)).await.unwrap(),
+        }
+        assert_eq!(ledger.suspended("a").await.unwrap(), suspended, "after run {run}");
+    }
+    assert_eq!(ledger.budget().await.unwrap().spent, rho(6));
+    ledger.resume("a").await.unwrap();
+    assert!(!ledger.suspended("a").await.unwrap());
+    assert!(!ledger.suspended("nobody").await.unwrap());
+}
+
+#[tokio::test]
+async fn the_database_refuses_tampering() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    ledger.earmark("a", rho(50)).await.unwrap();
+    let (_, run) = reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap();
+    ledger.complete(run.charge_id, &release()).await.unwrap();
+    // A plain connection, without the settings of the store.
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("node.db"));
+    let tamper = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    for statement in [
+        "UPDATE log SET envelope = x'00'",
+        "DELETE FROM log",
+        "INSERT OR REPLACE INTO log (idx, charge_id, envelope) VALUES (0, 1, x'00')",
+        "INSERT INTO log (idx, charge_id, envelope) VALUES (9, 1, x'00')",
+        "UPDATE charge SET micro_rho = 1",
+        "UPDATE charge SET atto_delta = 1",
+        "UPDATE charge SET run = 2",
+        "DELETE FROM charge",
+        "INSERT OR REPLACE INTO charge SELECT charge_id, permit, query_key, run, study_id, query, 1, atto_delta, \
+            register_seq, as_of, snapshot, charged_at FROM charge",
+        "INSERT OR REPLACE INTO charge SELECT 2, permit, query_key, run, study_id, query, 1, atto_delta, \
+            register_seq, as_of, snapshot, charged_at FROM charge",
+        "INSERT INTO charge SELECT 2, permit, query_key, 2, study_id, query, 41, atto_delta, \
+            register_seq, as_of, snapshot, charged_at FROM charge",
+        "INSERT INTO charge SELECT 2, permit, query_key, 2, study_id, query, 0, atto_delta, \
+            register_seq, as_of, snapshot, charged_at FROM charge",
+        "UPDATE release SET cells = x'00'",
+        "DELETE FROM release",
+        "INSERT OR REPLACE INTO release VALUES (1, x'00', x'00', x'00')",
+        "UPDATE study SET earmark = 5",
+        "DELETE FROM study",
+        "INSERT OR REPLACE INTO study VALUES ('a', 0, 0)",
+    ] {
+        assert!(sqlx::query(statement).execute(&tamper).await.is_err(), "{statement}");
+    }
+    assert_eq!(ledger.budget().await.unwrap().spent, rho(10));
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_reopened_knows_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = ledger(dir.path(), 100).await;
+    first.earmark("a", rho(50)).await.unwrap();
+    let asked = request("a", 1, 1, 10);
+    let (_, run) = reserve(&first, &asked).await.unwrap();
+    first.complete(run.charge_id, &release()).await.unwrap();
+    let (_, failed) = reserve(&first, &request("a", 1, 2, 10)).await.unwrap();
+    first.fail(failed.charge_id, at(1)).await.unwrap();
+    let (budget, log) = (first.budget().await.unwrap(), first.log_entries(0, 99).await.unwrap());
+    first.store.close().await;
+    let again = ledger(dir.path(), 100).await;
+    assert_eq!(again.budget().await.unwrap(), budget);
+    assert_eq!(again.log_entries(0, 99).await.unwrap(), log);
+    assert_eq!(again.find(&asked.key).await.unwrap().unwrap().state, RunState::Released(release()));
+    assert!(!reserve(&again, &asked).await.unwrap().0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fifty_tasks_at_once_charge_each_run_once_and_never_too_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 1000).await;
+    ledger.earmark("same", rho(500)).await.unwrap();
+    ledger.earmark("different", rho(95)).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..50 {
+        let ledger = ledger.clone();
+        tasks.spawn(async move {
+            let mut same = request("same", 1, 1, 10);
+            (same.query, same.nonce) = (Digest::of(&[task]), format!("nonce {task}"));
+            let new = reserve(&ledger, &same).await.unwrap().0;
+            let paid = reserve(&ledger, &request("different", 1, u32::from(task) + 1, 10)).await.is_ok();
+            (new, paid)
+        });
+    }
+    let done = tasks.join_all().await;
+    assert_eq!(done.iter().filter(|(new, _)| *new).count(), 1);
+    assert_eq!(done.iter().filter(|(_, paid)| *paid).count(), 9);
+    let budget = ledger.budget().await.unwrap();
+    assert_eq!((budget.spent, ledger.log_len().await.unwrap()), (rho(100), 10));
+}
+
+/// One sequence of random operations against a ledger and against a model of what it may hold.
+async fn a_random_life(seed: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rng = ChaCha12Rng::seed_from_u64(seed);
+    let cap = rng.random_range(50..400);
+    let mut ledger = ledger(dir.path(), cap).await;
+    let mut runs: BTreeMap<(String, u64, u32), i64> = BTreeMap::new();
+    let mut spent: BTreeMap<String, u64> = BTreeMap::new();
+    for step in 0..120 {
+        let study = ["a", "b", "c"][rng.random_range(0..3)];
+        match rng.random_range(0..10) {
+            0..2 => {
+                let _ = ledger.earmark(study, rho(rng.random_range(0..cap))).await;
+            }
+            2..8 => {
+                let (question, run) = (rng.random_range(0..4), rng.random_range(1..5));
+                let mut asked = request(study, question, run, rng.random_range(1..60));
+                asked.nonce = format!("{step}");
+                match reserve(&ledger, &asked).await {
+                    Ok((true, charged)) => {
+                        *spent.entry(study.into()).or_default() += charged.micro_rho.get();
+                        let before = runs.insert((study.into(), question, run), charged.charge_id);
+                        assert_eq!(before, None, "seed {seed}: a run was charged twice");
+                    }
+                    Ok((false, charged)) => {
+                        assert_eq!(runs.get(&(study.into(), question, run)), Some(&charged.charge_id));
+                    }
+                    Err(LedgerError::Study { .. } | LedgerError::Lifetime { .. }) => {}
+                    Err(other) => panic!("seed {seed}: {other}"),
+                }
+            }
+            8 => {
+                let charge_id = rng.random_range(0..20);
+                let _ = ledger.complete(charge_id, &release()).await;
+                let _ = ledger.fail(charge_id, at(step)).await;
+            }
+            _ => {
+                ledger.store.close().await;
+                ledger = self::ledger(dir.path(), cap).await;
+            }
+        }
+        let budget = ledger.budget().await.unwrap();
+        assert!(budget.spent <= budget.earmarked && budget.earmarked <= budget.cap, "seed {seed}: {budget:?}");
+        for study in &budget.studies {
+            assert!(study.spent <= study.earmark, "seed {seed}: {study:?}");
+            assert_eq!(study.spent.get(), spent.get(&study.study_id).copied().unwrap_or(0), "seed {seed}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_sequence_of_operations_overspends() {
+    for seed in 0..8 {
+        a_random_life(seed).await;
+    }
+}
+
+#[test]
+fn a_refusal_has_the_code_of_its_cause_and_no_details_of_the_disk() {
+    let path = "/secret/place".into();
+    let io = std::io::Error::other("disk");
+    for (error, code) in [
+        (LedgerError::Study { left: rho(1), asked: rho(2) }, Code::BudgetStudy),
+        (LedgerError::Lifetime { left: rho(1), asked: rho(2) }, Code::BudgetLifetime),
+        (LedgerError::ReplayedNonce, Code::ReplayedNonce),
+        (LedgerError::AlreadyReleased, Code::NoAnswer),
+        (LedgerError::UnknownCharge, Code::NoAnswer),
+        (LedgerError::Store(StoreError::File { path, source: io }), Code::Unavailable),
+    ] {
+        let refusal = Refusal::from(error);
+        assert_eq!(refusal.code, code);
+        assert!(!refusal.detail.contains("secret"));
+    }
+}

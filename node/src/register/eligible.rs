@@ -1,0 +1,173 @@
+//! Who is eligible: the rules, applied to one patient's history, and the set that comes of it.
+//!
+//! Where events contradict each other the patient is left out.
+
+use std::collections::HashSet;
+
+use chrono::{Days, NaiveDate};
+use sekisho_protocol::{
+    permit::{OptOut, OptOutRule},
+    schema::Kind,
+};
+
+use super::{EventKind, RegisterError};
+
+/// What all the rules together ask for. The longest notice period implies the shorter ones, and both rules
+/// leave out whom opted out.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Rule {
+    /// Days between notice and first use; none when no rule asks for a notice.
+    notice_days: Option<u32>,
+}
+
+impl Rule {
+    pub(super) fn of(rules: &[OptOut]) -> Result<Self, RegisterError> {
+        if rules.is_empty() {
+            return Err(RegisterError::NoRule);
+        }
+        let days = |rule: &OptOut| match rule.rule {
+            OptOutRule::JpNgmia => Some(rule.days),
+            OptOutRule::EuEhds => None,
+        };
+        Ok(Self { notice_days: rules.iter().filter_map(days).max() })
+    }
+
+    pub(super) fn admits(self, history: &History, as_of: NaiveDate) -> bool {
+        if history.opted_out(as_of) {
+            return false;
+        }
+        let Some(days) = self.notice_days else { return true };
+        let (Some(notified), Some(latest)) = (history.notified, as_of.checked_sub_days(Days::new(days.into()))) else {
+            return false;
+        };
+        notified <= latest && history.died.is_none_or(|died| died >= notified)
+    }
+}
+
+/// What happened to one patient, as far as eligibility depends on it.
+#[derive(Default)]
+pub(super) struct History {
+    /// The first notice.
+    pub(super) notified: Option<NaiveDate>,
+    /// The first day of death.
+    pub(super) died: Option<NaiveDate>,
+    /// How many events.
+    pub(super) events: u64,
+    opt_outs: Vec<(i64, NaiveDate)>,
+    withdrawals: Vec<(i64, NaiveDate)>,
+}
+
+impl History {
+    pub(super) fn add(&mut self, seq: i64, kind: EventKind, on: NaiveDate) {
+        let first = |known: Option<NaiveDate>| Some(known.map_or(on, |known| known.min(on)));
+        self.events += 1;
+        match kind {
+            EventKind::Notified => self.notified = first(self.notified),
+            EventKind::Died => self.died = first(self.died),
+            EventKind::OptedOut => self.opt_outs.push((seq, on)),
+            EventKind::OptOutWithdrawn => self.withdrawals.push((seq, on)),
+        }
+    }
+
+    /// Whether an opt-out acts on the day `as_of`: one of that day or before, which no withdrawal took back.
+    /// A withdrawal takes back what was recorded before it and dated no later than itself.
+    pub(super) fn opted_out(&self, as_of: NaiveDate) -> bool {
+        let taken_back = |seq: i64, on: NaiveDate| {
+            self.withdrawals.iter().any(|(later, when)| *later > seq && on <= *when && *when <= as_of)
+        };
+        self.opt_outs.iter().any(|(seq, on)| *on <= as_of && !taken_back(*seq, *on))
+    }
+}
+
+enum Ids {
+    Int(HashSet<i64>),
+    Text(HashSet<Box<str>>),
+}
+
+impl Ids {
+    fn of(kind: Kind) -> Result<Self, RegisterError> {
+        match kind {
+            Kind::Int64 => Ok(Self::Int(HashSet::new())),
+            Kind::Text => Ok(Self::Text(HashSet::new())),
+            Kind::Decimal | Kind::Date | Kind::Bool => Err(RegisterError::Kind),
+        }
+    }
+
+    fn insert(&mut self, patient: &str) {
+        match self {
+            Self::Int(ids) => {
+                if let Ok(id) = patient.parse() {
+                    ids.insert(id);
+                }
+            }
+            Self::Text(ids) => {
+                ids.insert(patient.into());
+            }
+        }
+    }
+
+    fn remove_all(&mut self, others: &Self) {
+        match (self, others) {
+            (Self::Int(ids), Self::Int(others)) => ids.retain(|id| !others.contains(id)),
+            (Self::Text(ids), Self::Text(others)) => ids.retain(|id| !others.contains(id)),
+            (Self::Int(ids), Self::Text(_)) => ids.clear(),
+            (Self::Text(ids), Self::Int(_)) => ids.clear(),
+        }
+    }
+}
+
+/// The patients whose rows may be read. It cannot be printed, sent, cloned or counted.
+pub struct EligibleSet {
+    ids: Ids,
+    /// Whether `ids` are the eligible ones, or the only ones that are not.
+    listed_are_eligible: bool,
+}
+
+impl EligibleSet {
+    /// Whether the patient of this integer id is eligible; none is when the set is of text ids.
+    pub fn contains_int(&self, id: i64) -> bool {
+        match &self.ids {
+            Ids::Int(ids) => ids.contains(&id) == self.listed_are_eligible,
+            Ids::Text(_) => false,
+        }
+    }
+
+    /// Whether the patient of this text id is eligible, blanks around it left out as the register does; none
+    /// is when the set is of integer ids.
+    pub fn contains_text(&self, id: &str) -> bool {
+        match &self.ids {
+            Ids::Text(ids) => ids.contains(id.trim()) == self.listed_are_eligible,
+            Ids::Int(_) => false,
+        }
+    }
+}
+
+/// Collects an [`EligibleSet`], patient by patient.
+pub(super) struct Builder {
+    eligible: Ids,
+    /// Known and not eligible. "7" and "007" are the same integer: if one of them is not eligible, 7 is not.
+    barred: Ids,
+    only_listed: bool,
+}
+
+impl Builder {
+    pub(super) fn new(kind: Kind, rule: Rule) -> Result<Self, RegisterError> {
+        Ok(Self { eligible: Ids::of(kind)?, barred: Ids::of(kind)?, only_listed: rule.notice_days.is_some() })
+    }
+
+    pub(super) fn add(&mut self, patient: &str, eligible: bool) {
+        if !eligible {
+            self.barred.insert(patient);
+        } else if self.only_listed {
+            self.eligible.insert(patient);
+        }
+    }
+
+    pub(super) fn build(mut self) -> EligibleSet {
+        if !self.only_listed {
+            return EligibleSet { ids: self.barred, listed_are_eligible: false };
+        }
+        self.eligible.remove_all(&self.barred);
+        EligibleSet { ids: self.eligible, listed_are_eligible: true }
+    }
+}

@@ -1,0 +1,158 @@
+//! Control frames: small messages on an authenticated link, in bincode.
+//!
+//! This is the only module that encodes bincode. Nothing signed or hashed passes through it. A frame is at
+//! most [`MAX_FRAME`] bytes, decoding is limited to as much memory, the whole frame must be consumed, and
+//! no type here is recursive or has elements of size zero.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::digest::Digest;
+
+/// The largest frame in bytes.
+pub const MAX_FRAME: usize = 64 * 1024;
+/// The version of these messages.
+pub const VERSION: u16 = 1;
+
+/// What a node says first on its control stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of the control messages.
+    pub version: u16,
+    /// The node's name.
+    pub name: String,
+    /// The node's software.
+    pub software: String,
+}
+
+/// What a node holds: it says so after the hello, and every few seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdings {
+    /// Grows with each message, so that an acknowledgement names what it answers.
+    pub id: u64,
+    /// The sequence number of its roster, 0 for none.
+    pub roster_seq: u64,
+    /// The sequence number of its status, 0 for none.
+    pub status_seq: u64,
+    /// The permits that it has answered, by digest.
+    pub permits: Vec<[u8; 32]>,
+}
+
+/// What a node sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromNode {
+    /// First message.
+    Hello(Hello),
+    /// Every later one.
+    Holdings(Holdings),
+}
+
+/// What the coordinator sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromCoordinator {
+    /// The hello was understood.
+    Welcome {
+        /// The version of the control messages.
+        version: u16,
+        /// The coordinator's software.
+        software: String,
+    },
+    /// These holdings arrived.
+    Ack {
+        /// The id of the holdings.
+        id: u64,
+    },
+}
+
+/// Why a frame is not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// Larger than a frame may be.
+    #[error("a control frame has at most {MAX_FRAME} bytes")]
+    TooLarge,
+    /// Not the message that was expected.
+    #[error("not a control message")]
+    Malformed,
+    /// Bytes are left over.
+    #[error("{0} bytes follow the control message")]
+    Trailing(usize),
+}
+
+fn format() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<MAX_FRAME>()
+}
+
+/// Encodes a control message.
+///
+/// # Errors
+/// When it is larger than a frame.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let bytes = bincode::serde::encode_to_vec(message, format()).map_err(|_| FrameError::Malformed)?;
+    if bytes.len() > MAX_FRAME {
+        return Err(FrameError::TooLarge);
+    }
+    Ok(bytes)
+}
+
+/// Decodes a control message that fills the whole frame.
+///
+/// # Errors
+/// When the frame is too large, malformed, truncated, or longer than its message.
+pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, FrameError> {
+    if frame.len() > MAX_FRAME {
+        return Err(FrameError::TooLarge);
+    }
+    let (message, read) = bincode::serde::decode_from_slice(frame, format()).map_err(|_| FrameError::Malformed)?;
+    if read != frame.len() {
+        return Err(FrameError::Trailing(frame.len() - read));
+    }
+    Ok(message)
+}
+
+impl Holdings {
+    /// The permits as digests.
+    pub fn permit_digests(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.permits.iter().map(|bytes| Digest::from_bytes(*bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn holdings(permits: usize) -> FromNode {
+        FromNode::Holdings(Holdings { id: 7, roster_seq: 1, status_seq: 2, permits: vec![[9; 32]; permits] })
+    }
+
+    #[test]
+    fn a_message_survives_its_frame() {
+        let frame = encode(&holdings(3)).unwrap();
+        assert_eq!(decode::<FromNode>(&frame).unwrap(), holdings(3));
+    }
+
+    #[test]
+    fn truncated_trailing_and_oversized_frames_are_refused() {
+        let frame = encode(&holdings(3)).unwrap();
+        assert!(matches!(decode::<FromNode>(&frame[..frame.len() - 1]), Err(FrameError::Malformed)));
+        let longer = [frame.as_slice(), &[0]].concat();
+        assert!(matches!(decode::<FromNode>(&longer), Err(FrameError::Trailing(1))));
+        assert!(matches!(decode::<FromNode>(&vec![0; MAX_FRAME + 1]), Err(FrameError::TooLarge)));
+        assert!(matches!(encode(&holdings(4000)), Err(FrameError::Malformed | FrameError::TooLarge)));
+    }
+
+    #[test]
+    fn a_frame_that_claims_a_huge_list_is_refused_without_allocating_it() {
+        // Variant 1, id 0, seqs 0, then a list length of 2^60.
+        let frame = [1, 0, 0, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
+        assert!(matches!(decode::<FromNode>(&frame), Err(FrameError::Malformed)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoder_panic(frame in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = decode::<FromNode>(&frame);
+            let _ = decode::<FromCoordinator>(&frame);
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! What crosses the wire and what is signed, and nothing else.
+//!
+//! Every other crate of Sekisho speaks through these types: digests, keys, DSSE envelopes, the
+//! signed documents (`roster/1`, `status/1`, `schema/1`, `permit/1`, `query/1`, `receipt/1`, …), refusal
+//! codes, and the control frames. A document that has been checked is a [`dsse::Verified`]; only
+//! `verify` makes one.
+//!
+//! Deliberately absent: any disk, network, clock or random source of its own (feature
+//! `transport`, off by default, adds the libp2p transport and the key files), any SQL, any row.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod clock;
+pub mod control;
+pub mod digest;
+pub mod dsse;
+#[cfg(feature = "transport")]
+pub mod key_file;
+pub mod keys;
+pub mod permit;
+pub mod query;
+pub mod receipt;
+pub mod refusal;
+pub mod roster;
+pub mod schema;
+pub mod status;
+#[cfg(feature = "transport")]
+pub mod transport;
+pub mod units;

@@ -1,0 +1,300 @@
+//! `permit/1`: what a committee granted, signed by k of its n members.
+//!
+//! The fields are those of EHDS Arts. 67-69 and of NGMIA practice that a machine acts on. A request can
+//! narrow a permit, never widen it.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{digest::Digest, dsse::Document, keys::PublicKey, roster::is_name, units::MicroRho};
+
+/// The most entries in any list of a permit.
+pub const MAX_ENTRIES: usize = 1024;
+
+/// The legal basis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Basis {
+    /// EHDS Art. 68: data permit.
+    #[serde(rename = "EHDS-68")]
+    Ehds68,
+    /// EHDS Art. 69: data request, a statistical answer only.
+    #[serde(rename = "EHDS-69")]
+    Ehds69,
+    /// EHDS Art. 72: trusted holder.
+    #[serde(rename = "EHDS-72")]
+    Ehds72,
+    /// NGMIA, anonymised.
+    #[serde(rename = "JP-NGMIA-anonymised")]
+    JpNgmiaAnonymised,
+    /// NGMIA, pseudonymised.
+    #[serde(rename = "JP-NGMIA-pseudonymised")]
+    JpNgmiaPseudonymised,
+    /// An ethics committee's approval.
+    #[serde(rename = "JP-ethics")]
+    JpEthics,
+}
+
+/// The purposes of EHDS Art. 53(1): a closed list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// (a) public or occupational health.
+    PublicHealth,
+    /// (b) policy and regulation.
+    PolicyAndRegulation,
+    /// (c) official statistics.
+    OfficialStatistics,
+    /// (d) education.
+    Education,
+    /// (e) scientific research, with development, algorithms and device evaluation.
+    ScientificResearch,
+    /// (f) improving care.
+    ImprovingCare,
+}
+
+/// A statistic that a query may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Statistic {
+    /// `count(*)` and `count(column)`.
+    Count,
+    /// `count(DISTINCT patient)`.
+    CountDistinct,
+    /// `sum`.
+    Sum,
+    /// `avg`.
+    Avg,
+}
+
+impl Statistic {
+    /// The name in documents and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::CountDistinct => "count_distinct",
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+        }
+    }
+}
+
+/// What kind of release a permit allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseKind {
+    /// Noised under differential privacy.
+    Noised,
+}
+
+/// The disclosure rule for published tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Japan's national database: 1-9 patients hidden, 0 may be shown.
+    JpNdb,
+    /// US CMS: 1-10 hidden.
+    Cms,
+    /// OpenSAFELY: 7 and less hidden, the rest rounded to 5.
+    Opensafely,
+    /// Nothing hidden beyond the noise; for synthetic data and for method studies.
+    None,
+}
+
+/// Which patients a study leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptOutRule {
+    /// Notified at least `days` ago, not opted out, not dead before notice.
+    JpNgmia,
+    /// Not opted out (EHDS Art. 71).
+    EuEhds,
+}
+
+/// A person who may ask under the permit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorisedPerson {
+    /// Who it is: an id of the study's choice.
+    pub id: String,
+    /// What they do in the study.
+    pub role: String,
+    /// The key that signs their queries.
+    pub key: PublicKey,
+    /// SHA-256 of the key, as people compare it.
+    pub key_fingerprint: Digest,
+}
+
+/// One table of the permit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PermittedTable {
+    /// The table of the schema.
+    pub table: String,
+    /// The columns that may be used; the patient column is always usable, and only to count patients.
+    pub columns: Vec<String>,
+    /// The hospitals that may be asked, by roster name.
+    pub holder_nodes: Vec<String>,
+}
+
+/// The privacy parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dp {
+    /// How many rows of one patient count in full.
+    pub rows_per_patient: u32,
+    /// In how many groups one patient is counted by `count(DISTINCT patient)`.
+    pub groups_per_patient: u32,
+    /// At how many hospitals one patient may be: an assumption that reports state.
+    pub sites_per_patient: u32,
+    /// The most that one query may cost.
+    pub micro_rho_per_query: MicroRho,
+    /// What the whole study may cost at each hospital.
+    pub micro_rho_total: MicroRho,
+    /// The delta at which reports give epsilon, as text: "1e-6".
+    pub delta_for_reports: String,
+}
+
+/// Which patients the permit leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptOut {
+    /// The rule.
+    pub rule: OptOutRule,
+    /// Days between notice and first use, for `jp-ngmia`.
+    pub days: u32,
+}
+
+/// The committee's decision, as it is published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decision {
+    /// The day of the decision.
+    pub date: NaiveDate,
+    /// Why it was granted.
+    pub reasons: String,
+}
+
+/// From when to when the permit holds: `from` inclusive, `to` exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Validity {
+    /// The first second.
+    pub from: DateTime<Utc>,
+    /// The first second at which it no longer holds.
+    pub to: DateTime<Utc>,
+}
+
+/// The permit document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permit {
+    /// The permit's id; versions share it.
+    pub id: String,
+    /// Grows with each version.
+    pub version: u32,
+    /// The digest of the version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supersedes: Option<Digest>,
+    /// The application that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_id: Option<String>,
+    /// The legal basis.
+    pub basis: Basis,
+    /// Who issued it.
+    pub issuer: String,
+    /// The decision.
+    pub decision: Decision,
+    /// What for.
+    pub purposes: Vec<Purpose>,
+    /// The organisation that asks.
+    pub data_user: String,
+    /// Who answers for the study.
+    pub principal_investigator: String,
+    /// Who may ask.
+    pub authorised_persons: Vec<AuthorisedPerson>,
+    /// The study that the budget belongs to; superseding a permit never resets it.
+    pub study_id: String,
+    /// The schema, by digest.
+    pub schema: Digest,
+    /// Tables, columns and holders.
+    pub data: Vec<PermittedTable>,
+    /// The statistics that may be asked for.
+    pub allowed_statistics: Vec<Statistic>,
+    /// The kinds of release.
+    pub release_kinds: Vec<ReleaseKind>,
+    /// The disclosure rule of published tables.
+    pub disclosure: Preset,
+    /// The privacy parameters.
+    pub dp: Dp,
+    /// Which patients are left out.
+    pub optout: OptOut,
+    /// From when to when.
+    pub validity: Validity,
+    /// When results must be public.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results_due: Option<NaiveDate>,
+    /// Further conditions, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<String>,
+}
+
+impl Permit {
+    /// The permitted use of `table`.
+    pub fn table(&self, table: &str) -> Option<&PermittedTable> {
+        self.data.iter().find(|t| t.table == table)
+    }
+
+    /// Every hospital that the permit names, each once, sorted.
+    pub fn holders(&self) -> Vec<String> {
+        let names: BTreeSet<_> = self.data.iter().flat_map(|t| t.holder_nodes.iter().cloned()).collect();
+        names.into_iter().collect()
+    }
+
+    /// The authorised person whose key has this fingerprint.
+    pub fn person(&self, fingerprint: Digest) -> Option<&AuthorisedPerson> {
+        self.authorised_persons.iter().find(|p| p.key_fingerprint == fingerprint)
+    }
+}
+
+impl Document for Permit {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.sekisho.permit.v1+json";
+    const NAME: &'static str = "permit";
+    const MAX_BYTES: usize = 1 << 20;
+
+    fn check(&self) -> Result<(), String> {
+        let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_string()) };
+        rule(is_name(&self.id) && is_name(&self.study_id), "id and study_id are 1-64 lower-case letters, digits and hyphens")?;
+        rule(self.version >= 1, "version counts from 1")?;
+        rule(!self.purposes.is_empty(), "purposes must name at least one purpose")?;
+        rule(
+            !self.authorised_persons.is_empty() && self.authorised_persons.len() <= MAX_ENTRIES,
+            "authorised_persons must name at least one person",
+        )?;
+        for person in &self.authorised_persons {
+            rule(person.key.fingerprint() == person.key_fingerprint, "a key_fingerprint is not that of its key")?;
+        }
+        rule(!self.data.is_empty() && self.data.len() <= MAX_ENTRIES, "data must name at least one table")?;
+        let tables: BTreeSet<_> = self.data.iter().map(|t| &t.table).collect();
+        rule(tables.len() == self.data.len(), "data names each table once")?;
+        for table in &self.data {
+            rule(table.columns.len() <= MAX_ENTRIES && table.holder_nodes.len() <= MAX_ENTRIES, "a list is too long")?;
+        }
+        rule(!self.holders().is_empty(), "data must name at least one holder node")?;
+        rule(!self.allowed_statistics.is_empty(), "allowed_statistics must name at least one")?;
+        rule(self.release_kinds.contains(&ReleaseKind::Noised), "release_kinds must contain noised")?;
+        rule((1..=1_000_000).contains(&self.dp.rows_per_patient), "dp.rows_per_patient is 1 to 1000000")?;
+        rule((1..=1_000_000).contains(&self.dp.groups_per_patient), "dp.groups_per_patient is 1 to 1000000")?;
+        rule((1..=1000).contains(&self.dp.sites_per_patient), "dp.sites_per_patient is 1 to 1000")?;
+        rule(self.dp.micro_rho_per_query > MicroRho::ZERO, "dp.micro_rho_per_query must be above 0")?;
+        rule(self.dp.micro_rho_per_query <= self.dp.micro_rho_total, "dp.micro_rho_per_query is above micro_rho_total")?;
+        let delta: Option<f64> = self.dp.delta_for_reports.parse().ok();
+        rule(delta.is_some_and(|d| d > 0.0 && d < 1.0), "dp.delta_for_reports is between 0 and 1")?;
+        rule(self.validity.from < self.validity.to, "validity.from must be before validity.to")?;
+        rule(
+            self.validity.to - self.validity.from <= chrono::Duration::days(3653),
+            "a permit holds at most 10 years (EHDS Art. 68)",
+        )
+    }
+}

@@ -1,0 +1,178 @@
+//! Refusals: a stable code, what was wrong, and what to do about it.
+//!
+//! Codes are part of the interface: they are never renamed or reused. Before a charge is reserved nothing
+//! that is said depends on data, so these codes may be distinct; after it there is only
+//! [`Code::NoAnswer`]. The words of a refusal never hold a cell value, a row, or a count of either.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dsse::DsseError;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal, $advice:literal;)*) => {
+        /// Why nothing was released.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Code { $($(#[$doc])* $variant,)* }
+
+        impl Code {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable text of the code.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// What the person who meets this refusal can do.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Self::$variant => $advice,)* }
+            }
+        }
+
+        impl FromStr for Code {
+            type Err = UnknownCode;
+
+            fn from_str(text: &str) -> Result<Self, UnknownCode> {
+                match text { $($text => Ok(Self::$variant),)* _ => Err(UnknownCode) }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The permit's digest is not known here.
+    PermitUnknown = "permit_unknown", "submit the permit with `sekisho permit submit`, or name an accepted one";
+    /// The permit's last second has passed.
+    PermitExpired = "permit_expired", "ask the committee for an extension";
+    /// The permit's first second has not come.
+    PermitNotYetValid = "permit_not_yet_valid", "wait until the permit's validity begins";
+    /// The governance key revoked the permit.
+    PermitRevoked = "permit_revoked", "the permit is void; ask the committee";
+    /// A newer version of the permit is in force.
+    PermitSuperseded = "permit_superseded", "name the newest version of the permit";
+    /// The study, or everything, is suspended.
+    Suspended = "suspended", "ask the hospital or the access body why the study is suspended";
+    /// The permit does not name this hospital.
+    HolderNotPermitted = "holder_not_permitted", "ask only hospitals that the permit names";
+    /// The permit does not name this table.
+    TableNotPermitted = "table_not_permitted", "use the permit's tables, or apply for this one";
+    /// The permit does not name this column.
+    ColumnNotPermitted = "column_not_permitted", "use the permit's columns, or apply for this one";
+    /// The permit does not allow this statistic.
+    StatisticNotPermitted = "statistic_not_permitted", "use the permit's statistics, or apply for this one";
+    /// The hospital's own policy says no.
+    Policy = "policy", "ask the hospital; its own policy is stricter than the permit";
+    /// A signature does not verify.
+    BadSignature = "bad_signature", "sign the document again, unaltered, with the right key";
+    /// Too few signatures.
+    QuorumNotMet = "quorum_not_met", "collect the missing signatures with `sekisho permit sign`";
+    /// The same signer twice.
+    DuplicateSigner = "duplicate_signer", "each signer signs once; ask another member";
+    /// The person is not named in the permit.
+    UnknownPerson = "unknown_person", "sign with the key of a person that the permit authorises";
+    /// The message was meant for somebody else.
+    NotAddressed = "not_addressed", "sign a query that names this hospital";
+    /// The message's time has passed, or lies too far ahead.
+    StaleMessage = "stale_message", "sign the query again; check the clock";
+    /// The nonce was used by another message.
+    ReplayedNonce = "replayed_nonce", "sign the query again with a fresh nonce";
+    /// The newest status document that is known has expired.
+    StaleStatus = "stale_status", "the access body must publish a fresh status; check the connection to the coordinator";
+    /// There is no roster yet, or it has expired.
+    StaleRoster = "stale_roster", "the access body must publish a fresh roster; check the connection to the coordinator";
+    /// The sender is not on the roster.
+    NotOnRoster = "not_on_roster", "the access body must add the member with `sekisho roster add`";
+    /// A roster, status or permit that is older than the newest seen.
+    OlderDocument = "older_document", "use the newest document";
+    /// The query alone costs more than it may.
+    BudgetQuery = "budget_query", "ask with a smaller rho";
+    /// The study's share is spent.
+    BudgetStudy = "budget_study", "the study's budget is spent; ask the committee for more";
+    /// The register's lifetime cap is reached.
+    BudgetLifetime = "budget_lifetime", "the hospital's lifetime cap is reached; nothing more can be asked of these patients";
+    /// The SQL asks for rows.
+    RowLevel = "row_level", "aggregate across patients: count, sum or avg, with GROUP BY";
+    /// A value without bounds would be summed.
+    UnboundedColumn = "unbounded_column", "use a column that the schema bounds";
+    /// Group keys that are not public.
+    UnknownDomain = "unknown_domain", "group by a column with a public domain, or by a CASE with literal results";
+    /// The SQL does not parse.
+    SqlSyntax = "sql_syntax", "mend the SQL";
+    /// The SQL parses but is not admitted.
+    SqlUnsupported = "sql_unsupported", "write it as the message says";
+    /// The SQL names what the schema does not have.
+    SqlUnknownName = "sql_unknown_name", "use the tables and columns of the permit's schema";
+    /// The message is larger than is read.
+    TooLarge = "too_large", "send less";
+    /// The bytes are not what they should be.
+    Malformed = "malformed", "check the software versions at both ends";
+    /// This hospital does not hold what the permit's schema says.
+    SchemaMismatch = "schema_mismatch", "the hospital must map its data to the permit's schema";
+    /// The source files changed since the snapshot.
+    SourceChanged = "source_changed", "the hospital must take a new snapshot with `sekisho-node data snapshot`";
+    /// Too much at once.
+    Busy = "busy", "ask again in a minute";
+    /// Something failed before any row was touched; nothing was charged.
+    Unavailable = "unavailable", "ask the operator; nothing was charged";
+    /// Charged, but no answer: one code, whatever the cause.
+    NoAnswer = "no_answer", "the charge stands; ask the hospital, whose own log has the cause";
+    /// The network's: the hospital could not be reached in time.
+    Offline = "offline", "ask the same run again when the hospital is back; what it released is stored";
+}
+
+/// The text is no refusal code of this version.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown refusal code")]
+pub struct UnknownCode;
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal: its code and what was wrong in this case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {detail} ({})", code.advice())]
+pub struct Refusal {
+    /// The stable code.
+    pub code: Code,
+    /// What was wrong, with numbers and units; never a value of a patient.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal with `code` because of `detail`.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+}
+
+impl From<DsseError> for Refusal {
+    fn from(error: DsseError) -> Self {
+        let code = match &error {
+            DsseError::TooLarge { .. } => Code::TooLarge,
+            DsseError::Malformed { .. } => Code::Malformed,
+            DsseError::BadSignature { .. } => Code::BadSignature,
+            DsseError::DuplicateSigner { .. } => Code::DuplicateSigner,
+            DsseError::Quorum { .. } => Code::QuorumNotMet,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_read_back_and_is_the_same_in_json() {
+        for code in Code::ALL {
+            assert_eq!(code.as_str().parse::<Code>().unwrap(), *code);
+            assert_eq!(serde_json::to_string(code).unwrap(), format!("\"{code}\""));
+        }
+    }
+}

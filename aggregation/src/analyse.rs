@@ -395,13 +395,18 @@ impl Builder<'_> {
         })
     }
 
+    /// The place of an argument; one that is only counted shares the place of the same one that is summed.
     fn argument(&mut self, argument: Argument) -> usize {
-        let same = |a: &Argument| a.expr == argument.expr && a.range == argument.range;
-        let found = self.arguments.iter().position(same);
-        found.unwrap_or_else(|| {
+        let found = self.arguments.iter().position(|a| a.expr == argument.expr);
+        let Some(place) = found else {
             self.arguments.push(argument);
-            self.arguments.len() - 1
-        })
+            return self.arguments.len() - 1;
+        };
+        let there = &mut self.arguments[place];
+        if there.range.is_none() {
+            *there = argument;
+        }
+        place
     }
 
     fn output(&mut self, expr: &Expr) -> Result<Output, Refusal> {
@@ -490,5 +495,175 @@ fn without_float(expr: Expr) -> Expr {
             inner => inner,
         },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example;
+
+    fn analyse(sql: &str) -> Result<PrivatePlan, Refusal> {
+        PrivatePlan::analyse(sql, &example::schema(), &example::permit(3, 2), MicroRho::try_from(1000).unwrap())
+    }
+
+    #[track_caller]
+    fn refused(sql: &str, code: Code, names: &str) {
+        match analyse(sql) {
+            Ok(plan) => panic!("admitted: {sql}\n{}", plan.canonical()),
+            Err(refusal) => {
+                assert_eq!(refusal.code, code, "{sql}: {refusal}");
+                assert!(refusal.detail.contains(names), "{sql}: {refusal}");
+            }
+        }
+    }
+
+    #[track_caller]
+    fn admitted(sql: &str, cells: usize, measures: &[Measure]) -> PrivatePlan {
+        let plan = analyse(sql).unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
+        assert_eq!(plan.cells(), cells, "{sql}\n{}", plan.canonical());
+        assert_eq!(plan.measures(), measures, "{sql}\n{}", plan.canonical());
+        plan
+    }
+
+    #[test]
+    fn what_one_select_may_ask() {
+        use Measure::{Patients, Present, Rows, Sum};
+        // female, male, NULL, outside.
+        admitted("SELECT sex, count(*) FROM stay GROUP BY sex", 4, &[Rows]);
+        admitted("SELECT count(DISTINCT patient_id) AS n FROM stay WHERE age >= 65 AND note LIKE 'E11%'", 1, &[Patients]);
+        admitted("SELECT count(weight), sum(days) FROM stay", 1, &[Present { argument: 0 }, Sum { argument: 1, centre: 0 }]);
+        admitted("SELECT avg(days) FROM stay", 1, &[Sum { argument: 0, centre: 50 }, Present { argument: 0 }]);
+        admitted("SELECT avg(weight) FROM stay", 1, &[Sum { argument: 0, centre: 1500 }, Present { argument: 0 }]);
+        admitted("SELECT sum(CASE WHEN died THEN 1 ELSE 0 END) FROM stay", 1, &[Sum { argument: 0, centre: 0 }]);
+        // A CASE with an ELSE has no NULL and no outside.
+        admitted(
+            "SELECT CASE WHEN age < 18 THEN 'child' WHEN age < 65 THEN 'adult' ELSE 'older' END AS band, count(*) \
+             FROM stay GROUP BY band ORDER BY band",
+            3,
+            &[Rows],
+        );
+        // 0-12 and NULL and outside.
+        admitted("SELECT age / 10, count(*) FROM stay GROUP BY age / 10", 15, &[Rows]);
+        admitted("SELECT date_part('month', admitted) AS m, count(*) FROM stay GROUP BY m", 14, &[Rows]);
+        admitted("SELECT extract(quarter FROM admitted) AS q, count(*) FROM stay GROUP BY 1", 6, &[Rows]);
+        admitted("SELECT died, sex, count(*) FROM stay GROUP BY died, sex", 12, &[Rows]);
+        admitted("WITH a AS (SELECT * FROM stay WHERE age > 17) SELECT count(*) FROM (SELECT sex FROM a) b", 1, &[Rows]);
+        admitted("SELECT sex, count(*) AS n FROM stay GROUP BY sex HAVING count(*) > 10 ORDER BY n DESC LIMIT 1", 4, &[Rows]);
+        admitted("SELECT * FROM (SELECT sex, count(*) AS n FROM stay GROUP BY sex) t WHERE n > 5", 4, &[Rows]);
+        admitted("SELECT sex, count(*) FROM summary GROUP BY sex", 4, &[Rows]);
+        admitted("SELECT count(*) FROM stay WHERE admitted BETWEEN DATE '2024-02-01' AND '2024-03-01'", 1, &[Rows]);
+        admitted("SELECT count(*) FROM stay WHERE weight > 70.5 AND coalesce(sex, 'x') IN ('x', 'male')", 1, &[Rows]);
+    }
+
+    #[test]
+    fn everything_else_is_refused_by_name() {
+        use Code::{
+            ColumnNotPermitted, RowLevel, SqlSyntax, SqlUnknownName, SqlUnsupported, UnboundedColumn, UnknownDomain,
+        };
+        for (sql, code, names) in [
+            ("SELECT * FROM stay", RowLevel, "rows"),
+            ("SELECT age FROM stay WHERE patient_id = 5", RowLevel, "rows"),
+            ("SELECT DISTINCT sex FROM stay", RowLevel, "DISTINCT"),
+            ("SELECT sex FROM stay GROUP BY sex", RowLevel, "no aggregate"),
+            ("SELECT patient_id, count(*) FROM stay GROUP BY patient_id", RowLevel, "patient"),
+            ("SELECT count(*) FROM stay WHERE patient_id = 5", ColumnNotPermitted, "patient_id"),
+            ("SELECT sum(CASE WHEN patient_id = 5 THEN 1 ELSE 0 END) FROM stay", ColumnNotPermitted, "patient_id"),
+            ("SELECT patient_id % 10, count(*) FROM stay GROUP BY patient_id % 10", ColumnNotPermitted, "patient_id"),
+            ("SELECT sum(free) FROM stay", UnboundedColumn, "free"),
+            ("SELECT sum(days * free) FROM stay", UnboundedColumn, "free"),
+            ("SELECT sum(days) FROM (SELECT free AS days FROM stay) t", UnboundedColumn, "free"),
+            ("SELECT note, count(*) FROM stay GROUP BY note", UnknownDomain, "note"),
+            ("SELECT free, count(*) FROM stay GROUP BY free", UnknownDomain, "free"),
+            ("SELECT upper(note), count(*) FROM stay GROUP BY 1", UnknownDomain, "note"),
+            ("SELECT weight, count(*) FROM stay GROUP BY weight", UnknownDomain, "weight"),
+            ("SELECT age, days, admitted, count(*) FROM stay GROUP BY 1, 2, 3", UnknownDomain, "cells"),
+            ("SELEC count(*) FROM stay", SqlSyntax, ""),
+            ("SELECT count(*) FROM stay; SELECT 1", SqlSyntax, "one statement"),
+            ("SELECT count(*) FROM nowhere", SqlUnknownName, "nowhere"),
+            ("SELECT count(nothing) FROM stay", SqlUnknownName, "nothing"),
+            ("SELECT sum(age) FROM summary", ColumnNotPermitted, "age"),
+            ("DROP TABLE stay", SqlUnsupported, "SELECT"),
+            ("INSERT INTO stay VALUES (1)", SqlUnsupported, "SELECT"),
+            ("SELECT count(*) FROM chapter", SqlUnsupported, "public"),
+            ("SELECT 1", SqlUnsupported, "protected"),
+            ("SELECT count(*) FROM stay a JOIN stay b ON a.patient_id = b.patient_id", SqlUnsupported, "join"),
+            ("SELECT count(*) FROM stay, summary", SqlUnsupported, "join"),
+            ("SELECT count(*) FROM (SELECT age FROM stay UNION ALL SELECT age FROM stay) t", SqlUnsupported, "UNION"),
+            ("SELECT count(*) FROM stay WHERE age IN (SELECT age FROM stay)", SqlUnsupported, "subquery"),
+            ("SELECT count(*) FROM stay WHERE age > (SELECT count(*) FROM stay)", SqlUnsupported, "subquery"),
+            ("SELECT sex, (SELECT count(*) FROM stay) FROM stay GROUP BY sex", SqlUnsupported, ""),
+            ("SELECT count(*) FROM (SELECT sex FROM stay LIMIT 1) t", SqlUnsupported, "LIMIT"),
+            ("SELECT count(*) FROM (SELECT DISTINCT age FROM stay) t", SqlUnsupported, "DISTINCT"),
+            ("SELECT avg(n) FROM (SELECT count(*) n FROM stay GROUP BY sex) t", SqlUnsupported, "aggregate of an aggregate"),
+            ("SELECT count(*) FILTER (WHERE died) FROM stay", SqlUnsupported, "FILTER"),
+            ("SELECT count(DISTINCT sex) FROM stay", SqlUnsupported, "DISTINCT"),
+            ("SELECT sum(DISTINCT days) FROM stay", SqlUnsupported, "DISTINCT"),
+            ("SELECT sex, count(*) FROM stay GROUP BY ROLLUP(sex)", SqlUnsupported, "ROLLUP"),
+            ("SELECT 100 * count(*) FROM stay", SqlUnsupported, "afterwards"),
+            ("SELECT max(age) FROM stay", SqlUnsupported, "max"),
+            ("SELECT row_number() OVER () FROM stay", SqlUnsupported, "row_number"),
+            ("SELECT count(*) FROM stay WHERE random() < 0.5", SqlUnsupported, "random"),
+            ("SELECT count(*) FROM stay WHERE 1 / age > 0", SqlUnsupported, "division"),
+            ("SELECT count(*) FROM stay WHERE age / 0 > 0", SqlUnsupported, "division"),
+            ("SELECT count(*) FROM stay WHERE cast(note AS bigint) > 0", SqlUnsupported, "TRY_CAST"),
+            ("SELECT count(*) FROM stay WHERE note ~ '(a+)+'", SqlUnsupported, "operator"),
+            ("SELECT count(*) FROM stay WHERE substr(note, age) = 'x'", SqlUnsupported, "length"),
+            ("WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r", SqlUnsupported, ""),
+            ("SELECT count(*) FROM information_schema.tables", SqlUnknownName, "tables"),
+            ("EXPLAIN ANALYZE SELECT count(*) FROM stay", SqlUnsupported, "SELECT"),
+        ] {
+            refused(sql, code, names);
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_too_large_or_too_deep_is_refused_and_nothing_overflows() {
+        refused(&format!("SELECT count(*) FROM stay WHERE note = '{}'", "x".repeat(10 << 20)), Code::TooLarge, "bytes");
+        let deep = format!("SELECT count(*) FROM stay WHERE {}age{} > 1", "(".repeat(5000), ")".repeat(5000));
+        refused(&deep, Code::SqlSyntax, "");
+        // Each level doubles the expression: 2^30 parts from a kilobyte of text.
+        let mut sql = String::from("WITH t0 AS (SELECT age AS x FROM stay)");
+        for i in 1..30 {
+            sql += &format!(", t{i} AS (SELECT x + x AS x FROM t{})", i - 1);
+        }
+        refused(&(sql + " SELECT sum(x) FROM t29"), Code::SqlUnsupported, "parts");
+    }
+
+    #[test]
+    fn a_redefined_column_has_the_range_of_its_new_definition() {
+        let plan = analyse("SELECT sum(days) FROM (SELECT days * 7 - age AS days FROM stay) t").unwrap();
+        assert_eq!(plan.arguments[0].range, Some((-120, 700)));
+        let plan = analyse("SELECT sum(CASE WHEN died THEN days ELSE -5 END) FROM stay").unwrap();
+        assert_eq!(plan.arguments[0].range, Some((-5, 100)));
+        let plan = analyse("SELECT sum(days % 7), sum(days / 30) FROM stay").unwrap();
+        assert_eq!(plan.arguments[0].range, Some((-6, 6)));
+        assert_eq!(plan.arguments[1].range, Some((0, 3)));
+    }
+
+    #[test]
+    fn the_patient_count_that_a_preset_needs_is_added_and_shares_the_rho() {
+        let mut permit = example::permit(3, 2);
+        permit.disclosure = Preset::JpNdb;
+        let rho = MicroRho::try_from(1000).unwrap();
+        let ask = |sql: &str| PrivatePlan::analyse(sql, &example::schema(), &permit, rho).unwrap();
+        let plan = ask("SELECT sex, count(*) FROM stay GROUP BY sex");
+        assert_eq!(plan.measures(), [Measure::Rows, Measure::Patients]);
+        assert_eq!((plan.guard(), plan.rho_each().get(), plan.outputs().len()), (1, 500, 1));
+        // Where a patient has one row, rows are patients.
+        let plan = ask("SELECT sex, count(*) FROM summary GROUP BY sex");
+        assert_eq!((plan.measures(), plan.guard()), (&[Measure::Rows][..], 0));
+    }
+
+    #[test]
+    fn a_permit_without_a_statistic_or_table_does_not_get_it() {
+        let mut permit = example::permit(3, 2);
+        permit.allowed_statistics = vec![Statistic::Count];
+        permit.data.pop();
+        let rho = MicroRho::try_from(1000).unwrap();
+        let ask = |sql: &str| PrivatePlan::analyse(sql, &example::schema(), &permit, rho).map(|_| ()).unwrap_err().code;
+        assert_eq!(ask("SELECT sum(days) FROM stay"), Code::StatisticNotPermitted);
+        assert_eq!(ask("SELECT count(DISTINCT patient_id) FROM stay"), Code::StatisticNotPermitted);
+        assert_eq!(ask("SELECT count(*) FROM summary"), Code::TableNotPermitted);
     }
 }

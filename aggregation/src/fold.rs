@@ -8,7 +8,7 @@
 //! Order is not trusted: a patient that comes back, within a partition or in another, stops the fold. The exact
 //! cells cannot be printed, cloned or serialised; [`crate::release`] is their only way out.
 
-use std::{cmp::Ordering, collections::HashMap};
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
@@ -52,8 +52,8 @@ enum Patient {
 }
 
 /// Folds one partition.
-pub struct Fold<'p> {
-    plan: &'p PrivatePlan,
+pub struct Fold {
+    plan: Arc<PrivatePlan>,
     lookups: Vec<Lookup>,
     cells: Vec<Vec<i128>>,
     first: Option<Patient>,
@@ -93,9 +93,9 @@ impl OnePatient {
     }
 }
 
-impl<'p> Fold<'p> {
+impl Fold {
     /// An empty fold for `plan`.
-    pub fn new(plan: &'p PrivatePlan) -> Self {
+    pub fn new(plan: &Arc<PrivatePlan>) -> Self {
         let cells = plan.cells();
         let measured = plan.measures().iter().map(|m| match m {
             Measure::Rows => Measured::Rows,
@@ -104,7 +104,7 @@ impl<'p> Fold<'p> {
             Measure::Patients => Measured::Patients,
         });
         Self {
-            plan,
+            plan: Arc::clone(plan),
             lookups: plan.keys.iter().map(|k| Lookup::new(&k.image)).collect(),
             cells: vec![vec![0; cells]; plan.measures().len()],
             first: None,
@@ -235,7 +235,7 @@ impl<'p> Fold<'p> {
     ///
     /// # Errors
     /// When two partitions share a patient or their ranges overlap, or there is too much.
-    pub fn finish(plan: &PrivatePlan, mut partitions: Vec<Fold<'_>>) -> Result<RawCells, FoldError> {
+    pub fn finish(plan: &PrivatePlan, mut partitions: Vec<Self>) -> Result<RawCells, FoldError> {
         for partition in &mut partitions {
             partition.close()?;
         }
@@ -378,6 +378,126 @@ impl Values {
             Self::Present(column) => column.is_valid(row).then_some(0),
             Self::Int(column, lo, hi) => column.is_valid(row).then(|| i128::from(column.value(row)).clamp(*lo, *hi)),
             Self::Decimal(column, lo, hi) => column.is_valid(row).then(|| column.value(row).clamp(*lo, *hi)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{Int64Array, StringArray},
+        datatypes::{Field, Schema},
+    };
+    use num_bigint::BigInt;
+    use proptest::prelude::*;
+    use sekisho_protocol::units::MicroRho;
+
+    use super::*;
+    use crate::{example, plan::WEIGHT_ONE};
+
+    static_assertions::assert_not_impl_any!(RawCells: std::fmt::Debug, Clone, serde::Serialize);
+
+    /// Patient, sex (0 female, 1 male, 2 NULL, 3 outside), days.
+    type Row = (i64, u8, Option<i64>);
+
+    fn plan(rows: u32, groups: u32) -> Arc<PrivatePlan> {
+        let sql = "SELECT sex, count(*), count(days), count(DISTINCT patient_id), sum(days), avg(days), sum(30 - days) \
+                   FROM stay GROUP BY sex";
+        let rho = MicroRho::try_from(1000).unwrap();
+        Arc::new(PrivatePlan::analyse(sql, &example::schema(), &example::permit(rows, groups), rho).unwrap())
+    }
+
+    fn batch(plan: &PrivatePlan, rows: &[Row]) -> RecordBatch {
+        let sex = rows.iter().map(|(_, sex, _)| [Some("female"), Some("male"), None, Some("x")][*sex as usize]);
+        let days: Int64Array = rows.iter().map(|(_, _, days)| *days).collect();
+        let other: Int64Array = rows.iter().map(|(_, _, days)| days.map(|d| 30_i64.wrapping_sub(d))).collect();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(rows.iter().map(|(id, ..)| Some(*id)).collect::<Int64Array>()),
+            Arc::new(sex.collect::<StringArray>()),
+            Arc::new(days),
+            Arc::new(other),
+        ];
+        assert_eq!(columns.len(), plan.row().len());
+        let fields: Vec<_> =
+            columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type().clone(), true)).collect();
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    fn fold(plan: &Arc<PrivatePlan>, rows: &[Row]) -> Result<Vec<Vec<i128>>, FoldError> {
+        let mut fold = Fold::new(plan);
+        for chunk in rows.chunks(3) {
+            fold.push(&batch(plan, chunk))?;
+        }
+        Fold::finish(plan, vec![fold]).map(|raw| raw.measures)
+    }
+
+    #[test]
+    fn within_the_bounds_cells_are_the_exact_statistics() {
+        let plan = plan(3, 4);
+        let rows = [(1, 0, Some(10)), (1, 1, None), (2, 0, Some(500)), (3, 2, Some(-7)), (4, 3, Some(1))];
+        let cells = fold(&plan, &rows).unwrap();
+        let of = |measure: Measure| {
+            let i = plan.measures().iter().position(|m| *m == measure).unwrap();
+            cells[i].iter().map(|c| *c / plan.unit(&measure)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Measure::Rows), [2, 1, 1, 1]);
+        assert_eq!(of(Measure::Patients), [2, 1, 1, 1]);
+        // 500 is clamped to 100, -7 to 0.
+        assert_eq!(of(Measure::Sum { argument: 0, centre: 0 }), [110, 0, 0, 1]);
+        assert_eq!(of(Measure::Present { argument: 0 }), [2, 0, 1, 1]);
+    }
+
+    #[test]
+    fn a_patient_with_ten_million_rows_counts_as_k_and_a_mean_stays_a_mean() {
+        let plan = plan(2, 1);
+        let mut fold = Fold::new(&plan);
+        let chunk = batch(&plan, &vec![(7, 0, Some(40)); 100_000]);
+        for _ in 0..100 {
+            fold.push(&chunk).unwrap();
+        }
+        let cells = Fold::finish(&plan, vec![fold]).unwrap().measures;
+        let (rows, sum) = (cells[0][0], cells[3][0]);
+        assert!(rows <= 2 * WEIGHT_ONE && rows > 2 * WEIGHT_ONE * 99 / 100, "{rows}");
+        assert_eq!(sum, 40 * rows);
+    }
+
+    #[test]
+    fn a_patient_that_comes_back_stops_the_fold() {
+        let plan = plan(2, 1);
+        assert!(matches!(fold(&plan, &[(1, 0, None), (2, 0, None), (1, 0, None)]), Err(FoldError::Order)));
+        let part = |rows: &[Row]| {
+            let mut fold = Fold::new(&plan);
+            fold.push(&batch(&plan, rows)).unwrap();
+            fold
+        };
+        let split = vec![part(&[(2, 0, None)]), part(&[(1, 0, None), (2, 0, None)])];
+        assert!(matches!(Fold::finish(&plan, split), Err(FoldError::Order)));
+        let whole = vec![part(&[(3, 0, None)]), part(&[(1, 0, None), (2, 0, None)]), Fold::new(&plan)];
+        assert!(Fold::finish(&plan, whole).is_ok());
+    }
+
+    proptest! {
+        /// Neighbours differ by one patient with all their rows: no measure's cells move further, in the Euclidean
+        /// norm, than its sensitivity says.
+        #[test]
+        fn no_patient_moves_a_release_by_more_than_the_bounds_say(
+            others in prop::collection::vec((0_i64..6, 0_u8..4, prop::option::of(-50_i64..200)), 0..30),
+            one in prop::collection::vec((0_u8..4, prop::option::of(any::<i64>())), 1..60),
+            rows in 1_u32..20,
+            groups in 1_u32..6,
+        ) {
+            let plan = plan(rows, groups);
+            let mut without: Vec<Row> = others.into_iter().map(|(id, sex, days)| (id * 10, sex, days)).collect();
+            without.sort_by_key(|(id, ..)| *id);
+            let mut with = without.clone();
+            with.extend(one.into_iter().map(|(sex, days)| (35, sex, days)));
+            with.sort_by_key(|(id, ..)| *id);
+            let (without, with) = (fold(&plan, &without).unwrap(), fold(&plan, &with).unwrap());
+            for (i, measure) in plan.measures().iter().enumerate() {
+                let moved: BigInt = without[i].iter().zip(&with[i]).map(|(a, b)| BigInt::from(b - a).pow(2)).sum();
+                let bound = BigInt::from(plan.squared_sensitivity(measure));
+                prop_assert!(moved <= bound, "{measure:?}: moved {moved}, bound {bound}");
+            }
         }
     }
 }

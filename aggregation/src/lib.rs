@@ -13,6 +13,8 @@ pub mod accounting;
 pub mod analyse;
 pub mod combine;
 pub mod domain;
+#[cfg(test)]
+mod example;
 pub mod fold;
 pub mod interval;
 pub mod noise;

@@ -101,7 +101,12 @@ fn refuse(error: DataFusionError) -> Refusal {
         DataFusionError::Diagnostic(..) => Code::SqlUnknownName,
         _ => Code::SqlUnsupported,
     };
-    Refusal::new(code, bounded(&error.strip_backtrace()))
+    let text = error.strip_backtrace();
+    let text = text.strip_prefix("Error during planning: ").unwrap_or(&text);
+    match text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')) {
+        Some((name, _)) => Refusal::new(code, bounded(&format!("the function {name} is not admitted: use count, sum, avg"))),
+        None => Refusal::new(code, bounded(text)),
+    }
 }
 
 /// The first 400 characters: a planner may quote a whole expression.

@@ -275,3 +275,28 @@ fn to_five(interval: Interval) -> Interval {
         upper: (interval.upper / 5.0).ceil() * 5.0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_judge_released_counts() {
+        for (preset, hidden, shown) in [
+            (Preset::JpNdb, vec![1, 9], vec![-3, 0, 10]),
+            (Preset::Cms, vec![1, 10], vec![0, 11]),
+            (Preset::Opensafely, vec![-3, 0, 7], vec![8]),
+            (Preset::None, vec![], vec![-1, 0, 1]),
+        ] {
+            assert!(hidden.into_iter().all(|n| hides(preset, n)), "{preset:?}");
+            assert!(shown.into_iter().all(|n| !hides(preset, n)), "{preset:?}");
+        }
+    }
+
+    #[test]
+    fn rounding_is_to_the_nearest_with_halves_away_from_zero() {
+        for (value, unit, expect) in [(14, 10, 1), (15, 10, 2), (-15, 10, -2), (-14, 10, -1), (7, 1, 7), (13, 5, 3)] {
+            assert_eq!(rounded(value, unit), expect, "{value} / {unit}");
+        }
+    }
+}

@@ -4,4 +4,14 @@
 //! holds no rows and is not trusted with any: what may leave a hospital, the hospital decides.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod documents;
+pub mod door;
+pub mod network;
+pub mod person;
 pub mod report;
+pub mod result;
+pub mod round;
+pub mod store;

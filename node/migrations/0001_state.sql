@@ -56,7 +56,8 @@ CREATE TABLE release (
     charge_id INTEGER PRIMARY KEY REFERENCES charge (charge_id),
     header BLOB NOT NULL,
     cells BLOB NOT NULL,
-    receipt BLOB NOT NULL
+    receipt BLOB NOT NULL,
+    salts BLOB NOT NULL -- open the receipt's commitments; they never leave the hospital
 ) STRICT;
 
 CREATE TRIGGER release_no_update BEFORE UPDATE ON release

@@ -194,8 +194,7 @@ impl Ledger {
             .bind(study_id)
             .fetch_one(&mut *tx)
             .await?;
-        let all: i64 =
-            sqlx::query_scalar("SELECT coalesce(sum(micro_rho), 0) FROM charge").fetch_one(&mut *tx).await?;
+        let all: i64 = sqlx::query_scalar("SELECT coalesce(sum(micro_rho), 0) FROM charge").fetch_one(&mut *tx).await?;
         let left = Left {
             study: earmark.saturating_sub(read_amount(spent)?),
             lifetime: self.cap.saturating_sub(read_amount(all)?),
@@ -248,11 +247,12 @@ impl Ledger {
     pub async fn complete(&self, charge_id: i64, release: &StoredRelease) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
         open_charge(&mut tx, charge_id).await?;
-        sqlx::query("INSERT INTO release (charge_id, header, cells, receipt) VALUES (?1, ?2, ?3, ?4)")
+        sqlx::query("INSERT INTO release (charge_id, header, cells, receipt, salts) VALUES (?1, ?2, ?3, ?4, ?5)")
             .bind(charge_id)
             .bind(release.header.as_slice())
             .bind(release.cells.as_slice())
             .bind(release.receipt.as_slice())
+            .bind(release.salts.as_slice())
             .execute(&mut *tx)
             .await?;
         append(&mut tx, charge_id, &release.receipt).await?;

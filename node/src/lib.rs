@@ -1,1 +1,21 @@
-//! stub
+//! A hospital's node: its data, its patients' no, its privacy ledger, and the one door out.
+//!
+//! One query goes [`service`] → [`answer`]: [`guard`] (verify, admit) → plan → [`ledger`] (reserve) → [`execute`] →
+//! release → log. A node dials and never listens; it decides for itself whether to answer.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod answer;
+pub mod cli;
+pub mod daemon;
+pub mod data;
+pub mod documents;
+pub mod execute;
+pub mod guard;
+pub mod holding;
+pub mod hooks;
+pub mod ledger;
+pub mod link;
+pub mod permits;
+pub mod register;
+pub mod service;
+pub mod store;

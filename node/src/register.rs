@@ -10,6 +10,7 @@
 //! followed by another event.
 
 mod eligible;
+mod event;
 mod import;
 #[cfg(test)]
 mod tests;
@@ -21,12 +22,18 @@ use std::{
 
 use chrono::{DateTime, NaiveDate, Utc};
 use futures::TryStreamExt;
-use sekisho_protocol::{digest::Digest, permit::OptOut, schema::Kind};
+use sekisho_protocol::{
+    digest::Digest,
+    permit::OptOut,
+    refusal::{Code, Refusal},
+    schema::Kind,
+};
 use sha2::{Digest as _, Sha256};
 use sqlx::{Row, sqlite::SqliteRow};
 
 pub use self::eligible::EligibleSet;
-pub use self::import::{Imported, MAX_LINE_BYTES, Progress};
+pub use self::event::{Event, EventKind, PatientStatus};
+pub use self::import::{Imported, MAX_LINE_BYTES};
 
 use self::eligible::{Builder, History, Rule};
 use crate::store::{Store, StoreError, instant, read_instant};
@@ -35,91 +42,6 @@ use crate::store::{Store, StoreError, instant, read_instant};
 pub const MAX_PATIENT_BYTES: usize = 256;
 /// How many eligible sets are kept, the latest used ones.
 const KEPT_SETS: usize = 4;
-
-/// What happened to a patient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
-    /// Was told of the use of their records.
-    Notified,
-    /// Said no.
-    OptedOut,
-    /// Took the no back.
-    OptOutWithdrawn,
-    /// Died.
-    Died,
-}
-
-impl EventKind {
-    /// The name in the database and on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Notified => "notified",
-            Self::OptedOut => "opted_out",
-            Self::OptOutWithdrawn => "opt_out_withdrawn",
-            Self::Died => "died",
-        }
-    }
-
-    fn read(text: &str) -> Result<Self, StoreError> {
-        [Self::Notified, Self::OptedOut, Self::OptOutWithdrawn, Self::Died]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or(StoreError::Corrupt("register event"))
-    }
-}
-
-/// One event of one patient, without the patient.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Its place in the register, from 1.
-    pub seq: i64,
-    /// What happened.
-    pub kind: EventKind,
-    /// From which day on it counts.
-    pub on: NaiveDate,
-    /// Who recorded it.
-    pub by: String,
-    /// When it was recorded.
-    pub recorded_at: DateTime<Utc>,
-}
-
-/// What the register knows of one patient, for the hospital's own screen.
-#[derive(Clone, Debug)]
-pub struct PatientStatus {
-    /// Every event, in the order of recording.
-    pub events: Vec<Event>,
-}
-
-impl PatientStatus {
-    /// The first day on which the patient is known to have been told.
-    pub fn notified_on(&self) -> Option<NaiveDate> {
-        self.history().notified
-    }
-
-    /// The day of death, if one is recorded.
-    pub fn died_on(&self) -> Option<NaiveDate> {
-        self.history().died
-    }
-
-    /// Whether an opt-out acts on the day `as_of`.
-    pub fn opted_out(&self, as_of: NaiveDate) -> bool {
-        self.history().opted_out(as_of)
-    }
-
-    /// Whether the patient is eligible under all `rules` on the day `as_of`.
-    ///
-    /// # Errors
-    /// [`RegisterError::NoRule`] when there is no rule.
-    pub fn eligible(&self, rules: &[OptOut], as_of: NaiveDate) -> Result<bool, RegisterError> {
-        Ok(Rule::of(rules)?.admits(&self.history(), as_of))
-    }
-
-    fn history(&self) -> History {
-        let mut history = History::default();
-        self.events.iter().for_each(|e| history.add(e.seq, e.kind, e.on));
-        history
-    }
-}
 
 /// How many patients there are of each sort; these numbers never leave the hospital.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,6 +100,21 @@ impl From<sqlx::Error> for RegisterError {
     }
 }
 
+impl From<RegisterError> for Refusal {
+    /// What the asker hears before a charge; after one its caller says `no_answer`, whatever it was.
+    fn from(error: RegisterError) -> Self {
+        match &error {
+            RegisterError::Line { .. }
+            | RegisterError::Read(_)
+            | RegisterError::Event(_)
+            | RegisterError::NotYet { .. }
+            | RegisterError::NoRule
+            | RegisterError::Kind
+            | RegisterError::Store(_) => Self::new(Code::Unavailable, "the hospital's register cannot be read"),
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 struct SetKey {
     kind: Kind,
@@ -186,11 +123,13 @@ struct SetKey {
     at_seq: i64,
 }
 
+type KeptSet = (SetKey, Arc<EligibleSet>);
+
 /// The register of one hospital. Clones share it.
 #[derive(Clone)]
 pub struct Register {
     store: Store,
-    sets: Arc<Mutex<VecDeque<(SetKey, Arc<EligibleSet>)>>>,
+    sets: Arc<Mutex<VecDeque<KeptSet>>>,
     /// The hash over the events up to a place, to go on from.
     hashed: Arc<Mutex<(i64, Sha256)>>,
 }
@@ -341,13 +280,16 @@ impl Register {
         .bind(from)
         .bind(at_seq)
         .fetch(self.store.read());
+        let mut event = Vec::new();
         while let Some(row) = rows.try_next().await? {
-            hasher.update(row.try_get::<i64, _>(0)?.to_be_bytes());
+            event.clear();
+            event.extend_from_slice(&row.try_get::<i64, _>(0)?.to_be_bytes());
             for field in 1..6 {
                 let field: &str = row.try_get(field)?;
-                hasher.update((field.len() as u64).to_be_bytes());
-                hasher.update(field);
+                event.extend_from_slice(&(field.len() as u64).to_be_bytes());
+                event.extend_from_slice(field.as_bytes());
             }
+            hasher.update(&event);
         }
         let digest = Digest::from_bytes(hasher.clone().finalize().into());
         let mut hashed = self.hashed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -366,12 +308,15 @@ impl Register {
     }
 
     /// Calls `each` with every patient's history up to place `at_seq`, one patient after the other.
-    async fn each_patient(&self, at_seq: i64, mut each: impl FnMut(&str, &History) + Send) -> Result<(), RegisterError> {
-        let mut rows = sqlx::query(
-            "SELECT patient, kind, on_date, seq FROM register_event WHERE seq <= ?1 ORDER BY patient",
-        )
-        .bind(at_seq)
-        .fetch(self.store.read());
+    async fn each_patient(
+        &self,
+        at_seq: i64,
+        mut each: impl FnMut(&str, &History) + Send,
+    ) -> Result<(), RegisterError> {
+        let mut rows =
+            sqlx::query("SELECT patient, kind, on_date, seq FROM register_event WHERE seq <= ?1 ORDER BY patient")
+                .bind(at_seq)
+                .fetch(self.store.read());
         let (mut patient, mut history) = (String::new(), History::default());
         while let Some(row) = rows.try_next().await? {
             let next: &str = row.try_get(0)?;

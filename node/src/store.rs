@@ -74,7 +74,8 @@ impl Store {
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         let file = |source| StoreError::File { path: path.into(), source };
         // Made before SQLite sees it: its WAL files take the mode of the database.
-        let made = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(file)?;
+        let made =
+            fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(file)?;
         made.set_permissions(fs::Permissions::from_mode(0o600)).map_err(file)?;
         drop(made);
         let options = SqliteConnectOptions::new()

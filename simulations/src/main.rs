@@ -1,1 +1,7 @@
-fn main(){}
+//! The binary `sekisho-sim`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sekisho_sim::cli::main(std::env::args_os())
+}

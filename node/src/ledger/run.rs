@@ -46,7 +46,7 @@ pub struct ChargeRequest {
     pub at: DateTime<Utc>,
 }
 
-/// A release as it is stored: bytes that are served again as they are.
+/// A release as it is stored: bytes that are served again as they are, and the salts that are not.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredRelease {
     /// The release's header.
@@ -55,6 +55,8 @@ pub struct StoredRelease {
     pub cells: Vec<u8>,
     /// The envelope of the receipt.
     pub receipt: Vec<u8>,
+    /// The salts that open the receipt's commitments, for an inspector on the hospital's premises; never sent.
+    pub salts: Vec<u8>,
 }
 
 impl fmt::Debug for StoredRelease {

@@ -8,7 +8,7 @@ use crate::store::{StoreError, amount, instant, read_amount, read_instant};
 /// The run, with its release when there is one.
 pub(super) async fn find(connection: &mut SqliteConnection, key: &RunKey) -> Result<Option<Run>, LedgerError> {
     let row = sqlx::query(
-        "SELECT c.charge_id, c.register_seq, c.as_of, c.snapshot, c.charged_at, c.micro_rho, r.header, r.cells, r.receipt
+        "SELECT c.charge_id, c.register_seq, c.as_of, c.snapshot, c.charged_at, c.micro_rho, r.header, r.cells, r.receipt, r.salts
         FROM charge c LEFT JOIN release r ON r.charge_id = c.charge_id
         WHERE c.permit = ?1 AND c.query_key = ?2 AND c.run = ?3",
     )
@@ -20,9 +20,12 @@ pub(super) async fn find(connection: &mut SqliteConnection, key: &RunKey) -> Res
     let Some(row) = row else { return Ok(None) };
     let state = match row.try_get::<Option<Vec<u8>>, _>("header")? {
         None => RunState::Reserved,
-        Some(header) => {
-            RunState::Released(StoredRelease { header, cells: row.try_get("cells")?, receipt: row.try_get("receipt")? })
-        }
+        Some(header) => RunState::Released(StoredRelease {
+            header,
+            cells: row.try_get("cells")?,
+            receipt: row.try_get("receipt")?,
+            salts: row.try_get("salts")?,
+        }),
     };
     let as_of: &str = row.try_get("as_of")?;
     Ok(Some(Run {
@@ -37,7 +40,10 @@ pub(super) async fn find(connection: &mut SqliteConnection, key: &RunKey) -> Res
 }
 
 /// What is set aside for the study, if anything.
-pub(super) async fn earmark_of(connection: &mut SqliteConnection, study_id: &str) -> Result<Option<MicroRho>, LedgerError> {
+pub(super) async fn earmark_of(
+    connection: &mut SqliteConnection,
+    study_id: &str,
+) -> Result<Option<MicroRho>, LedgerError> {
     let stored: Option<i64> = sqlx::query_scalar("SELECT earmark FROM study WHERE study_id = ?1")
         .bind(study_id)
         .fetch_optional(connection)

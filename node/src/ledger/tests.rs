@@ -19,11 +19,7 @@ fn at(second: i64) -> DateTime<Utc> {
 fn request(study: &str, question: u64, run: u32, micro_rho: u64) -> ChargeRequest {
     let message = format!("{study} {question} {run}");
     ChargeRequest {
-        key: RunKey {
-            permit: Digest::of(study.as_bytes()),
-            query_key: Digest::of(&question.to_be_bytes()),
-            run,
-        },
+        key: RunKey { permit: Digest::of(study.as_bytes()), query_key: Digest::of(&question.to_be_bytes()), run },
         study_id: study.into(),
         query: Digest::of(message.as_bytes()),
         nonce: message,
@@ -38,7 +34,12 @@ fn request(study: &str, question: u64, run: u32, micro_rho: u64) -> ChargeReques
 }
 
 fn release() -> StoredRelease {
-    StoredRelease { header: b"header".into(), cells: b"cells".into(), receipt: b"receipt".into() }
+    StoredRelease {
+        header: b"header".into(),
+        cells: b"cells".into(),
+        receipt: b"receipt".into(),
+        salts: b"salts".into(),
+    }
 }
 
 async fn ledger(dir: &Path, cap: u64) -> Ledger {
@@ -202,7 +203,7 @@ async fn the_database_refuses_tampering() {
             register_seq, as_of, snapshot, charged_at FROM charge",
         "UPDATE release SET cells = x'00'",
         "DELETE FROM release",
-        "INSERT OR REPLACE INTO release VALUES (1, x'00', x'00', x'00')",
+        "INSERT OR REPLACE INTO release VALUES (1, x'00', x'00', x'00', x'00')",
         "UPDATE study SET earmark = 5",
         "DELETE FROM study",
         "INSERT OR REPLACE INTO study VALUES ('a', 0, 0)",

@@ -6,6 +6,8 @@
 //! has (same patient, sort and day) is not added again, so importing a file twice is harmless; a blank takes
 //! nothing back, which is what [`super::Register::record`] is for.
 
+use std::path::Path;
+
 use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde::Serialize;
 use sqlx::SqliteConnection;
@@ -18,16 +20,9 @@ use crate::store::instant;
 pub const MAX_LINE_BYTES: usize = 4096;
 /// How many events are written by one statement.
 const BATCH: usize = 2000;
+/// After how many lines `progress` is called.
+const PROGRESS_LINES: u64 = 50_000;
 const COLUMNS: [&str; 4] = ["patient_id", "notified_on", "opted_out_on", "died_on"];
-
-/// How far an import is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Lines read, without the header.
-    pub lines: u64,
-    /// Bytes read.
-    pub bytes: u64,
-}
 
 /// What an import did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,20 +38,35 @@ pub struct Imported {
 struct Row(String, &'static str, String);
 
 impl Register {
-    /// Imports a CSV file; `by` says who does it. `progress` is called now and then.
+    /// Imports the CSV file at `path`; `by` says who does it. `progress` is called now and then with the number of
+    /// lines that were read.
     ///
     /// # Errors
     /// [`RegisterError::Line`] names the first bad line and what is wrong, never its content; then, or when
     /// reading or the database fails, nothing is imported.
-    pub async fn import_csv<R: AsyncRead + Unpin + Send>(
+    pub async fn import_csv(
+        &self,
+        path: &Path,
+        by: &str,
+        at: DateTime<Utc>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Imported, RegisterError> {
+        self.import(tokio::fs::File::open(path).await?, by, at, progress).await
+    }
+
+    /// Imports from a reader, as [`import_csv`](Self::import_csv) does from a file.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn import<R: AsyncRead + Unpin + Send>(
         &self,
         reader: R,
         by: &str,
         at: DateTime<Utc>,
-        mut progress: impl FnMut(Progress) + Send,
+        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Imported, RegisterError> {
         let by = recorder(by)?;
-        let mut lines = Lines { reader: BufReader::new(reader), line: Vec::new(), number: 0, bytes: 0 };
+        let mut lines = Lines { reader: BufReader::new(reader), line: Vec::new(), number: 0 };
         let header = match lines.next().await? {
             Some(header) => header.strip_prefix('\u{feff}').unwrap_or(header),
             None => return Err(RegisterError::Line { line: 1, reason: "the file is empty; it needs a header" }),
@@ -66,19 +76,21 @@ impl Register {
         let (mut batch, mut done) = (Vec::new(), Imported { lines: 0, events: 0 });
         while lines.next().await?.is_some() {
             let text = lines.text()?;
-            if !text.trim().is_empty() {
-                done.lines += 1;
-                let rows = events(text, order);
-                batch.extend(rows.map_err(|reason| RegisterError::Line { line: lines.number, reason })?);
+            if text.trim().is_empty() {
+                continue;
             }
+            let rows = events(text, order);
+            batch.extend(rows.map_err(|reason| RegisterError::Line { line: lines.number, reason })?);
+            done.lines += 1;
             if batch.len() >= BATCH {
                 done.events += write(&mut tx, &mut batch, by, at).await?;
-                progress(Progress { lines: done.lines, bytes: lines.bytes });
+            }
+            if done.lines.is_multiple_of(PROGRESS_LINES) {
+                progress(done.lines);
             }
         }
         done.events += write(&mut tx, &mut batch, by, at).await?;
         tx.commit().await?;
-        progress(Progress { lines: done.lines, bytes: lines.bytes });
         Ok(done)
     }
 }
@@ -119,7 +131,6 @@ struct Lines<R> {
     reader: R,
     line: Vec<u8>,
     number: u64,
-    bytes: u64,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
@@ -127,7 +138,7 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     async fn next(&mut self) -> Result<Option<&str>, RegisterError> {
         self.line.clear();
         self.number += 1;
-        let mut read = 0;
+        let mut ended = true;
         loop {
             let chunk = self.reader.fill_buf().await?;
             if chunk.is_empty() {
@@ -140,19 +151,20 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             }
             self.line.extend_from_slice(&chunk[..taken]);
             self.reader.consume(taken);
-            read += taken;
+            ended = false;
             if end.is_some() {
                 break;
             }
         }
-        self.bytes += read as u64;
-        if read == 0 { Ok(None) } else { self.text().map(Some) }
+        if ended { Ok(None) } else { self.text().map(Some) }
     }
 
     /// The line that was read last.
     fn text(&self) -> Result<&str, RegisterError> {
-        let text = std::str::from_utf8(&self.line)
-            .map_err(|_| RegisterError::Line { line: self.number, reason: "it is not UTF-8; save the file as UTF-8" })?;
+        let text = std::str::from_utf8(&self.line).map_err(|_| RegisterError::Line {
+            line: self.number,
+            reason: "it is not UTF-8; save the file as UTF-8",
+        })?;
         Ok(text.trim_end_matches(['\n', '\r']))
     }
 }

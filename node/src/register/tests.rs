@@ -25,7 +25,7 @@ async fn open() -> (tempfile::TempDir, Register) {
 }
 
 async fn import(register: &Register, csv: impl AsRef<[u8]>) -> Result<Imported, RegisterError> {
-    register.import_csv(csv.as_ref(), "tests", now(), |_| {}).await
+    register.import(csv.as_ref(), "tests", now(), &|_| {}).await
 }
 
 /// Whether patient 1 with these events is eligible under the rule, by the set of both kinds and by the status.
@@ -205,20 +205,24 @@ async fn a_bad_line_is_named_without_its_content_and_nothing_is_imported() {
 }
 
 #[tokio::test]
-async fn many_lines_are_imported_in_their_order_with_progress() {
-    let (_dir, register) = open().await;
+async fn many_lines_are_imported_from_a_file_in_their_order_with_progress() {
+    let (dir, register) = open().await;
     let mut csv = String::from("patient_id,notified_on,opted_out_on,died_on\n");
-    for id in 0..5000 {
+    for id in 0..50_001 {
         csv += &format!("{id},2025-01-01,{},\n", if id % 10 == 0 { "2025-01-02" } else { "" });
     }
-    let mut calls = Vec::new();
-    let done = register.import_csv(csv.as_bytes(), "tests", now(), |p| calls.push(p)).await.unwrap();
-    assert_eq!(done, Imported { lines: 5000, events: 5500 });
-    assert!(calls.len() > 2 && calls.is_sorted_by_key(|p| p.lines));
-    assert_eq!(calls.last(), Some(&Progress { lines: 5000, bytes: csv.len() as u64 }));
-    let set = register.eligible(Kind::Int64, &[ngmia(30)], day("2025-06-01"), 5500).await.unwrap();
-    assert_eq!((0..6000).filter(|id| set.contains_int(*id)).count(), 4500);
-    assert_eq!(register.status("4999").await.unwrap().unwrap().events[0].seq, 5500);
+    let path = dir.path().join("register.csv");
+    std::fs::write(&path, csv).unwrap();
+    let read = Mutex::new(Vec::new());
+    let progress = |lines: u64| read.lock().unwrap().push(lines);
+    let done = register.import_csv(&path, "tests", now(), &progress).await.unwrap();
+    assert_eq!(done, Imported { lines: 50_001, events: 55_002 });
+    assert_eq!(*read.lock().unwrap(), [50_000]);
+    let set = register.eligible(Kind::Int64, &[ngmia(30)], day("2025-06-01"), 55_002).await.unwrap();
+    assert_eq!((0..60_000).filter(|id| set.contains_int(*id)).count(), 45_000);
+    assert_eq!(register.status("49999").await.unwrap().unwrap().events[0].seq, 55_000);
+    let missing = register.import_csv(&dir.path().join("none.csv"), "tests", now(), &progress).await;
+    assert!(matches!(missing, Err(RegisterError::Read(_))));
 }
 
 #[tokio::test]

@@ -241,3 +241,39 @@ fn divide(rows: u64, phase: u64) -> [u64; 4] {
         here
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stream::Streams;
+    use super::*;
+
+    #[test]
+    fn no_stay_of_a_newborn_begins_before_birth() {
+        let mut newborn = Visitor {
+            patient_id: 1,
+            stage: Stage::None,
+            last_day: 20_000,
+            days_lived: 3,
+            died_here: false,
+            left: [0; 4],
+            diagnosed: false,
+            prescribed: false,
+            draw: Streams::new(1, 0).open(Purpose::Events, 0),
+        };
+        let stays: Vec<Stay> = (0..1000).map(|id| newborn.stay(id)).collect();
+        assert!(stays.iter().all(|stay| stay.admitted >= 19_997 && stay.days >= 1));
+        assert!(stays.iter().any(|stay| stay.admitted == 19_997 && stay.days == 4));
+    }
+
+    #[test]
+    fn rows_are_divided_to_the_last_whatever_the_phase() {
+        for rows in [1, 2, 7, 1000, 99_999_999] {
+            for phase in [0, 1, 500, 999] {
+                assert_eq!(divide(rows, phase).iter().sum::<u64>(), rows);
+            }
+        }
+        let single = (0..1000).map(|phase| divide(1, phase));
+        let sums = single.fold([0; 4], |sums, one| std::array::from_fn(|i| sums[i] + one[i]));
+        assert_eq!(sums, [60, 190, 300, 450]);
+    }
+}

@@ -1,1 +1,33 @@
-fn main(){}
+//! Every party of a network in one binary, for the tests: like `sekisho-sim`, and alone with kill points.
+//!
+//! `SEKISHO_TEST_HOLD` names a folder. When a party passes a point whose name is a file `hold-<point>` there, it writes
+//! `reached-<point>` and stands still until it is killed.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+
+fn hold(point: &'static str) {
+    let Some(folder) = std::env::var_os("SEKISHO_TEST_HOLD").map(PathBuf::from) else { return };
+    if folder.join(format!("hold-{point}")).exists() {
+        std::fs::write(folder.join(format!("reached-{point}")), "").unwrap();
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let rest = args.iter().skip(1).cloned();
+    match args.get(1).and_then(|a| a.to_str()) {
+        Some("node") => sekisho_node::cli::main(rest, sekisho_node::hooks::Hooks::new(hold)),
+        Some("coordinator") => {
+            let hooks = sekisho_coordinator::daemon::Hooks { at: std::sync::Arc::new(hold) };
+            sekisho_coordinator::cli::main(rest, hooks)
+        }
+        Some("sekisho") => sekisho_coordinator::person::main(rest),
+        _ => {
+            eprintln!("usage: party node|coordinator|sekisho …");
+            ExitCode::from(2)
+        }
+    }
+}

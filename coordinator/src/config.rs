@@ -1,0 +1,460 @@
+//! The coordinator's configuration: the file as it is written, and the settings as they are used.
+//!
+//! Promises: a key that is not known here is refused by name; every number has a range; a path is relative to the file
+//! that names it; private keys are named, never held, by the file; no key turns a protection off.
+//!
+//! Deliberately absent: any environment variable, any default for whom to trust, and any privacy parameter (those are
+//! the permit's and each hospital's).
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sekisho_protocol::{keys::PublicKey, roster::is_name, transport::Multiaddr};
+use serde::Deserialize;
+
+/// The largest configuration file in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+/// The most members of a committee: an envelope carries no more signatures.
+const MAX_COMMITTEE: usize = sekisho_protocol::dsse::MAX_SIGNATURES;
+
+/// Why a configuration is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, lacks a key, or has one that is not known.
+    #[error("{path}: {source}", path = path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is not allowed.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key, with its table: `door.address`.
+        key: &'static str,
+        /// What is wrong with it and what to write instead.
+        reason: String,
+    },
+}
+
+fn value(key: &'static str, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key, reason: reason.into() }
+}
+
+/// The file form.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Where the database lives.
+    pub state_dir: PathBuf,
+    /// Our private keys.
+    pub keys: KeysFile,
+    /// Where nodes dial in.
+    pub network: NetworkFile,
+    /// Where people ask.
+    pub door: DoorFile,
+    /// Whose signatures count.
+    pub trust: TrustFile,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: LimitsFile,
+    /// The log.
+    #[serde(default)]
+    pub log: LogFile,
+}
+
+/// `[keys]`: paths of PKCS#8 PEM files of mode 0600.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysFile {
+    /// Proves our peer id.
+    pub transport: PathBuf,
+    /// Signs routes.
+    pub signing: PathBuf,
+}
+
+/// `[network]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkFile {
+    /// Multiaddrs.
+    pub listen: Vec<String>,
+}
+
+/// `[door]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DoorFile {
+    /// IP address and port.
+    pub address: String,
+    /// Needed off loopback.
+    pub tls: Option<TlsFile>,
+}
+
+/// `[door.tls]`: paths of PEM files.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFile {
+    /// The certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `[trust]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustFile {
+    /// Signs roster, status and schemas.
+    pub governance_key: String,
+    /// How many of the committee must sign a permit.
+    pub committee_quorum: usize,
+    /// Who signs permits.
+    pub committee: Vec<CommitteeFile>,
+}
+
+/// `[[trust.committee]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitteeFile {
+    /// Short name.
+    pub name: String,
+    /// What the member is there for: `ethics`, `medicine`, `law`, `layperson`.
+    pub role: String,
+    /// Base64 of the public key.
+    pub key: String,
+}
+
+/// `[limits]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsFile {
+    /// How long hospitals have to answer.
+    pub query_deadline_s: u64,
+    /// How many queries run at once.
+    pub max_concurrent_queries: usize,
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        Self { query_deadline_s: 120, max_concurrent_queries: 8 }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogFile {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is written.
+    pub level: LogLevel,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// From which severity on the coordinator logs; libraries below it log warnings only, since they may print messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Failures of the coordinator itself.
+    Error,
+    /// And of its peers.
+    Warn,
+    /// And what happens.
+    #[default]
+    Info,
+    /// And how.
+    Debug,
+}
+
+impl LogLevel {
+    /// The level as a filter writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// One member of the committee.
+#[derive(Clone, Debug)]
+pub struct CommitteeMember {
+    /// Short name.
+    pub name: String,
+    /// What the member is there for.
+    pub role: String,
+    /// Signs permits.
+    pub key: PublicKey,
+}
+
+/// Whose signatures count.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// Signs roster, status and schemas.
+    pub governance: PublicKey,
+    /// Sign permits.
+    pub committee: Vec<CommitteeMember>,
+    /// How many of them must: 1 to all.
+    pub quorum: usize,
+}
+
+/// Where people ask.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Where it listens; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Certificate chain and key, both PEM; always there off loopback.
+    pub tls: Option<Tls>,
+}
+
+/// Paths of the door's certificate and key.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// Bounds on queries.
+#[derive(Clone, Copy, Debug)]
+pub struct QueryLimits {
+    /// How long hospitals have to answer.
+    pub deadline: Duration,
+    /// How many queries run at once.
+    pub concurrent: usize,
+}
+
+/// The checked settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the database lives.
+    pub state_dir: PathBuf,
+    /// The file of the key that proves our peer id.
+    pub transport_key: PathBuf,
+    /// The file of the key that signs routes.
+    pub signing_key: PathBuf,
+    /// Where nodes dial in.
+    pub listen: Vec<Multiaddr>,
+    /// Where people ask.
+    pub door: Door,
+    /// Whose signatures count.
+    pub trust: Trust,
+    /// Bounds on queries.
+    pub limits: QueryLimits,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_level: LogLevel,
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read, is malformed, or a value is not allowed.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        if fs::metadata(path).map_err(read)?.len() > MAX_FILE_BYTES {
+            return Err(read(std::io::Error::other(format!("more than {MAX_FILE_BYTES} bytes"))));
+        }
+        let text = fs::read_to_string(path).map_err(read)?;
+        let file: ConfigFile = toml::from_str(&text)
+            .map_err(|source| ConfigError::Form { path: path.into(), source: Box::new(source) })?;
+        Self::check(file, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Checks the file form; relative paths begin at `base`.
+    ///
+    /// # Errors
+    /// When a value is not allowed.
+    pub fn check(file: ConfigFile, base: &Path) -> Result<Self, ConfigError> {
+        let LimitsFile { query_deadline_s, max_concurrent_queries } = file.limits;
+        // The door's own calls end after 600 s.
+        if !(1..=540).contains(&query_deadline_s) {
+            return Err(value("limits.query_deadline_s", format!("{query_deadline_s} is not between 1 and 540")));
+        }
+        if !(1..=64).contains(&max_concurrent_queries) {
+            let reason = format!("{max_concurrent_queries} is not between 1 and 64");
+            return Err(value("limits.max_concurrent_queries", reason));
+        }
+        if file.network.listen.is_empty() {
+            return Err(value("network.listen", "name at least one multiaddr, such as /ip4/0.0.0.0/tcp/4001"));
+        }
+        let listen = file
+            .network
+            .listen
+            .iter()
+            .map(|addr| addr.parse().map_err(|e| value("network.listen", format!("{addr} is no multiaddr: {e}"))));
+        Ok(Self {
+            state_dir: base.join(file.state_dir),
+            transport_key: base.join(file.keys.transport),
+            signing_key: base.join(file.keys.signing),
+            listen: listen.collect::<Result<_, _>>()?,
+            door: door(file.door, base)?,
+            trust: trust(file.trust)?,
+            limits: QueryLimits { deadline: Duration::from_secs(query_deadline_s), concurrent: max_concurrent_queries },
+            log_format: file.log.format,
+            log_level: file.log.level,
+        })
+    }
+}
+
+fn door(file: DoorFile, base: &Path) -> Result<Door, ConfigError> {
+    let address: SocketAddr = file.address.parse().map_err(|_| {
+        value("door.address", format!("{} is not an IP address and a port, such as 127.0.0.1:8815", file.address))
+    })?;
+    let tls = file.tls.map(|tls| Tls { cert: base.join(tls.cert), key: base.join(tls.key) });
+    if tls.is_none() && !address.ip().is_loopback() {
+        let reason =
+            format!("{address} is not a loopback address: add [door.tls] with cert and key (PEM), or use 127.0.0.1");
+        return Err(value("door.address", reason));
+    }
+    Ok(Door { address, tls })
+}
+
+fn trust(file: TrustFile) -> Result<Trust, ConfigError> {
+    let governance = file.governance_key.parse().map_err(|e| {
+        value("trust.governance_key", format!("{e}; ask the access body for its key and compare the fingerprint"))
+    })?;
+    if file.committee.is_empty() || file.committee.len() > MAX_COMMITTEE {
+        return Err(value("trust.committee", format!("a committee has 1 to {MAX_COMMITTEE} members")));
+    }
+    let (mut names, mut keys, mut committee) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    for member in file.committee {
+        let CommitteeFile { name, role, key } = member;
+        if !is_name(&name) || !names.insert(name.clone()) {
+            let reason = format!("{name:?} is used twice or not made of lower-case letters, digits and hyphens");
+            return Err(value("trust.committee.name", reason));
+        }
+        let key: PublicKey = key.parse().map_err(|e| value("trust.committee.key", format!("{name}: {e}")))?;
+        if !keys.insert(key.fingerprint()) {
+            return Err(value("trust.committee.key", format!("{name} has the key of another member")));
+        }
+        committee.push(CommitteeMember { name, role, key });
+    }
+    let (quorum, members) = (file.committee_quorum, committee.len());
+    if !(1..=members).contains(&quorum) {
+        let reason = format!("{quorum} is not between 1 and the {members} members of the committee");
+        return Err(value("trust.committee_quorum", reason));
+    }
+    Ok(Trust { governance, committee, quorum })
+}
+
+#[cfg(test)]
+mod tests {
+    use sekisho_protocol::keys::SecretKey;
+
+    use super::*;
+
+    fn text() -> String {
+        let key = || SecretKey::generate(&mut rand::rng()).public();
+        format!(
+            r#"
+state_dir = "state"
+[keys]
+transport = "keys/transport.pem"
+signing = "/etc/sekisho/signing.pem"
+[network]
+listen = ["/ip4/0.0.0.0/tcp/4001"]
+[door]
+address = "127.0.0.1:8815"
+[trust]
+governance_key = "{}"
+committee_quorum = 1
+[[trust.committee]]
+name = "sato"
+role = "ethics"
+key = "{}"
+"#,
+            key(),
+            key()
+        )
+    }
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("coordinator.toml");
+        fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn a_minimal_file_has_the_documented_defaults_and_paths_beside_it() {
+        let config = load(&text()).unwrap();
+        assert_eq!(config.limits.deadline, Duration::from_secs(120));
+        assert_eq!(config.limits.concurrent, 8);
+        assert_eq!((config.log_format, config.log_level), (LogFormat::Text, LogLevel::Info));
+        assert!(config.transport_key.is_absolute() && config.transport_key.ends_with("keys/transport.pem"));
+        assert_eq!(config.signing_key, Path::new("/etc/sekisho/signing.pem"));
+    }
+
+    fn refused(from: &str, to: &str, names: &str) {
+        let text = text();
+        assert!(text.contains(from), "{from}");
+        let message = load(&text.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(message.contains(names), "{message}");
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_refused_by_the_name_of_its_key() {
+        for (from, to, names) in [
+            ("state_dir", "skip_verification = true\nstate_dir", "skip_verification"),
+            ("127.0.0.1:8815", "0.0.0.0:8815", "[door.tls]"),
+            ("127.0.0.1:8815", "localhost", "door.address"),
+            ("/ip4/0.0.0.0/tcp/4001", "0.0.0.0:4001", "network.listen"),
+            ("[\"/ip4/0.0.0.0/tcp/4001\"]", "[]", "network.listen"),
+            ("committee_quorum = 1", "committee_quorum = 0", "trust.committee_quorum"),
+            ("committee_quorum = 1", "committee_quorum = 2", "trust.committee_quorum"),
+            ("governance_key = \"", "governance_key = \"x", "trust.governance_key"),
+            ("sato", "Sato", "trust.committee.name"),
+            ("[network]", "[limits]\nquery_deadline_s = 0\n[network]", "limits.query_deadline_s"),
+            ("[network]", "[limits]\nmax_concurrent_queries = 65\n[network]", "limits.max_concurrent_queries"),
+            ("[network]", "[log]\nlevel = \"trace\"\n[network]", "trace"),
+        ] {
+            refused(from, to, names);
+        }
+    }
+
+    #[test]
+    fn one_key_twice_in_the_committee_is_refused() {
+        let text = text();
+        let key = text.rsplit("key = ").next().unwrap().trim();
+        let again = format!("{text}[[trust.committee]]\nname = \"kato\"\nrole = \"law\"\nkey = {key}\n");
+        assert!(load(&again).unwrap_err().to_string().contains("another member"));
+    }
+
+    #[test]
+    fn off_loopback_the_door_takes_a_certificate() {
+        let tls = "0.0.0.0:8815\"\n[door.tls]\ncert = \"c.pem\"\nkey = \"/k.pem";
+        let config = load(&text().replacen("127.0.0.1:8815", tls, 1)).unwrap();
+        assert_eq!(config.door.tls.unwrap().key, Path::new("/k.pem"));
+    }
+}

@@ -1,0 +1,229 @@
+//! The running coordinator: what is started in which order, and stopped in the reverse one.
+//!
+//! Promises: one coordinator per state directory; what an earlier process left running is marked before anything is
+//! asked; on a stop, open calls have [`GRACE`] to end, and what is cut off then is on disk as far as it came.
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use sekisho_protocol::{
+    clock::Clock,
+    key_file::{self, KeyFileError},
+    keys::PublicKey,
+    roster::Role,
+    transport::{Multiaddr, TransportError},
+};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tonic::transport::Identity;
+
+use crate::{
+    config::{Config, Tls},
+    documents::{Documents, DocumentsError},
+    door::{self, Door},
+    network::Nodes,
+    round::{RoundParts, Rounds},
+    store::{Store, StoreError},
+};
+
+/// How long open calls may take to end after a stop.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// The clock on the wall.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place where the daemon reads the time")]
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+}
+
+/// Called at named points of a round, so that a test can stop the process there.
+#[derive(Clone)]
+pub struct Hooks {
+    /// Gets the name of the point: `round_started` (recorded, nobody asked yet) or `round_fanned_out` (a first release
+    /// is stored, nothing is returned yet).
+    pub at: Arc<dyn Fn(&'static str) + Send + Sync>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { at: Arc::new(|_| {}) }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+/// Why the coordinator does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A file of the configuration, or the state directory, cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Another coordinator runs on this state directory.
+    #[error("another coordinator uses {0}: stop it first")]
+    InUse(PathBuf),
+    /// A key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The documents cannot be used.
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
+    /// The network cannot be started.
+    #[error(transparent)]
+    Network(#[from] TransportError),
+    /// The door cannot be opened.
+    #[error("door.address {address}: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The door's TLS or its listener failed.
+    #[error("the door: {0}")]
+    Door(#[from] tonic::transport::Error),
+}
+
+/// A coordinator that runs.
+pub struct Daemon {
+    door: SocketAddr,
+    nodes: Arc<Nodes>,
+    store: Store,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    network: JoinHandle<()>,
+    tls: bool,
+    _lock: fs::File,
+}
+
+impl Daemon {
+    /// Starts a coordinator; on return people and nodes can reach it.
+    ///
+    /// # Errors
+    /// When a file, a key, the database or an address cannot be used.
+    pub async fn start(config: Config, clock: Arc<dyn Clock>, hooks: Hooks) -> Result<Self, DaemonError> {
+        let lock = lock(&config.state_dir)?;
+        let (transport_key, signing_key) =
+            (key_file::read(&config.transport_key)?, key_file::read(&config.signing_key)?);
+        let tls = config.door.tls.as_ref().map(identity).transpose()?;
+        let (has_tls, address) = (tls.is_some(), config.door.address);
+        let store = Store::open(&config.state_dir.join("coordinator.db")).await?;
+        let interrupted = store.interrupt_rounds(clock.now()).await?;
+        if interrupted > 0 {
+            tracing::warn!(rounds = interrupted, "rounds were interrupted by the last stop");
+        }
+        let documents = Arc::new(Documents::open(store.clone(), config.trust).await?);
+        let listener = door::bind(address).await.map_err(|source| DaemonError::Bind { address, source })?;
+        let local = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
+        let (nodes, running) =
+            Nodes::listen(&transport_key, config.listen, documents.clone(), store.clone(), clock.clone()).await?;
+        let nodes = Arc::new(nodes);
+        tokio::spawn(watch_membership(documents.clone(), nodes.local_peer().to_string(), signing_key.public()));
+        let network = tokio::spawn(nodes.clone().run(running));
+        let parts = RoundParts {
+            documents: documents.clone(),
+            nodes: nodes.clone(),
+            store: store.clone(),
+            signing_key,
+            clock: clock.clone(),
+            limits: config.limits,
+            hooks,
+        };
+        let door = Door { documents, nodes: nodes.clone(), rounds: Arc::new(Rounds::new(parts)), clock };
+        let (stop, mut stopping) = watch::channel(false);
+        let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+        let serving = tokio::spawn(door.serve(listener, tls, stopped));
+        Ok(Self { door: local, nodes, store, stop, serving, network, tls: has_tls, _lock: lock })
+    }
+
+    /// Where people ask, as a URL.
+    pub fn door_url(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.door)
+    }
+
+    /// Where nodes dial in.
+    pub fn listen_addrs(&self) -> Vec<Multiaddr> {
+        self.nodes.listen_addrs()
+    }
+
+    /// Runs until `stop` is done or the door breaks; then closes everything.
+    ///
+    /// # Errors
+    /// When the door broke.
+    pub async fn run_until(mut self, stop: impl Future<Output = ()>) -> Result<(), DaemonError> {
+        let broken = tokio::select! {
+            () = stop => None,
+            ended = &mut self.serving => Some(ended),
+        };
+        self.stop.send_replace(true);
+        let ended = match broken {
+            Some(ended) => ended,
+            None => timeout(GRACE, &mut self.serving).await.unwrap_or(Ok(Ok(()))),
+        };
+        self.serving.abort();
+        self.nodes.shutdown().await;
+        self.network.abort();
+        self.store.close().await;
+        // A task that was cancelled here has nothing to say.
+        ended.unwrap_or(Ok(())).map_err(DaemonError::Door)
+    }
+}
+
+/// Makes the state directory (mode 0700) and takes its lock, which ends with the process.
+fn lock(state_dir: &Path) -> Result<fs::File, DaemonError> {
+    let path = state_dir.join("lock");
+    let file = |source| DaemonError::File { path: path.clone(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(file)?;
+    let lock = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(file)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(DaemonError::InUse(state_dir.into())),
+        Err(fs::TryLockError::Error(source)) => Err(file(source)),
+    }
+}
+
+fn identity(tls: &Tls) -> Result<Identity, DaemonError> {
+    let read = |path: &PathBuf| fs::read(path).map_err(|source| DaemonError::File { path: path.clone(), source });
+    Ok(Identity::from_pem(read(&tls.cert)?, read(&tls.key)?))
+}
+
+/// Tells the operator when the roster names another coordinator: nodes then refuse our routes.
+async fn watch_membership(documents: Arc<Documents>, peer: String, key: PublicKey) {
+    let mut changes = documents.watch();
+    loop {
+        let current = changes.borrow_and_update().clone();
+        if let Some(roster) = current.pinned_roster() {
+            let us = roster.member_by_peer(&peer).filter(|us| us.role == Role::Coordinator && us.signing_key == key);
+            if us.is_none() {
+                tracing::warn!(roster = roster.seq, "the roster does not name this coordinator: hand it a member.json");
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,378 @@
+//! The signed documents that the network runs on: roster, status, schemas and permits.
+//!
+//! Promises: nothing is kept that does not verify with the keys of the configuration; everything is verified again
+//! when it is read back from the disk, and permits again when a status voids keys; the highest roster and status seen
+//! are pinned, and lower ones, other ones of the same number and ones that do not follow the pinned one are refused.
+//!
+//! Deliberately absent: any decision for a hospital (each pins and verifies its own), and any document made here: the
+//! coordinator signs routes only.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::{Document, DsseError, Envelope, Verified},
+    keys::PublicKey,
+    permit::Permit,
+    refusal::{Code, Refusal},
+    roster::Roster,
+    schema::Schema,
+    status::Status,
+};
+use tokio::sync::{Mutex, watch};
+
+use crate::{
+    config::Trust,
+    report::Want,
+    store::{Kind, Place, Store, StoreError},
+};
+
+/// Why the documents on the disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentsError {
+    /// The database said no.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A pinned document does not verify any more.
+    #[error("the pinned {kind} does not verify: {source}; check trust.governance_key", kind = .kind.as_str())]
+    Unverified {
+        /// Which.
+        kind: Kind,
+        /// Why.
+        source: DsseError,
+    },
+}
+
+/// A verified document with the envelope that it came in.
+#[derive(Debug)]
+pub struct Held<D> {
+    verified: Verified<D>,
+    envelope: Vec<u8>,
+}
+
+impl<D> Held<D> {
+    /// The document, verified.
+    pub fn verified(&self) -> &Verified<D> {
+        &self.verified
+    }
+
+    /// The envelope as JSON, for those who verify for themselves.
+    pub fn envelope(&self) -> &[u8] {
+        &self.envelope
+    }
+}
+
+impl<D> std::ops::Deref for Held<D> {
+    type Target = Verified<D>;
+
+    fn deref(&self) -> &Verified<D> {
+        &self.verified
+    }
+}
+
+/// The documents as of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Current {
+    roster: Option<Arc<Held<Roster>>>,
+    status: Option<Arc<Held<Status>>>,
+    schemas: BTreeMap<Digest, Arc<Held<Schema>>>,
+    permits: BTreeMap<Digest, Arc<Held<Permit>>>,
+}
+
+impl Current {
+    /// The roster with the highest sequence number, whether or not it has expired.
+    pub fn pinned_roster(&self) -> Option<&Arc<Held<Roster>>> {
+        self.roster.as_ref()
+    }
+
+    /// The status with the highest sequence number, whether or not it has expired.
+    pub fn pinned_status(&self) -> Option<&Arc<Held<Status>>> {
+        self.status.as_ref()
+    }
+
+    /// The roster in force.
+    ///
+    /// # Errors
+    /// `stale_roster` when there is none, or it has expired.
+    pub fn roster(&self, now: DateTime<Utc>) -> Result<&Arc<Held<Roster>>, Refusal> {
+        let roster =
+            self.roster.as_ref().ok_or_else(|| Refusal::new(Code::StaleRoster, "the coordinator has no roster"))?;
+        if now >= roster.expires {
+            return Err(Refusal::new(
+                Code::StaleRoster,
+                format!("roster {} expired at {}", roster.seq, roster.expires),
+            ));
+        }
+        Ok(roster)
+    }
+
+    /// The status in force.
+    ///
+    /// # Errors
+    /// `stale_status` when there is none, or it has expired.
+    pub fn status(&self, now: DateTime<Utc>) -> Result<&Arc<Held<Status>>, Refusal> {
+        let status =
+            self.status.as_ref().ok_or_else(|| Refusal::new(Code::StaleStatus, "the coordinator has no status"))?;
+        if now >= status.expires {
+            return Err(Refusal::new(
+                Code::StaleStatus,
+                format!("status {} expired at {}", status.seq, status.expires),
+            ));
+        }
+        Ok(status)
+    }
+
+    /// The permit with this digest.
+    ///
+    /// # Errors
+    /// `permit_unknown` when it was not handed in here, or lost its quorum since.
+    pub fn permit(&self, digest: Digest) -> Result<&Arc<Held<Permit>>, Refusal> {
+        self.permits.get(&digest).ok_or_else(|| {
+            Refusal::new(Code::PermitUnknown, format!("no permit {} with a quorum is known here", digest.short()))
+        })
+    }
+
+    /// The schema with this digest.
+    ///
+    /// # Errors
+    /// `schema_mismatch` when it was not handed in here.
+    pub fn schema(&self, digest: Digest) -> Result<&Arc<Held<Schema>>, Refusal> {
+        self.schemas.get(&digest).ok_or_else(|| {
+            let detail = format!("schema {} is not known here; hand it in first", digest.short());
+            Refusal::new(Code::SchemaMismatch, detail)
+        })
+    }
+
+    /// The permits that name the hospital `node`, and are neither past, revoked nor superseded.
+    pub fn permits_for<'a>(&'a self, node: &'a str, now: DateTime<Utc>) -> impl Iterator<Item = &'a Arc<Held<Permit>>> {
+        let void = move |permit: &Held<Permit>| {
+            let status = self.status.as_ref();
+            status.is_some_and(|s| s.revokes(permit.digest()) || s.supersedes(&permit.id, permit.version))
+        };
+        let names = move |permit: &Held<Permit>| permit.data.iter().any(|t| t.holder_nodes.iter().any(|n| n == node));
+        self.permits.values().filter(move |p| now < p.validity.to && names(p) && !void(p))
+    }
+
+    /// Whether the newest status voids the key with this fingerprint.
+    pub fn voids(&self, fingerprint: Digest) -> bool {
+        self.status.as_ref().is_some_and(|s| s.void_keys.contains(&fingerprint))
+    }
+
+    fn newest_permit(&self, id: &str) -> Option<&Arc<Held<Permit>>> {
+        self.permits.values().filter(|p| p.id == id).max_by_key(|p| p.version)
+    }
+}
+
+/// Which document was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// The documents, on disk and in memory.
+pub struct Documents {
+    store: Store,
+    trust: Trust,
+    current: watch::Sender<Arc<Current>>,
+    /// One document is handed in at a time, so that what it was compared with is still the newest.
+    turn: Mutex<()>,
+}
+
+impl Documents {
+    /// Reads and verifies what is on the disk.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or the pinned roster or status does not verify.
+    pub async fn open(store: Store, trust: Trust) -> Result<Self, DocumentsError> {
+        let current = load(&store, &trust).await?;
+        Ok(Self { store, trust, current: watch::Sender::new(Arc::new(current)), turn: Mutex::new(()) })
+    }
+
+    /// The documents as of now.
+    pub fn current(&self) -> Arc<Current> {
+        self.current.borrow().clone()
+    }
+
+    /// The documents as they change.
+    pub fn watch(&self) -> watch::Receiver<Arc<Current>> {
+        self.current.subscribe()
+    }
+
+    /// Takes in the envelope of a roster, status, schema or permit, when it verifies and is not older than what is
+    /// pinned. Handing the same document in again changes nothing.
+    ///
+    /// # Errors
+    /// A refusal that says which signature, number or date is wrong.
+    pub async fn put(&self, envelope: &[u8], now: DateTime<Utc>) -> Result<Accepted, Refusal> {
+        let kind = kind_of(envelope)?;
+        let _turn = self.turn.lock().await;
+        let current = self.current();
+        let (digest, place, envelope) = match kind {
+            Kind::Roster => self.check_roster(envelope, &current, now)?,
+            Kind::Status => self.check_status(envelope, &current, now)?,
+            Kind::Schema => {
+                let held: Held<Schema> = held(envelope, &[self.trust.governance], 1)?;
+                (held.digest(), Place::None, held.envelope)
+            }
+            Kind::Permit => self.check_permit(envelope, &current).await?,
+        };
+        self.store.put_document(kind, digest, &place, &envelope, now).await.map_err(unavailable)?;
+        let fresh = load(&self.store, &self.trust).await.map_err(unavailable)?;
+        self.current.send_replace(Arc::new(fresh));
+        Ok(Accepted { kind, digest })
+    }
+
+    /// The envelope of the document that is wanted.
+    ///
+    /// # Errors
+    /// When it is not known here.
+    pub fn get(&self, want: &Want) -> Result<Vec<u8>, Refusal> {
+        let current = self.current();
+        match want {
+            Want::Roster => {
+                let none = || Refusal::new(Code::StaleRoster, "the coordinator has no roster");
+                current.roster.as_ref().map(|held| held.envelope.clone()).ok_or_else(none)
+            }
+            Want::Status => {
+                let none = || Refusal::new(Code::StaleStatus, "the coordinator has no status");
+                current.status.as_ref().map(|held| held.envelope.clone()).ok_or_else(none)
+            }
+            Want::Schema { digest } => current.schema(*digest).map(|held| held.envelope.clone()),
+            Want::Permit { name } => match name.parse() {
+                Ok(digest) => current.permit(digest).map(|held| held.envelope.clone()),
+                Err(_) => current.newest_permit(name).map(|held| held.envelope.clone()).ok_or_else(|| {
+                    Refusal::new(Code::PermitUnknown, "no permit with this id and a quorum is known here")
+                }),
+            },
+        }
+    }
+
+    fn check_roster(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
+        let new: Held<Roster> = held(envelope, &[self.trust.governance], 1)?;
+        if now >= new.expires {
+            return Err(Refusal::new(Code::StaleRoster, format!("roster {} expired at {}", new.seq, new.expires)));
+        }
+        let pinned = current.roster.as_ref().map(|r| (r.seq, r.digest()));
+        follows(Roster::NAME, pinned, new.seq, new.prev, new.digest())?;
+        Ok((new.digest(), Place::Seq(new.seq), new.envelope))
+    }
+
+    fn check_status(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
+        let new: Held<Status> = held(envelope, &[self.trust.governance], 1)?;
+        if now >= new.expires {
+            return Err(Refusal::new(Code::StaleStatus, format!("status {} expired at {}", new.seq, new.expires)));
+        }
+        let pinned = current.status.as_ref().map(|s| (s.seq, s.digest()));
+        follows(Status::NAME, pinned, new.seq, new.prev, new.digest())?;
+        Ok((new.digest(), Place::Seq(new.seq), new.envelope))
+    }
+
+    async fn check_permit(&self, envelope: &[u8], current: &Current) -> Result<Checked, Refusal> {
+        let new: Held<Permit> = held(envelope, &committee(&self.trust, current.status.as_deref()), self.trust.quorum)?;
+        current.schema(new.schema)?;
+        let known = self.store.permit_version(&new.id, new.version).await.map_err(unavailable)?;
+        if known.is_some_and(|digest| digest != new.digest()) {
+            let detail = format!("version {} of permit {} is already known with another digest", new.version, new.id);
+            return Err(Refusal::new(Code::OlderDocument, detail));
+        }
+        Ok((new.digest(), Place::Version(new.id.clone(), new.version), new.envelope))
+    }
+}
+
+type Checked = (Digest, Place, Vec<u8>);
+
+/// The kind that the envelope says it has; its size is bounded before anything is decoded.
+fn kind_of(envelope: &[u8]) -> Result<Kind, Refusal> {
+    // Of the four kinds a status may be the largest; each has its own bound below.
+    let claimed = Envelope::from_json::<Status>(envelope).map_err(|error| {
+        let code = Refusal::from(error).code;
+        Refusal::new(code, "the bytes are not the DSSE envelope of a roster, status, schema or permit")
+    })?;
+    match claimed.payload_type() {
+        Roster::PAYLOAD_TYPE => Ok(Kind::Roster),
+        Status::PAYLOAD_TYPE => Ok(Kind::Status),
+        Schema::PAYLOAD_TYPE => Ok(Kind::Schema),
+        Permit::PAYLOAD_TYPE => Ok(Kind::Permit),
+        _ => Err(Refusal::new(Code::Malformed, "only rosters, statuses, schemas and permits are handed in here")),
+    }
+}
+
+fn held<D: Document>(envelope: &[u8], keys: &[PublicKey], needed: usize) -> Result<Held<D>, DsseError> {
+    let envelope = Envelope::from_json::<D>(envelope)?;
+    let verified = envelope.verify(keys, needed)?;
+    Ok(Held { verified, envelope: envelope.to_json() })
+}
+
+/// The committee's keys that the status does not void.
+fn committee(trust: &Trust, status: Option<&Held<Status>>) -> Vec<PublicKey> {
+    let void = |key: &PublicKey| status.is_some_and(|s| s.void_keys.contains(&key.fingerprint()));
+    trust.committee.iter().map(|member| member.key).filter(|key| !void(key)).collect()
+}
+
+/// That a document with this number may take the place of the pinned one.
+fn follows(
+    name: &str,
+    pinned: Option<(u64, Digest)>,
+    seq: u64,
+    prev: Option<Digest>,
+    digest: Digest,
+) -> Result<(), Refusal> {
+    if seq == 0 || i64::try_from(seq).is_err() {
+        return Err(Refusal::new(Code::Malformed, format!("the sequence numbers of a {name} count from 1")));
+    }
+    let Some((newest, newest_digest)) = pinned else { return Ok(()) };
+    let older = |detail: String| Err(Refusal::new(Code::OlderDocument, detail));
+    if seq < newest {
+        return older(format!("{name} {seq} is older than {name} {newest}, which is in force"));
+    }
+    if seq == newest && digest != newest_digest {
+        return older(format!("{name} {seq} is in force with another content ({})", newest_digest.short()));
+    }
+    if seq == newest + 1 && prev != Some(newest_digest) {
+        return older(format!(
+            "{name} {seq} does not name {name} {newest} ({}) as its predecessor",
+            newest_digest.short()
+        ));
+    }
+    Ok(())
+}
+
+async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
+    let governance = [trust.governance];
+    let mut current = Current::default();
+    if let Some(envelope) = store.documents(Kind::Roster).await?.first() {
+        let unverified = |source| DocumentsError::Unverified { kind: Kind::Roster, source };
+        current.roster = Some(Arc::new(held(envelope, &governance, 1).map_err(unverified)?));
+    }
+    if let Some(envelope) = store.documents(Kind::Status).await?.first() {
+        let unverified = |source| DocumentsError::Unverified { kind: Kind::Status, source };
+        current.status = Some(Arc::new(held(envelope, &governance, 1).map_err(unverified)?));
+    }
+    for envelope in store.documents(Kind::Schema).await? {
+        match held::<Schema>(&envelope, &governance, 1) {
+            Ok(schema) => drop(current.schemas.insert(schema.digest(), Arc::new(schema))),
+            Err(error) => tracing::warn!(%error, "a stored schema does not verify and is not used"),
+        }
+    }
+    let keys = committee(trust, current.status.as_deref());
+    for envelope in store.documents(Kind::Permit).await? {
+        match held::<Permit>(&envelope, &keys, trust.quorum) {
+            Ok(permit) => drop(current.permits.insert(permit.digest(), Arc::new(permit))),
+            Err(error) => tracing::warn!(%error, "a stored permit has no quorum any more and is not used"),
+        }
+    }
+    Ok(current)
+}
+
+/// A failure of our own disk, without its words: they are for the operator.
+fn unavailable(error: impl std::error::Error) -> Refusal {
+    tracing::error!(%error, "the coordinator's database failed");
+    Refusal::new(Code::Unavailable, "the coordinator's database failed")
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,191 @@
+//! The person's command line, `sekisho`: data users, committee members and the access body.
+//!
+//! Promises: private keys never leave this machine; what is asked or granted is signed here, over bytes that this
+//! program made; every failure has a stable code, an exit code, and a sentence on what to do.
+//!
+//! Deliberately absent: settings, sessions and state of its own; files and the coordinator hold everything.
+
+mod answer;
+mod door;
+mod duration;
+mod failure;
+mod file;
+mod governance;
+mod keys;
+mod number;
+mod permit;
+mod permit_file;
+mod print;
+mod query;
+mod roster;
+mod schema;
+mod status;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use chrono::{DateTime, SubsecRound, Utc};
+use clap::{Parser, Subcommand};
+
+use self::{
+    door::Door,
+    failure::{Exit, Failure},
+    print::Output,
+};
+use crate::report::{MemberReport, NetworkReport};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused; a stable code is printed as error[code]
+  2  usage, or a file or key is not as it should be
+  3  the coordinator cannot be reached
+  4  some hospitals did not answer; the result was printed and is incomplete
+
+Example:
+  sekisho query --permit permit-1 --sql 'SELECT sex, count(*) FROM stay GROUP BY sex' --key ada.pem";
+
+/// Ask hospitals for statistics, and govern who may.
+#[derive(Debug, Parser)]
+#[command(name = "sekisho", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// The coordinator's door; https:// beyond this machine.
+    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:8815")]
+    coordinator: String,
+    /// For https://, the PEM of the authority that signed the coordinator's certificate.
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ask a question under a permit, or what it would cost.
+    #[command(
+        after_help = "Example:\n  sekisho query --permit permit-1 --sql 'SELECT sex, avg(days) FROM stay GROUP BY sex' --key ada.pem --dry-run"
+    )]
+    Query(Box<query::Command>),
+    /// Permits: draft, sign, hand in, revoke.
+    #[command(subcommand, after_help = "Example:\n  sekisho permit template > permit.toml")]
+    Permit(permit::Command),
+    /// Schemas: sign, hand in, show.
+    #[command(subcommand, after_help = "Example:\n  sekisho schema show stays.dsse.json")]
+    Schema(schema::Command),
+    /// The roster: who is a member.
+    #[command(subcommand, after_help = "Example:\n  sekisho roster show")]
+    Roster(roster::Command),
+    /// The status: what is void or suspended.
+    #[command(subcommand, after_help = "Example:\n  sekisho status refresh --key governance.pem")]
+    Status(status::Command),
+    /// Keys that sign documents and queries.
+    #[command(subcommand, after_help = "Example:\n  sekisho keys new --out ada.pem")]
+    Keys(keys::Command),
+    /// The state of the network.
+    #[command(subcommand, after_help = "Example:\n  sekisho network show")]
+    Network(Network),
+}
+
+#[derive(Debug, Subcommand)]
+enum Network {
+    /// Print which members are connected, and which roster and status they hold.
+    #[command(after_help = "Example:\n  sekisho network show --output json")]
+    Show {
+        /// For people or for programs.
+        #[arg(long, value_enum, default_value = "table")]
+        output: Output,
+    },
+}
+
+/// What every command may use.
+struct Context {
+    coordinator: String,
+    ca: Option<PathBuf>,
+    now: DateTime<Utc>,
+}
+
+impl Context {
+    async fn door(&self) -> Result<Door, Failure> {
+        Door::connect(&self.coordinator, self.ca.as_deref()).await
+    }
+}
+
+/// Runs the command line `args`, the program's name first, and says how it ended.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Standard output or error may be gone; then there is nobody to tell.
+            let _ = usage.print();
+            return if usage.use_stderr() { Exit::Input.into() } else { Exit::Done.into() };
+        }
+    };
+    #[expect(clippy::disallowed_methods, reason = "the edge: the hour of this command")]
+    let now = Utc::now().trunc_subsecs(0);
+    let context = Context { coordinator: cli.coordinator, ca: cli.ca, now };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return failed(&Failure::input(format!("the runtime did not start: {e}"), "free some memory")),
+    };
+    runtime.block_on(run(&cli.command, &context)).map_or_else(|failure| failed(&failure), ExitCode::from)
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    failure.to_string().lines().for_each(print::note);
+    failure.exit().into()
+}
+
+async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
+    match command {
+        Command::Query(command) => query::run(command, context).await,
+        Command::Permit(command) => permit::run(command, context).await,
+        Command::Schema(command) => schema::run(command, context).await,
+        Command::Roster(command) => roster::run(command, context).await,
+        Command::Status(command) => status::run(command, context).await,
+        Command::Keys(command) => keys::run(command),
+        Command::Network(Network::Show { output }) => {
+            let report = context.door().await?.network().await?;
+            print::out(&match output {
+                Output::Table => network(&report),
+                Output::Json => print::json(&report)?,
+            })?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn network(report: &NetworkReport) -> String {
+    let number = |seq: u64| if seq == 0 { "none".into() } else { seq.to_string() };
+    let facts = [
+        ("roster", number(report.roster_seq)),
+        ("status", number(report.status_seq)),
+        ("status expires", report.status_expires.map(|t| t.to_rfc3339()).unwrap_or_default()),
+    ];
+    let row = |m: &MemberReport| {
+        let connected = if m.connected { "yes" } else { "no" };
+        [m.name.clone(), connected.into(), number(m.roster_seq), number(m.status_seq)]
+    };
+    let members = print::table(["hospital", "connected", "roster", "status"], report.members.iter().map(row));
+    format!("{}\n{members}", print::pairs(&facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example:\n  sekisho "), "{}", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

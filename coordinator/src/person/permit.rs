@@ -1,0 +1,290 @@
+//! `sekisho permit`: what a committee grants, from its draft to its revocation.
+//!
+//! A draft becomes an envelope that nobody signed; each member adds a signature to the same bytes; the
+//! coordinator takes it round to the hospitals, each of which decides. Deliberately absent: counting the
+//! quorum; only the hospitals know whose signatures count.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::{Document, Envelope},
+    key_file,
+    keys::SecretKey,
+    permit::{Permit, PermittedTable},
+    refusal::{Code, Refusal},
+    roster::is_name,
+};
+
+use super::{
+    Context,
+    door::Door,
+    failure::{Exit, Failure},
+    file, governance, permit_file,
+    print::{self, Output, Spinner},
+    status::{self, Change},
+};
+use crate::report::Want;
+
+/// What to do with a permit.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a commented draft in TOML.
+    #[command(after_help = "Example:\n  sekisho permit template > permit.toml")]
+    Template,
+    /// Make an unsigned permit of a draft.
+    #[command(after_help = "Example:\n  sekisho permit new --from permit.toml --out permit.dsse.json")]
+    New {
+        /// The draft, .toml or .json: see `sekisho permit template`.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Where the permit goes; it must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Add a committee member's signature to a permit, after showing what is signed.
+    #[command(after_help = "Example:\n  sekisho permit sign permit.dsse.json --key member.pem")]
+    Sign {
+        /// The permit; the signature is added in place.
+        file: PathBuf,
+        /// The member's key.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Print a permit, from a file or from the coordinator (signatures are not checked).
+    #[command(after_help = "Example:\n  sekisho permit show permit-1 --output json")]
+    Show {
+        /// A file, an id (its newest version), or a digest.
+        #[arg(value_name = "FILE|ID|DIGEST")]
+        permit: String,
+        /// For people or for programs.
+        #[arg(long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Hand a signed permit in, and print what each hospital says to it.
+    #[command(after_help = "Example:\n  sekisho permit submit permit.dsse.json")]
+    Submit {
+        /// The signed permit.
+        file: PathBuf,
+        /// For people or for programs.
+        #[arg(long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Revoke a permit: signs and hands in the next status.
+    #[command(
+        after_help = "Example:\n  sekisho permit revoke permit-1 --reason 'consent withdrawn' --key governance.pem"
+    )]
+    Revoke {
+        /// An id (its newest version), or a digest.
+        #[arg(value_name = "ID|DIGEST")]
+        permit: String,
+        /// Why, in public.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        signing: status::Signing,
+    },
+}
+
+/// Does what `command` says.
+///
+/// # Errors
+/// When a file, a name or a key is wrong, or the coordinator refuses or cannot be reached.
+pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
+    match command {
+        Command::Template => print::out(permit_file::TEMPLATE.trim_end())?,
+        Command::New { from, out } => {
+            let permit = permit_file::read(from)?;
+            let wrong = |e| Failure::document(from, e);
+            let envelope = Envelope::sign(&permit, &[]).map_err(wrong)?;
+            let (_, digest) = envelope.peek::<Permit>().map_err(wrong)?;
+            file::write_new(out, &envelope.to_json())?;
+            print::out(&digest.to_string())?;
+        }
+        Command::Sign { file, key } => {
+            let key = key_file::read(key)?;
+            let envelope = file::read_envelope::<Permit>(file)?;
+            let (permit, digest) = envelope.peek::<Permit>().map_err(|e| Failure::document(file, e))?;
+            print::out(&table(&permit))?;
+            let signatures = sign(file, envelope, &key)?;
+            print::out(&print::pairs(&[
+                ("digest", digest.to_string()),
+                ("signed by", key.public().fingerprint().to_string()),
+                ("signatures", signatures.to_string()),
+            ]))?;
+        }
+        Command::Show { permit, output } => {
+            let (envelope, permit, digest) = find(permit, context).await?;
+            governance::show(&envelope, &permit, digest, *output, table)?;
+        }
+        Command::Submit { file, output } => {
+            let envelope = file::read_envelope::<Permit>(file)?;
+            let mut door = context.door().await?;
+            let report = {
+                let _spinner = Spinner::start("the hospitals decide");
+                door.put(&envelope).await?
+            };
+            return print::put(&report, *output, true);
+        }
+        Command::Revoke { permit, reason, signing } => {
+            let digest = match permit.parse::<Digest>() {
+                Ok(digest) => digest,
+                Err(_) => fetch(&mut context.door().await?, permit).await?.2,
+            };
+            print::note(&format!("revoking permit {digest}"));
+            return status::change(Change::Revoke(digest, reason), signing, context).await;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// A permit from a file, or by id or digest from the coordinator. Nobody's signature is checked.
+///
+/// # Errors
+/// When there is none, or the coordinator cannot be reached.
+pub async fn find(name: &str, context: &Context) -> Result<(Envelope, Permit, Digest), Failure> {
+    let path = Path::new(name);
+    if !path.is_file() {
+        return fetch(&mut context.door().await?, name).await;
+    }
+    let envelope = file::read_envelope::<Permit>(path)?;
+    let (permit, digest) = envelope.peek::<Permit>().map_err(|e| Failure::document(path, e))?;
+    Ok((envelope, permit, digest))
+}
+
+/// A permit from the coordinator, which is the one that `name` says.
+async fn fetch(door: &mut Door, name: &str) -> Result<(Envelope, Permit, Digest), Failure> {
+    let wanted = name.parse::<Digest>().ok();
+    if wanted.is_none() && !is_name(name) {
+        return Err(Failure::input(format!("{name} is no file, no id and no digest of a permit"), "check the path"));
+    }
+    let (envelope, permit, digest) = door.get::<Permit>(&Want::Permit { name: name.into() }).await?;
+    if wanted.map_or(permit.id != name, |wanted| wanted != digest) {
+        return Err(Failure::answer("permit", "it is another than was asked for"));
+    }
+    Ok((envelope, permit, digest))
+}
+
+/// Adds a signature in the file, whole or not at all; says how many there are then.
+fn sign(path: &Path, mut envelope: Envelope, key: &SecretKey) -> Result<usize, Failure> {
+    let fingerprint = key.public().fingerprint();
+    if envelope.key_ids().any(|id| id == fingerprint) {
+        let detail = format!("key {fingerprint} has signed {} already", path.display());
+        return Err(Refusal::new(Code::DuplicateSigner, detail).into());
+    }
+    envelope.add_signature::<Permit>(key).map_err(|e| Failure::document(path, e))?;
+    file::replace(path, &envelope.to_json())?;
+    Ok(envelope.key_ids().count())
+}
+
+/// The name by which a document spells a value of ours.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+fn words<T: serde::Serialize>(values: &[T]) -> String {
+    values.iter().map(word).collect::<Vec<_>>().join(", ")
+}
+
+/// Everything in a permit that a signer answers for.
+fn table(permit: &Permit) -> String {
+    let dp = &permit.dp;
+    let mut facts = vec![
+        (Permit::NAME, format!("{} version {}", permit.id, permit.version)),
+        ("study", permit.study_id.clone()),
+        ("basis", word(&permit.basis)),
+        ("issuer", permit.issuer.clone()),
+        ("decision", format!("{}: {}", permit.decision.date, permit.decision.reasons)),
+        ("purposes", words(&permit.purposes)),
+        ("data user", format!("{} ({})", permit.data_user, permit.principal_investigator)),
+        ("valid", format!("from {} to {}", permit.validity.from.to_rfc3339(), permit.validity.to.to_rfc3339())),
+        ("schema", permit.schema.to_string()),
+        ("statistics", words(&permit.allowed_statistics)),
+        ("releases", words(&permit.release_kinds)),
+        ("disclosure", word(&permit.disclosure)),
+        ("cost", format!("{} a query, {} in all, at each hospital", dp.micro_rho_per_query, dp.micro_rho_total)),
+        ("delta", format!("{} in reports", dp.delta_for_reports)),
+        (
+            "patients",
+            format!(
+                "{} rows and {} groups of each count in full; each at {} hospitals at most (assumed)",
+                dp.rows_per_patient, dp.groups_per_patient, dp.sites_per_patient
+            ),
+        ),
+        ("left out", format!("{}, {} days", word(&permit.optout.rule), permit.optout.days)),
+    ];
+    facts.extend(permit.supersedes.map(|digest| ("supersedes", digest.to_string())));
+    facts.extend(permit.application_id.clone().map(|id| ("application", id)));
+    facts.extend(permit.results_due.map(|day| ("results due", day.to_string())));
+    facts.extend(permit.conditions.iter().map(|condition| ("condition", condition.clone())));
+    let persons = permit.authorised_persons.iter();
+    let persons = persons.map(|p| [p.id.clone(), p.role.clone(), p.key_fingerprint.to_string()]);
+    let data = |t: &PermittedTable| [t.table.clone(), t.columns.join(", "), t.holder_nodes.join(", ")];
+    [
+        print::pairs(&facts),
+        print::table(["person", "role", "key"], persons),
+        print::table(["table", "columns", "hospitals"], permit.data.iter().map(data)),
+    ]
+    .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SecretKey {
+        SecretKey::generate(&mut rand::rng())
+    }
+
+    fn draft(folder: &Path) -> (PathBuf, Permit) {
+        let toml = folder.join("permit.toml");
+        std::fs::write(&toml, permit_file::TEMPLATE).unwrap();
+        let permit = permit_file::read(&toml).unwrap();
+        let path = folder.join("permit.dsse.json");
+        file::write_new(&path, &Envelope::sign(&permit, &[]).unwrap().to_json()).unwrap();
+        (path, permit)
+    }
+
+    fn signed(path: &Path, key: &SecretKey) -> Result<usize, Failure> {
+        sign(path, file::read_envelope::<Permit>(path).unwrap(), key)
+    }
+
+    #[test]
+    fn each_member_signs_once_and_the_bytes_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, permit) = draft(folder.path());
+        let (ada, bob) = (key(), key());
+        assert_eq!(signed(&path, &ada).unwrap(), 1);
+        assert_eq!(signed(&path, &bob).unwrap(), 2);
+        let again = signed(&path, &ada).unwrap_err();
+        assert_eq!((again.exit(), again.code()), (Exit::Refused, "duplicate_signer"));
+        let envelope = file::read_envelope::<Permit>(&path).unwrap();
+        let verified = envelope.verify::<Permit>(&[ada.public(), bob.public()], 2).unwrap();
+        assert_eq!(*verified.document(), permit);
+        // Nothing else is left in the folder.
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_signer_sees_every_name_and_price() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, permit) = draft(folder.path());
+        let text = table(&permit);
+        for part in [
+            "permit-1 version 1",
+            "EHDS-69",
+            "jp-ndb",
+            "50000 micro-rho",
+            "tokyo, osaka",
+            "sex, days",
+            "jp-ngmia, 30 days",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! `sekisho query`: asks a question under a permit, or what it would cost.
+//!
+//! The question is made, checked against the permit and signed here, so that the coordinator can change nothing
+//! in it. What the permit does not allow is refused before anything is sent. Deliberately absent: asking again
+//! by itself; a new run costs, and the person decides.
+
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use clap::{Args, ValueEnum};
+use rand::{TryRngCore, rngs::OsRng};
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::Envelope,
+    key_file,
+    keys::SecretKey,
+    permit::Permit,
+    query::{MAX_LIFETIME, MAX_SQL_BYTES, Query},
+    receipt::Receipt,
+    refusal::{Code, Refusal},
+    roster::is_name,
+    units::MicroRho,
+};
+
+use super::{
+    Context,
+    answer::Rows,
+    door::Answer,
+    duration,
+    failure::{Exit, Failure},
+    file, permit,
+    print::{self, Spinner},
+};
+use crate::report::{DryRunReport, HolderReport, HolderState, ResultReport};
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people: numbers rounded, with their intervals.
+    Table,
+    /// One object: report, rows, by_holder.
+    Json,
+    /// The combined table, exact; text that a spreadsheet would take for a formula is kept as it is.
+    Csv,
+}
+
+/// A question.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("question").required(true).args(["sql", "file"])))]
+pub struct Command {
+    /// The permit: a file, an id (its newest version), or a digest.
+    #[arg(long, value_name = "FILE|ID|DIGEST")]
+    permit: String,
+    /// The SQL (white space around it is dropped).
+    #[arg(long, value_name = "TEXT")]
+    sql: Option<String>,
+    /// A file with the SQL.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The person's key, which the permit names.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Which run of the question: one that exists is served again and is free, a new one is charged.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    run: u32,
+    /// What each hospital charges, in millionths of rho [default: the permit's per query].
+    #[arg(long, value_name = "MICRO")]
+    rho: Option<u64>,
+    /// Which hospitals are asked [default: all of the permit].
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    holders: Vec<String>,
+    /// The confidence of the intervals.
+    #[arg(long, default_value_t = 0.95, value_parser = confidence)]
+    confidence: f64,
+    /// Print each hospital's table too.
+    #[arg(long)]
+    by_holder: bool,
+    /// Only say what it would cost and who would admit it: no row is touched, nothing is charged.
+    #[arg(long)]
+    dry_run: bool,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value = "table")]
+    output: Output,
+    /// For how long the hospitals may take the question, 24h at most.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
+    valid_for: TimeDelta,
+    /// Save each hospital's signed receipt in this folder.
+    #[arg(long, value_name = "DIR")]
+    receipts: Option<PathBuf>,
+}
+
+fn confidence(text: &str) -> Result<f64, String> {
+    let level: Option<f64> = text.parse().ok();
+    level.filter(|l| *l > 0.0 && *l < 1.0).ok_or_else(|| "write a number between 0 and 1: 0.95".into())
+}
+
+/// Asks.
+///
+/// # Errors
+/// When the question is not as the permit allows, or the coordinator refuses or cannot be reached.
+pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
+    if command.dry_run && command.output == Output::Csv {
+        return Err(Failure::input("a dry run has no CSV", "use --output table or --output json"));
+    }
+    let sql = match (&command.sql, &command.file) {
+        (Some(sql), _) => sql.clone(),
+        (None, Some(path)) => file::read_text(path)?,
+        (None, None) => return Err(Failure::input("there is no SQL", "give --sql or --file")),
+    };
+    let sql = within_size(&sql)?;
+    if command.valid_for > MAX_LIFETIME {
+        return Err(Failure::input("--valid-for is above 24h", "give 24h or less"));
+    }
+    let key = key_file::read(&command.key)?;
+    let (_, permit, digest) = permit::find(&command.permit, context).await?;
+    print::note(&format!("permit {} version {}, digest {digest}", permit.id, permit.version));
+    let query = question(command, sql, &permit, digest, &key, context.now)?;
+    let envelope = Envelope::sign(&query, &[&key])
+        .map_err(|e| Failure::input(e.to_string(), "mend what the message names; nothing was sent"))?;
+    if let Some(folder) = command.receipts.as_deref().filter(|_| !command.dry_run) {
+        // Before the charge, since afterwards it is too late to learn that the disk is full.
+        std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, &e))?;
+    }
+    let mut door = context.door().await?;
+    let spinner = Spinner::start(format!("asking {}", query.holders.join(", ")));
+    if command.dry_run {
+        let report = door.dry_run(&envelope).await?;
+        drop(spinner);
+        return dry_run(&report, command.output);
+    }
+    let answer = door.ask(&envelope, command.confidence).await?;
+    drop(spinner);
+    show(&answer, command)?;
+    if let Some(folder) = &command.receipts {
+        save_receipts(folder, &answer.report, &query)?;
+    }
+    Ok(outcome(&answer.report))
+}
+
+/// The SQL without the white space around it, which is no part of the question.
+fn within_size(sql: &str) -> Result<&str, Failure> {
+    let sql = sql.trim();
+    if sql.len() > MAX_SQL_BYTES {
+        let detail = format!("the SQL has {} bytes; at most {MAX_SQL_BYTES} are read; nothing was sent", sql.len());
+        return Err(Refusal::new(Code::TooLarge, detail).into());
+    }
+    Ok(sql)
+}
+
+/// The question as it is signed; what the permit does not allow is refused here already.
+fn question(
+    command: &Command,
+    sql: &str,
+    permit: &Permit,
+    digest: Digest,
+    key: &SecretKey,
+    now: DateTime<Utc>,
+) -> Result<Query, Failure> {
+    let fingerprint = key.public().fingerprint();
+    if permit.person(fingerprint).is_none() {
+        return Err(Refusal::new(Code::UnknownPerson, format!("the permit does not name key {fingerprint}")).into());
+    }
+    let micro_rho = command.rho.map_or(Ok(permit.dp.micro_rho_per_query), |rho| {
+        MicroRho::try_from(rho).map_err(|e| Failure::input(e.to_string(), "give a smaller --rho"))
+    })?;
+    if micro_rho == MicroRho::ZERO {
+        return Err(Failure::input("--rho is 0", "a release costs something: give 1 or more"));
+    }
+    if micro_rho > permit.dp.micro_rho_per_query {
+        let detail = format!("{micro_rho} is above the permit's {} a query", permit.dp.micro_rho_per_query);
+        return Err(Refusal::new(Code::BudgetQuery, detail).into());
+    }
+    let permitted = permit.holders();
+    let mut holders = if command.holders.is_empty() { permitted.clone() } else { command.holders.clone() };
+    holders.sort();
+    holders.dedup();
+    if let Some(other) = holders.iter().find(|h| !permitted.contains(h)) {
+        let detail = format!("the permit does not name {other}; it names {}", permitted.join(", "));
+        return Err(Refusal::new(Code::HolderNotPermitted, detail).into());
+    }
+    let mut nonce = [0; 16];
+    OsRng
+        .try_fill_bytes(&mut nonce)
+        .map_err(|e| Failure::input(format!("the system gave no randomness: {e}"), "try again"))?;
+    Ok(Query {
+        permit: digest,
+        sql: sql.into(),
+        holders,
+        micro_rho,
+        run: command.run,
+        expires: now + command.valid_for,
+        nonce: hex::encode(nonce),
+    })
+}
+
+fn show(answer: &Answer, command: &Command) -> Result<(), Failure> {
+    let rows = Rows::of(answer)?;
+    let report = &answer.report;
+    match command.output {
+        Output::Table => {
+            print::out(&rows.table(command.by_holder)?)?;
+            print::out("")?;
+            print::out(&print::holders(&report.holders))?;
+            print::out("")?;
+            print::out(&print::pairs(&facts(report)))?;
+        }
+        Output::Json => print::out(&rows.json(report)?)?,
+        Output::Csv => {
+            print::out(&rows.csv(command.by_holder)?)?;
+            for holder in &report.holders {
+                let code = holder.code.map(|c| format!(" ({c})")).unwrap_or_default();
+                print::note(&format!("{}: {}{code}", holder.name, print::state(holder.state)));
+            }
+        }
+    }
+    if report.synthetic {
+        print::note("warning: some of the data is declared synthetic; its cost may pass the ceilings for patients");
+    }
+    if !report.complete {
+        let missing = report.holders.iter().filter(|h| h.state != HolderState::Answered).map(|h| h.name.as_str());
+        let missing: Vec<&str> = missing.collect();
+        print::note(&format!("warning: incomplete: the sums lack {}", missing.join(", ")));
+        print::note(&format!(
+            "  do: ask the same question again with --run {}; what was released costs nothing",
+            report.run
+        ));
+    }
+    Ok(())
+}
+
+fn facts(report: &ResultReport) -> Vec<(&'static str, String)> {
+    let mut facts = print::privacy(&report.privacy);
+    facts.push(("confidence", format!("{} of each interval", report.confidence)));
+    facts.push(("averages", report.method.clone()));
+    facts.push(("data", if report.synthetic { "synthetic, in part or whole" } else { "patients" }.into()));
+    facts.push(("complete", if report.complete { "yes" } else { "NO: incomplete" }.into()));
+    facts.push(("round", format!("{}, run {}, query {}", report.round, report.run, report.query)));
+    facts
+}
+
+/// How a round ended: refused when nobody answered and somebody refused.
+fn outcome(report: &ResultReport) -> Exit {
+    let any = |state| report.holders.iter().any(|h| h.state == state);
+    report.holders.iter().filter(|h| h.state == HolderState::Refused).for_each(print::refusal);
+    if report.complete {
+        Exit::Done
+    } else if any(HolderState::Refused) && !any(HolderState::Answered) {
+        Exit::Refused
+    } else {
+        Exit::Incomplete
+    }
+}
+
+/// Saves the receipts, named by hospital and query, so that none replaces that of another query.
+fn save_receipts(folder: &Path, report: &ResultReport, query: &Query) -> Result<(), Failure> {
+    for holder in &report.holders {
+        let Some(receipt) = &holder.receipt else { continue };
+        let about = receipt.peek::<Receipt>().is_ok_and(|(receipt, _)| {
+            receipt.node == holder.name && receipt.query_key == query.key() && receipt.run == query.run
+        });
+        if !is_name(&holder.name) || !about {
+            print::note(&format!("warning: {}: its receipt is about something else and is not saved", holder.name));
+            continue;
+        }
+        let name = format!("{}.{}.receipt.dsse.json", holder.name, report.query.short());
+        file::replace(&folder.join(name), &receipt.to_json())?;
+    }
+    Ok(())
+}
+
+fn dry_run(report: &DryRunReport, output: Output) -> Result<Exit, Failure> {
+    let row = |h: &HolderReport| {
+        let admissible = if h.state == HolderState::Answered { "yes" } else { print::state(h.state) };
+        let stored = match h.stored {
+            Some(true) => "stored: free",
+            Some(false) => "new: charged",
+            None => "",
+        };
+        let left = h.study_left.map(|left| left.get().to_string()).unwrap_or_default();
+        let code = h.code.map(|c| c.to_string()).unwrap_or_default();
+        [h.name.clone(), admissible.into(), stored.into(), left, code, h.detail.clone().unwrap_or_default()]
+    };
+    let header = ["hospital", "admissible", "run", "study has left (micro-rho)", "code", "detail"];
+    match output {
+        Output::Json => print::out(&print::json(report)?)?,
+        Output::Table | Output::Csv => {
+            let mut facts = vec![("cells", report.cells.to_string())];
+            facts.extend(print::privacy(&report.privacy));
+            print::out(&print::pairs(&facts))?;
+            print::out(&print::table(header, report.holders.iter().map(row)))?;
+        }
+    }
+    report.holders.iter().filter(|h| h.state == HolderState::Refused).for_each(print::refusal);
+    let any = |state| report.holders.iter().any(|h| h.state == state);
+    Ok(if any(HolderState::Refused) {
+        Exit::Refused
+    } else if any(HolderState::Offline) || any(HolderState::NoAnswer) {
+        Exit::Incomplete
+    } else {
+        Exit::Done
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use sekisho_protocol::dsse::Document;
+
+    use super::*;
+    use crate::person::permit_file;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: Command,
+    }
+
+    fn command(more: &[&str]) -> Result<Command, clap::Error> {
+        let line = ["query", "--permit", "p", "--key", "k.pem"].iter().chain(more);
+        Line::try_parse_from(line).map(|line| line.command)
+    }
+
+    /// The question of a person whom the template's permit names, or of a stranger.
+    fn asked(more: &[&str], stranger: bool) -> Result<Query, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("permit.toml");
+        std::fs::write(&path, permit_file::TEMPLATE).unwrap();
+        let mut permit = permit_file::read(&path).unwrap();
+        let key = SecretKey::generate(&mut rand::rng());
+        if !stranger {
+            permit.authorised_persons[0].key = key.public();
+            permit.authorised_persons[0].key_fingerprint = key.public().fingerprint();
+        }
+        let more: Vec<&str> = ["--sql", "SELECT 1"].iter().chain(more).copied().collect();
+        let at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        question(&command(&more).unwrap(), "SELECT 1", &permit, Digest::of(b"permit"), &key, at)
+    }
+
+    #[test]
+    fn hospitals_are_sorted_and_named_once() {
+        let query = asked(&["--holders", "tokyo,osaka,tokyo"], false).unwrap();
+        assert_eq!(query.holders, ["osaka", "tokyo"]);
+        assert_eq!(query.check(), Ok(()));
+        assert_eq!(asked(&["--holders", "tokyo"], false).unwrap().holders, ["tokyo"]);
+    }
+
+    #[test]
+    fn what_is_not_said_is_as_the_permit_says() {
+        let query = asked(&[], false).unwrap();
+        assert_eq!((query.holders.len(), query.micro_rho.get(), query.run), (2, 50_000, 1));
+        assert_eq!(query.expires.timestamp(), 1_800_000_600);
+        assert_ne!(query.nonce, asked(&[], false).unwrap().nonce);
+    }
+
+    #[test]
+    fn what_the_permit_does_not_allow_is_refused_before_it_is_sent() {
+        for (more, stranger, code) in [
+            (&["--holders", "kyoto"][..], false, "holder_not_permitted"),
+            (&["--rho", "50001"], false, "budget_query"),
+            (&["--rho", "0"], false, "bad_input"),
+            (&[], true, "unknown_person"),
+        ] {
+            assert_eq!(asked(more, stranger).unwrap_err().code(), code, "{more:?}");
+        }
+    }
+
+    #[test]
+    fn sql_over_64_kib_is_too_large() {
+        let longest = "x".repeat(MAX_SQL_BYTES);
+        assert_eq!(within_size(&format!(" {longest}\n")).unwrap(), longest);
+        let failure = within_size(&format!("{longest}x")).unwrap_err();
+        assert_eq!((failure.code(), failure.exit()), ("too_large", Exit::Refused));
+    }
+
+    #[test]
+    fn a_question_is_text_or_a_file() {
+        assert!(command(&["--sql", "SELECT 1"]).is_ok());
+        assert!(command(&["--file", "q.sql"]).is_ok());
+        assert!(command(&[]).is_err());
+        assert!(command(&["--sql", "SELECT 1", "--file", "q.sql"]).is_err());
+        assert!(command(&["--sql", "SELECT 1", "--confidence", "1"]).is_err());
+    }
+}

@@ -1,0 +1,295 @@
+//! One query across hospitals: authorised, recorded, fanned out, collected, combined.
+//!
+//! Promises: a hospital that is slow, dead, malformed or refuses never keeps the others' answers back past the
+//! deadline; a release is believed only with a receipt that its hospital signed and that says the same; every release
+//! and receipt is on disk before the result is returned; a round goes on when the person who asked hangs up.
+//!
+//! Deliberately absent: any charge, and any protection. Nodes decide again, by themselves; the checks here spare
+//! people a detour. SQL and cells are never logged.
+
+pub mod authorise;
+mod collect;
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::record_batch::RecordBatch;
+use arrow_flight::FlightDescriptor;
+use chrono::TimeDelta;
+use futures::future::join_all;
+use sekisho_aggregation::release::Release;
+use sekisho_protocol::{
+    clock::Clock,
+    dsse::{Envelope, Verified},
+    keys::SecretKey,
+    query::{Route, RoutedQuery},
+    receipt::{DryRun, Receipt},
+    refusal::{Code, Refusal},
+    roster::Member,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{JoinError, JoinSet},
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::Instrument;
+
+use self::{
+    authorise::PermittedQuery,
+    collect::{NoRelease, unbelieved},
+};
+use crate::{
+    config::QueryLimits,
+    daemon::Hooks,
+    documents::Documents,
+    network::{Nodes, holder, holder_refused, refusal_of_node},
+    report::{DryRunReport, HolderReport, HolderState, ResultReport},
+    result,
+    store::{NewRound, Store},
+};
+
+/// How much longer than the deadline a route is valid: clocks differ.
+const ROUTE_GRACE: Duration = Duration::from_secs(60);
+/// The most bytes of a node's answer to a dry run.
+const MAX_DRY_RUN_BYTES: usize = 64 << 10;
+/// The confidence of intervals when nobody chose one.
+pub const DEFAULT_CONFIDENCE: f64 = 0.95;
+
+/// What a hospital released in a round, checked.
+pub struct Answer {
+    /// The hospital, by roster name.
+    pub name: String,
+    /// Its cells.
+    pub release: Release,
+    /// Its account of them.
+    pub receipt: Verified<Receipt>,
+    /// The same as it was signed.
+    pub envelope: Envelope,
+}
+
+/// Asks hospitals.
+pub struct Rounds {
+    documents: Arc<Documents>,
+    nodes: Arc<Nodes>,
+    store: Store,
+    signing_key: SecretKey,
+    clock: Arc<dyn Clock>,
+    limits: QueryLimits,
+    places: Arc<Semaphore>,
+    hooks: Hooks,
+}
+
+/// What a round is made of.
+pub struct RoundParts {
+    /// Roster, status, schemas, permits.
+    pub documents: Arc<Documents>,
+    /// The hospitals.
+    pub nodes: Arc<Nodes>,
+    /// Where rounds are recorded.
+    pub store: Store,
+    /// Signs routes.
+    pub signing_key: SecretKey,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Deadline and concurrency.
+    pub limits: QueryLimits,
+    /// Told of the points at which tests stop the process.
+    pub hooks: Hooks,
+}
+
+impl Rounds {
+    /// Rounds over these parts.
+    pub fn new(parts: RoundParts) -> Self {
+        let RoundParts { documents, nodes, store, signing_key, clock, limits, hooks } = parts;
+        let places = Arc::new(Semaphore::new(limits.concurrent));
+        Self { documents, nodes, store, signing_key, clock, limits, places, hooks }
+    }
+
+    /// Asks the hospitals of a signed query: the report, and the table of all hospitals followed by one of each.
+    ///
+    /// # Errors
+    /// A refusal before any hospital was asked, or `unavailable` when the coordinator itself failed.
+    pub async fn ask(
+        self: &Arc<Self>,
+        envelope: &[u8],
+        confidence: f64,
+    ) -> Result<(ResultReport, Vec<RecordBatch>), Refusal> {
+        let place = self.place()?;
+        let query = authorise::authorise(&self.documents, envelope, self.clock.now()).await?;
+        let round = format!("{:032x}", rand::random::<u128>());
+        let key = query.key.short();
+        let span = tracing::info_span!("round", round, query = key);
+        let rounds = self.clone();
+        // A task of its own: hospitals charge whether or not the person who asked is still there.
+        let running = async move {
+            let outcome = rounds.run(query, round, confidence).await;
+            drop(place);
+            outcome
+        };
+        tokio::spawn(running.instrument(span)).await.unwrap_or_else(|error| Err(crashed(&error)))
+    }
+
+    /// Asks the hospitals whether they would answer, and at what price. Nothing is charged.
+    ///
+    /// # Errors
+    /// A refusal before any hospital was asked.
+    pub async fn dry_run(&self, envelope: &[u8]) -> Result<DryRunReport, Refusal> {
+        let _place = self.place()?;
+        let query = authorise::authorise(&self.documents, envelope, self.clock.now()).await?;
+        let late = || Refusal::new(Code::Offline, self.late());
+        let one = async |member: &Member| {
+            let asked = timeout(self.limits.deadline, self.dry_run_at(&query, member)).await;
+            match asked.unwrap_or_else(|_| Err(late())) {
+                Ok(dry) => HolderReport {
+                    study_left: Some(dry.study_left),
+                    stored: Some(dry.stored),
+                    ..holder(&member.name, HolderState::Answered)
+                },
+                Err(refusal) => holder_refused(&member.name, refusal),
+            }
+        };
+        let holders = join_all(query.members.iter().map(one)).await;
+        Ok(DryRunReport { cells: query.plan.cells(), privacy: result::privacy(&query.plan, &query.permit), holders })
+    }
+
+    async fn dry_run_at(&self, query: &PermittedQuery, member: &Member) -> Result<DryRun, Refusal> {
+        let routed = self.route(query, member, "dry-run")?;
+        let mut client = self.nodes.flight(member, MAX_DRY_RUN_BYTES)?;
+        let told = client.get_flight_info(FlightDescriptor::new_cmd(routed)).await;
+        let told = told.map_err(|status| refusal_of_node(&status))?.into_inner();
+        serde_json::from_slice(&told.app_metadata)
+            .map_err(|_| Refusal::new(Code::Malformed, "its answer is no answer to a dry run"))
+    }
+
+    /// A place among the queries that run at once.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            Refusal::new(Code::Busy, format!("{} queries are running, which is the most", self.limits.concurrent))
+        })
+    }
+
+    fn late(&self) -> String {
+        format!("no answer within {} s", self.limits.deadline.as_secs())
+    }
+
+    /// The query as it is sent to one hospital.
+    fn route(&self, query: &PermittedQuery, member: &Member, round: &str) -> Result<Vec<u8>, Refusal> {
+        let internal = |_| Refusal::new(Code::Unavailable, "the coordinator could not write a route");
+        let valid = TimeDelta::from_std(self.limits.deadline + ROUTE_GRACE).unwrap_or(TimeDelta::MAX);
+        let route = Route {
+            query: query.query.digest(),
+            to: member.name.clone(),
+            round: round.to_string(),
+            expires: self.clock.now() + valid,
+        };
+        let route = Envelope::sign(&route, &[&self.signing_key]).map_err(|_| internal(()))?;
+        let routed = RoutedQuery { query: query.envelope.clone(), route };
+        serde_json::to_vec(&routed).map_err(|_| internal(()))
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        query: PermittedQuery,
+        round: String,
+        confidence: f64,
+    ) -> Result<(ResultReport, Vec<RecordBatch>), Refusal> {
+        let begun = NewRound {
+            round: round.clone(),
+            query: query.query.digest(),
+            query_key: query.key,
+            permit: query.permit.digest(),
+            run: query.query.run,
+            started: self.clock.now(),
+        };
+        self.store.begin_round(&begun).await.map_err(|error| failed(&error))?;
+        tracing::info!(hospitals = query.members.len(), run = query.query.run, "a round begins");
+        (self.hooks.at)("round_started");
+        let query = Arc::new(query);
+        let outcome = self.clone().collect_and_combine(query, &round, confidence).await;
+        let report = outcome.as_ref().ok().and_then(|(report, _)| serde_json::to_string(report).ok());
+        let ended = self.store.end_round(&round, report.as_deref(), self.clock.now()).await;
+        ended.map_err(|error| failed(&error))?;
+        tracing::info!(ok = outcome.is_ok(), "a round ended");
+        outcome
+    }
+
+    async fn collect_and_combine(
+        self: Arc<Self>,
+        query: Arc<PermittedQuery>,
+        round: &str,
+        confidence: f64,
+    ) -> Result<(ResultReport, Vec<RecordBatch>), Refusal> {
+        let (holders, answers) = self.clone().fan_out(query.clone(), round).await?;
+        let report = result::report(&query, round, holders, &answers, confidence, self.clock.now());
+        let made = tokio::spawn(result::tables(query, report.clone(), answers).in_current_span()).await;
+        let batches = made.map_err(|error| crashed(&error))?.map_err(|error| failed(&error))?;
+        Ok((report, batches))
+    }
+
+    /// Asks every hospital at once; reports come in the order of the query's hospitals.
+    async fn fan_out(
+        self: Arc<Self>,
+        query: Arc<PermittedQuery>,
+        round: &str,
+    ) -> Result<(Vec<HolderReport>, Vec<Answer>), Refusal> {
+        let until = Instant::now() + self.limits.deadline;
+        let mut asked = JoinSet::new();
+        let mut outcomes: Vec<Option<Result<Answer, NoRelease>>> = query.members.iter().map(|_| None).collect();
+        for (place, member) in query.members.iter().enumerate() {
+            let routed = self.route(&query, member, round)?;
+            let (rounds, query, member) = (self.clone(), query.clone(), member.clone());
+            let ask = async move {
+                // A task within the task: a decoder that panics costs this hospital its answer and nobody else's.
+                let mut inner = JoinSet::new();
+                let late = rounds.late();
+                inner.spawn(async move { rounds.ask_one(&query, &member, routed).await }.in_current_span());
+                let outcome = match timeout_at(until, inner.join_next()).await {
+                    Ok(Some(Ok(outcome))) => outcome,
+                    Ok(Some(Err(_)) | None) => Err(unbelieved("its answer cannot be read")),
+                    Err(_) => Err(Refusal::new(Code::Offline, late).into()),
+                };
+                (place, outcome)
+            };
+            asked.spawn(ask.in_current_span());
+        }
+        let mut first = true;
+        while let Some(joined) = asked.join_next().await {
+            let Ok((place, outcome)) = joined else { continue };
+            if let Ok(answer) = &outcome {
+                let envelope = answer.envelope.to_json();
+                let stored = self.store.put_release(round, &answer.name, &answer.release.to_bytes(), &envelope).await;
+                stored.map_err(|error| failed(&error))?;
+                if std::mem::take(&mut first) {
+                    (self.hooks.at)("round_fanned_out");
+                }
+            }
+            if let Some(slot) = outcomes.get_mut(place) {
+                *slot = Some(outcome);
+            }
+        }
+        let (mut holders, mut answers) = (Vec::new(), Vec::new());
+        for (member, outcome) in query.members.iter().zip(outcomes) {
+            let unknown = || Err(unbelieved("its answer cannot be read"));
+            match outcome.unwrap_or_else(unknown) {
+                Ok(answer) => {
+                    holders.push(collect::answered(&answer));
+                    answers.push(answer);
+                }
+                Err(reason) => {
+                    tracing::warn!(hospital = member.name, code = %reason.code(), "a hospital gave no release");
+                    holders.push(collect::unanswered(&member.name, reason));
+                }
+            }
+        }
+        Ok((holders, answers))
+    }
+}
+
+/// A failure of the coordinator itself; its words are for the operator.
+fn failed(error: &dyn std::error::Error) -> Refusal {
+    tracing::error!(error = %error, "the coordinator failed in a round");
+    Refusal::new(Code::Unavailable, "the coordinator failed; what hospitals released is stored: ask the same run again")
+}
+
+fn crashed(error: &JoinError) -> Refusal {
+    failed(error)
+}

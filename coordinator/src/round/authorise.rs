@@ -1,0 +1,120 @@
+//! From bytes to a [`PermittedQuery`]: what the coordinator checks before it troubles a hospital.
+//!
+//! Every hospital checks all of this again, and more; a coordinator that skipped it would gain nothing.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sekisho_aggregation::plan::PrivatePlan;
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::{Envelope, Verified},
+    permit::Permit,
+    query::{MAX_LIFETIME, Query},
+    refusal::{Code, Refusal},
+    roster::{Member, Role},
+};
+
+use crate::documents::{Current, Documents, Held};
+
+/// The most numbers of one round, over hospitals, cells and measures: 256 MiB.
+const MAX_NUMBERS: usize = 1 << 24;
+
+/// A query by an authorised person, within a permit in force, that was understood.
+pub struct PermittedQuery {
+    /// The query.
+    pub query: Verified<Query>,
+    /// The same as it was signed, for the hospitals.
+    pub envelope: Envelope,
+    /// What makes the question the same one.
+    pub key: Digest,
+    /// The permit.
+    pub permit: Arc<Held<Permit>>,
+    /// What every release of it must be.
+    pub plan: PrivatePlan,
+    /// The hospitals asked, in the query's order.
+    pub members: Vec<Member>,
+    /// The documents that all this was checked with.
+    pub current: Arc<Current>,
+}
+
+fn refuse<T>(code: Code, detail: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::new(code, detail))
+}
+
+/// Checks who asks, under which permit, whom, for how much, and what.
+///
+/// # Errors
+/// The first refusal, in that order.
+pub async fn authorise(documents: &Documents, envelope: &[u8], now: DateTime<Utc>) -> Result<PermittedQuery, Refusal> {
+    let envelope = Envelope::from_json::<Query>(envelope)?;
+    let (claimed, _) = envelope.peek::<Query>()?;
+    let current = documents.current();
+    let permit = current.permit(claimed.permit)?.clone();
+    let query = verify(&envelope, &permit, &current)?;
+    let members = check(&query, &permit, &current, now)?;
+    let schema = current.schema(permit.schema)?.clone();
+    let (sql, granted, micro_rho) = (query.sql.clone(), permit.clone(), query.micro_rho);
+    // Planning takes processor time in proportion to the SQL, so it keeps off the threads that answer.
+    let planning = tokio::task::spawn_blocking(move || PrivatePlan::analyse(&sql, &schema, &granted, micro_rho));
+    let plan = planning.await.map_err(|_| Refusal::new(Code::SqlUnsupported, "the SQL could not be planned"))??;
+    let numbers = plan.cells().saturating_mul(plan.measures().len()).saturating_mul(members.len());
+    if numbers > MAX_NUMBERS {
+        let detail = format!("hospitals times cells times measures are {numbers}; at most {MAX_NUMBERS} are combined");
+        return refuse(Code::TooLarge, detail);
+    }
+    Ok(PermittedQuery { key: query.key(), query, envelope, permit, plan, members, current })
+}
+
+/// The query, when a person whom the permit authorises signed it.
+fn verify(envelope: &Envelope, permit: &Permit, current: &Current) -> Result<Verified<Query>, Refusal> {
+    let known = permit.authorised_persons.iter().map(|person| person.key);
+    let known: Vec<_> = known.filter(|key| !current.voids(key.fingerprint())).collect();
+    if !envelope.key_ids().any(|id| known.iter().any(|key| key.fingerprint() == id)) {
+        return refuse(Code::UnknownPerson, format!("permit {} names nobody with the key of this query", permit.id));
+    }
+    Ok(envelope.verify(&known, 1)?)
+}
+
+fn check(query: &Query, permit: &Held<Permit>, current: &Current, now: DateTime<Utc>) -> Result<Vec<Member>, Refusal> {
+    let status = current.status(now)?;
+    if status.revokes(permit.digest()) {
+        return refuse(Code::PermitRevoked, format!("permit {} is revoked", permit.id));
+    }
+    if status.supersedes(&permit.id, permit.version) {
+        return refuse(
+            Code::PermitSuperseded,
+            format!("permit {} has a newer version than {}", permit.id, permit.version),
+        );
+    }
+    if status.suspended_studies.contains(&permit.study_id) {
+        return refuse(Code::Suspended, format!("study {} is suspended", permit.study_id));
+    }
+    if now < permit.validity.from {
+        return refuse(Code::PermitNotYetValid, format!("permit {} is valid from {}", permit.id, permit.validity.from));
+    }
+    if now >= permit.validity.to {
+        return refuse(Code::PermitExpired, format!("permit {} was valid until {}", permit.id, permit.validity.to));
+    }
+    if now >= query.expires {
+        return refuse(Code::StaleMessage, format!("the query expired at {}; it is {now}", query.expires));
+    }
+    if query.expires > now + MAX_LIFETIME {
+        return refuse(Code::StaleMessage, format!("the query expires more than {} h ahead", MAX_LIFETIME.num_hours()));
+    }
+    if query.micro_rho > permit.dp.micro_rho_per_query {
+        let (asked, most) = (query.micro_rho, permit.dp.micro_rho_per_query);
+        return refuse(Code::BudgetQuery, format!("the query asks for {asked}; the permit allows {most} a query"));
+    }
+    let (roster, permitted) = (current.roster(now)?, permit.holders());
+    let member = |name: &String| {
+        if !permitted.contains(name) {
+            return refuse(Code::HolderNotPermitted, format!("permit {} does not name hospital {name}", permit.id));
+        }
+        match roster.member(name).filter(|member| member.role == Role::Node) {
+            Some(member) => Ok(member.clone()),
+            None => refuse(Code::NotOnRoster, format!("roster {} has no hospital {name}", roster.seq)),
+        }
+    };
+    query.holders.iter().map(member).collect()
+}

@@ -1,0 +1,187 @@
+//! One hospital's answer: read within bounds, and believed only with its signed receipt.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use arrow::{compute::concat_batches, ipc, record_batch::RecordBatch};
+use arrow_flight::{FlightData, Ticket, decode::FlightRecordBatchStream, error::FlightError};
+use futures::{Stream, StreamExt};
+use sekisho_aggregation::{combine, plan::PrivatePlan, release::Release};
+use sekisho_protocol::{
+    dsse::{Envelope, Verified},
+    receipt::Receipt,
+    refusal::{Code, Refusal},
+    roster::Member,
+};
+use tonic::Status;
+
+use super::{Answer, Rounds, authorise::PermittedQuery};
+use crate::{
+    network::{holder, holder_refused, keys_of, names_code, refusal_of_node},
+    report::{HolderReport, HolderState},
+};
+
+/// The key of the receipt's envelope in the arrow schema's metadata of a release.
+const RECEIPT_KEY: &str = "sekisho.receipt";
+/// The largest gRPC message of a release.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+/// What a stream may have beside its numbers: schema, receipt, framing, padding.
+const OVERHEAD_BYTES: usize = 1 << 20;
+
+/// Why there is no release of a hospital.
+#[derive(Debug)]
+pub(super) enum NoRelease {
+    /// It said so, or was not reached.
+    Said(Refusal),
+    /// What it sent cannot be believed; it may have charged.
+    Unbelieved(String),
+}
+
+impl NoRelease {
+    /// The code in reports and logs.
+    pub(super) fn code(&self) -> Code {
+        match self {
+            Self::Said(refusal) => refusal.code,
+            Self::Unbelieved(_) => Code::Malformed,
+        }
+    }
+}
+
+impl From<Refusal> for NoRelease {
+    fn from(refusal: Refusal) -> Self {
+        Self::Said(refusal)
+    }
+}
+
+pub(super) fn unbelieved(detail: impl Into<String>) -> NoRelease {
+    NoRelease::Unbelieved(detail.into())
+}
+
+/// The report of a hospital that answered.
+pub(super) fn answered(answer: &Answer) -> HolderReport {
+    HolderReport {
+        as_of: Some(answer.receipt.as_of),
+        synthetic: answer.receipt.synthetic,
+        receipt: Some(answer.envelope.clone()),
+        ..holder(&answer.name, HolderState::Answered)
+    }
+}
+
+/// The report of a hospital that did not.
+pub(super) fn unanswered(name: &str, reason: NoRelease) -> HolderReport {
+    match reason {
+        NoRelease::Said(refusal) => holder_refused(name, refusal),
+        NoRelease::Unbelieved(detail) => {
+            HolderReport { state: HolderState::NoAnswer, ..holder_refused(name, Refusal::new(Code::Malformed, detail)) }
+        }
+    }
+}
+
+impl Rounds {
+    /// Asks one hospital and checks its answer.
+    pub(super) async fn ask_one(
+        &self,
+        query: &PermittedQuery,
+        member: &Member,
+        routed: Vec<u8>,
+    ) -> Result<Answer, NoRelease> {
+        let mut client = self.nodes.flight(member, MAX_MESSAGE_BYTES)?;
+        let stream = client.do_get(Ticket::new(routed)).await.map_err(|status| of_status(&status))?;
+        let batch = read(&query.plan, stream.into_inner()).await?;
+        check(query, member, &batch)
+    }
+}
+
+/// Reads one release: as many rows as the plan has cells, as many columns as it has measures and one more, and not
+/// many more bytes than these take.
+async fn read(
+    plan: &PrivatePlan,
+    messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+) -> Result<RecordBatch, NoRelease> {
+    let columns = plan.measures().len() + 1;
+    let most = 2 * plan.cells() * (4 + 16 * plan.measures().len()) + OVERHEAD_BYTES;
+    let total = Arc::new(AtomicUsize::new(0));
+    let bounded = messages.map(move |message| {
+        let message = message.map_err(|status| FlightError::Tonic(Box::new(status)))?;
+        let size = message.data_header.len() + message.data_body.len() + message.app_metadata.len();
+        if total.fetch_add(size, Ordering::Relaxed).saturating_add(size) > most {
+            return Err(FlightError::protocol("more bytes than the release can have"));
+        }
+        plain(&message).map(|()| message)
+    });
+    let mut batches = FlightRecordBatchStream::new_from_flight_data(bounded);
+    let (mut parts, mut rows) = (Vec::new(), 0);
+    while let Some(batch) = batches.next().await {
+        let batch = batch.map_err(|error| of_stream(&error))?;
+        rows += batch.num_rows();
+        if batch.num_rows() == 0 || rows > plan.cells() || batch.num_columns() != columns {
+            return Err(unbelieved("the release has other rows or columns than the plan"));
+        }
+        parts.push(batch);
+    }
+    let first = parts.first().ok_or_else(|| unbelieved("the release is empty"))?;
+    concat_batches(&first.schema(), &parts).map_err(|_| unbelieved("the parts of the release do not fit together"))
+}
+
+/// That a message is a schema or an uncompressed batch: dictionaries and compression can outgrow any bound.
+fn plain(message: &FlightData) -> Result<(), FlightError> {
+    let header = ipc::root_as_message(&message.data_header);
+    let header = header.map_err(|_| FlightError::DecodeError("no arrow message".into()))?;
+    if header.header_type() == ipc::MessageHeader::DictionaryBatch {
+        return Err(FlightError::protocol("a release has no dictionaries"));
+    }
+    if header.header_as_record_batch().is_some_and(|batch| batch.compression().is_some()) {
+        return Err(FlightError::protocol("a release is not compressed"));
+    }
+    Ok(())
+}
+
+fn of_status(status: &Status) -> NoRelease {
+    let refusal = refusal_of_node(status);
+    // Without a stable code these are our own decoder's words: too long, or not what was announced.
+    if matches!(refusal.code, Code::TooLarge | Code::Malformed) && !names_code(status) {
+        return unbelieved(refusal.detail);
+    }
+    refusal.into()
+}
+
+fn of_stream(error: &FlightError) -> NoRelease {
+    match error {
+        FlightError::Tonic(status) => of_status(status),
+        FlightError::Arrow(_)
+        | FlightError::NotYetImplemented(_)
+        | FlightError::ProtocolError(_)
+        | FlightError::DecodeError(_)
+        | FlightError::ExternalError(_) => unbelieved("its answer is no release of this plan"),
+    }
+}
+
+/// Believes a release when the receipt in it is its hospital's, and both are of this question and this plan.
+fn check(query: &PermittedQuery, member: &Member, batch: &RecordBatch) -> Result<Answer, NoRelease> {
+    let release = Release::from_batch(batch).map_err(|error| unbelieved(error.to_string()))?;
+    combine::check(&query.plan, query.permit.digest(), query.key, query.query.run, &release)
+        .map_err(|error| unbelieved(error.to_string()))?;
+    let schema = batch.schema();
+    let envelope = schema.metadata().get(RECEIPT_KEY).ok_or_else(|| unbelieved("the release has no receipt"))?;
+    let unsigned = |_| unbelieved("the receipt is not signed by the hospital");
+    let envelope = Envelope::from_json::<Receipt>(envelope.as_bytes()).map_err(unsigned)?;
+    let receipt: Verified<Receipt> = envelope.verify(&keys_of(member, &query.current), 1).map_err(unsigned)?;
+    let header = release.header();
+    // The receipt's query is that of the first signed message: a stored release is served for later ones.
+    let same = receipt.node == member.name
+        && receipt.permit == query.permit.digest()
+        && receipt.study_id == query.permit.study_id
+        && receipt.query_key == query.key
+        && receipt.run == query.query.run
+        && receipt.plan == query.plan.digest()
+        && receipt.micro_rho == query.plan.micro_rho()
+        && receipt.as_of == header.as_of
+        && receipt.synthetic == header.synthetic
+        && receipt.release == release.digest();
+    if !same {
+        return Err(unbelieved("the receipt is of another release"));
+    }
+    Ok(Answer { name: member.name.clone(), release, receipt, envelope })
+}

@@ -1,0 +1,407 @@
+//! The coordinator's one database: `coordinator.db` in the state directory.
+//!
+//! Promises: SQLite in WAL mode with `synchronous=FULL`, so what was stored survives a power cut; a file of mode
+//! 0600; foreign keys on; the schema is brought up to date when the database is opened, and a database of a newer
+//! version is refused. Statements are never logged.
+//!
+//! Deliberately absent: any belief in what is read back (a document is verified again by [`crate::documents`]), any
+//! row of a patient (releases are noised before they arrive), and the SQL of queries.
+
+use std::{
+    fs, io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use sekisho_protocol::digest::Digest;
+use sqlx::{
+    ConnectOptions, Row, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+/// The migrations, in order; a database's `user_version` counts how many it has had.
+const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_state.sql")];
+/// How many connections are open at most.
+const CONNECTIONS: u32 = 4;
+/// How long a statement waits for another one that writes.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be made or protected.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The database file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// SQLite said no.
+    #[error("the coordinator's database: {0}")]
+    Sql(#[from] sqlx::Error),
+    /// The database was written by newer software.
+    #[error("the coordinator's database has version {found}, this software knows {known}: use the newer software")]
+    Newer {
+        /// The version of the file.
+        found: usize,
+        /// The newest version that this software knows.
+        known: usize,
+    },
+    /// A stored value is not what was written there.
+    #[error("the coordinator's database holds a {0} that cannot be read: restore it from a backup")]
+    Corrupt(&'static str),
+}
+
+/// The kinds of document that the coordinator keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `roster/1`.
+    Roster,
+    /// `status/1`.
+    Status,
+    /// `schema/1`.
+    Schema,
+    /// `permit/1`.
+    Permit,
+}
+
+impl Kind {
+    /// The name in the database and in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Roster => "roster",
+            Self::Status => "status",
+            Self::Schema => "schema",
+            Self::Permit => "permit",
+        }
+    }
+}
+
+/// By what else than its digest a document is found.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// Roster or status, by sequence number.
+    Seq(u64),
+    /// Permits, by id and version.
+    Version(String, u32),
+    /// Schemas.
+    None,
+}
+
+/// A round as it begins.
+#[derive(Clone, Debug)]
+pub struct NewRound {
+    /// Its id.
+    pub round: String,
+    /// The signed query, by digest.
+    pub query: Digest,
+    /// What makes the question the same one.
+    pub query_key: Digest,
+    /// The permit, by digest.
+    pub permit: Digest,
+    /// Which run.
+    pub run: u32,
+    /// When.
+    pub started: DateTime<Utc>,
+}
+
+/// How far a round is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoundState {
+    /// Hospitals are being asked.
+    Running,
+    /// It ended, with this report in JSON.
+    Done(String),
+    /// The coordinator stopped meanwhile; asking the same run again costs nothing where it was answered.
+    Interrupted,
+}
+
+/// The open database. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens the database at `path`, making it (mode 0600) when it is not there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When the file cannot be made, is no database, or is of a newer version.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = |source| StoreError::File { path: path.into(), source };
+        // Made before SQLite sees it: its WAL files take the mode of the database.
+        let made =
+            fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(file)?;
+        made.set_permissions(fs::Permissions::from_mode(0o600)).map_err(file)?;
+        drop(made);
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("trusted_schema", "OFF")
+            .busy_timeout(BUSY)
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(2 * BUSY)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await?;
+        migrate(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    /// Closes every connection; what was committed is in the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// The envelopes of a kind: of roster and status the newest alone.
+    pub(crate) async fn documents(&self, kind: Kind) -> Result<Vec<Vec<u8>>, StoreError> {
+        let sql = match kind {
+            Kind::Roster | Kind::Status => "SELECT envelope FROM document WHERE kind = ?1 ORDER BY seq DESC LIMIT 1",
+            Kind::Schema | Kind::Permit => "SELECT envelope FROM document WHERE kind = ?1 ORDER BY digest",
+        };
+        Ok(sqlx::query_scalar(sql).bind(kind.as_str()).fetch_all(&self.pool).await?)
+    }
+
+    /// The digest of the permit with this id and version.
+    pub(crate) async fn permit_version(&self, id: &str, version: u32) -> Result<Option<Digest>, StoreError> {
+        let sql = "SELECT digest FROM document WHERE permit_id = ?1 AND permit_version = ?2";
+        let stored: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(id).bind(version).fetch_optional(&self.pool).await?;
+        stored.map(|digest| read_digest(&digest)).transpose()
+    }
+
+    /// Keeps a document; of one that is there, the envelope is replaced, since it may carry other signatures.
+    pub(crate) async fn put_document(
+        &self,
+        kind: Kind,
+        digest: Digest,
+        place: &Place,
+        envelope: &[u8],
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let (seq, version) = match place {
+            Place::Seq(seq) => (Some(i64::try_from(*seq).map_err(|_| StoreError::Corrupt("sequence number"))?), None),
+            Place::Version(id, version) => (None, Some((id.as_str(), *version))),
+            Place::None => (None, None),
+        };
+        sqlx::query(
+            "INSERT INTO document (digest, kind, seq, permit_id, permit_version, envelope, put_at)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (digest) DO UPDATE SET envelope = excluded.envelope",
+        )
+        .bind(digest.as_bytes().as_slice())
+        .bind(kind.as_str())
+        .bind(seq)
+        .bind(version.map(|v| v.0))
+        .bind(version.map(|v| v.1))
+        .bind(envelope)
+        .bind(instant(at))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps a hospital's signed answer to a permit, in place of an earlier one.
+    pub(crate) async fn put_acceptance(
+        &self,
+        node: &str,
+        permit: Digest,
+        envelope: &[u8],
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        sqlx::query("INSERT OR REPLACE INTO acceptance (node, permit, envelope, at) VALUES (?1, ?2, ?3, ?4)")
+            .bind(node)
+            .bind(permit.as_bytes().as_slice())
+            .bind(envelope)
+            .bind(instant(at))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// The hospitals' signed answers to a permit: name and envelope, by name.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn acceptances(&self, permit: Digest) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let sql = "SELECT node, envelope FROM acceptance WHERE permit = ?1 ORDER BY node";
+        let rows = sqlx::query(sql).bind(permit.as_bytes().as_slice()).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get("node")?, row.try_get("envelope")?))).collect()
+    }
+
+    /// Records a round that begins.
+    pub(crate) async fn begin_round(&self, round: &NewRound) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO round (round, query, query_key, permit, run, state, started_at)
+            VALUES (?1, ?2, ?3, ?4, ?5, 'running', ?6)",
+        )
+        .bind(&round.round)
+        .bind(round.query.as_bytes().as_slice())
+        .bind(round.query_key.as_bytes().as_slice())
+        .bind(round.permit.as_bytes().as_slice())
+        .bind(round.run)
+        .bind(instant(round.started))
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps what a hospital released in a round: header, cells and the envelope of its receipt.
+    pub(crate) async fn put_release(
+        &self,
+        round: &str,
+        node: &str,
+        (header, cells): &(Vec<u8>, Vec<u8>),
+        receipt: &[u8],
+    ) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO release (round, node, header, cells, receipt) VALUES (?1, ?2, ?3, ?4, ?5)")
+            .bind(round)
+            .bind(node)
+            .bind(header)
+            .bind(cells)
+            .bind(receipt)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Records that a round ended with this report; without one, that it was given up.
+    pub(crate) async fn end_round(
+        &self,
+        round: &str,
+        report: Option<&str>,
+        at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE round SET state = ?2, report = ?3, ended_at = ?4 WHERE round = ?1 AND state = 'running'")
+            .bind(round)
+            .bind(if report.is_some() { "done" } else { "interrupted" })
+            .bind(report)
+            .bind(instant(at))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Marks the rounds that an earlier process left running; returns how many.
+    pub(crate) async fn interrupt_rounds(&self, at: DateTime<Utc>) -> Result<u64, StoreError> {
+        let sql = "UPDATE round SET state = 'interrupted', ended_at = ?1 WHERE state = 'running'";
+        Ok(sqlx::query(sql).bind(instant(at)).execute(&self.pool).await?.rows_affected())
+    }
+
+    /// How far a round is; none when there is no such round.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn round(&self, round: &str) -> Result<Option<RoundState>, StoreError> {
+        let sql = "SELECT state, report FROM round WHERE round = ?1";
+        let Some(row) = sqlx::query(sql).bind(round).fetch_optional(&self.pool).await? else { return Ok(None) };
+        let report: Option<String> = row.try_get("report")?;
+        match (row.try_get::<&str, _>("state")?, report) {
+            ("running", None) => Ok(Some(RoundState::Running)),
+            ("interrupted", None) => Ok(Some(RoundState::Interrupted)),
+            ("done", Some(report)) => Ok(Some(RoundState::Done(report))),
+            _ => Err(StoreError::Corrupt("round")),
+        }
+    }
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await?;
+    let found = usize::try_from(found).map_err(|_| StoreError::Corrupt("version"))?;
+    if found > MIGRATIONS.len() {
+        return Err(StoreError::Newer { found, known: MIGRATIONS.len() });
+    }
+    for migration in &MIGRATIONS[found..] {
+        sqlx::raw_sql(*migration).execute(&mut *tx).await?;
+    }
+    if found < MIGRATIONS.len() {
+        let version = format!("PRAGMA user_version = {}", MIGRATIONS.len());
+        sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *tx).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+/// An instant as it is stored: nine decimals, so that text order is the order of time.
+fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+fn read_digest(stored: &[u8]) -> Result<Digest, StoreError> {
+    stored.try_into().map(Digest::from_bytes).map_err(|_| StoreError::Corrupt("digest"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at() -> DateTime<Utc> {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    async fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(&dir.path().join("coordinator.db")).await.unwrap()
+    }
+
+    async fn with_round(store: &Store) {
+        let (permit, place) = (Digest::of(b"permit"), Place::Version("p".into(), 1));
+        store.put_document(Kind::Permit, permit, &place, b"{}", at()).await.unwrap();
+        let query = Digest::of(b"query");
+        let round = NewRound { round: "r".into(), query, query_key: query, permit, run: 1, started: at() };
+        store.begin_round(&round).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_file_is_its_owners_alone_and_writes_are_synchronous() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        for file in ["coordinator.db", "coordinator.db-wal"] {
+            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{file}");
+        }
+        let full: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&store.pool).await.unwrap();
+        assert_eq!(full, 2);
+    }
+
+    #[tokio::test]
+    async fn a_round_that_was_left_running_is_interrupted_after_a_restart_and_keeps_its_releases() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        with_round(&store).await;
+        store.put_release("r", "a", &(vec![1], vec![2]), b"{}").await.unwrap();
+        assert_eq!(store.round("r").await.unwrap(), Some(RoundState::Running));
+        store.close().await;
+
+        let store = open(&dir).await;
+        assert_eq!(store.interrupt_rounds(at()).await.unwrap(), 1);
+        assert_eq!(store.round("r").await.unwrap(), Some(RoundState::Interrupted));
+        let releases: i64 = sqlx::query_scalar("SELECT count(*) FROM release").fetch_one(&store.pool).await.unwrap();
+        assert_eq!(releases, 1);
+    }
+
+    #[tokio::test]
+    async fn a_round_ends_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        with_round(&store).await;
+        store.end_round("r", Some("{}"), at()).await.unwrap();
+        store.end_round("r", None, at()).await.unwrap();
+        assert_eq!(store.round("r").await.unwrap(), Some(RoundState::Done("{}".into())));
+    }
+
+    #[tokio::test]
+    async fn a_database_of_newer_software_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        sqlx::query("PRAGMA user_version = 99").execute(&store.pool).await.unwrap();
+        store.close().await;
+        let refused = Store::open(&dir.path().join("coordinator.db")).await;
+        assert!(matches!(refused, Err(StoreError::Newer { found: 99, .. })));
+    }
+}

@@ -1,0 +1,102 @@
+use super::*;
+use crate::template::{
+    TemplateValues, template,
+    tests::{key as test_key, values},
+};
+
+/// The configuration that a file with `text` in the folder `/etc/sekisho` means, or what is said about it.
+fn read(text: &str) -> Result<NodeConfig, String> {
+    let file = File::from_str(text, FileFormat::Toml);
+    let read = Config::builder().add_source(file).build().map_err(|e| e.to_string())?;
+    let read: NodeConfigFile = read.try_deserialize().map_err(|e| e.to_string())?;
+    NodeConfig::try_from(read).map_err(|e| e.to_string())
+}
+
+#[test]
+fn the_template_is_read_back_with_every_default() {
+    let config = read(&template(&values())).unwrap();
+    assert_eq!(config.name, "tokyo");
+    assert_eq!(config.coordinator, values().coordinator);
+    assert_eq!(config.trust.governance_key, test_key(0));
+    assert_eq!(config.trust.committee, values().committee);
+    assert_eq!(config.trust.committee_quorum, 2);
+    assert_eq!(config.trust.committee_keys(), [test_key(1), test_key(2)]);
+    assert_eq!(config.signing_key, PathBuf::from("keys/signing \"1\".pem"));
+    assert_eq!(config.register, OptOut { rule: OptOutRule::JpNgmia, days: 30 });
+    assert_eq!(config.datasets, [PathBuf::from("data/dataset.toml")]);
+    assert_eq!(config.budget, BudgetFile::default().try_into().unwrap());
+    assert_eq!(config.limits, LimitsFile::default().try_into().unwrap());
+    assert_eq!(config.limits.memory_bytes, 2 << 30);
+    assert_eq!(config.log, Log { format: LogFormat::Text, level: LogLevel::Info });
+    let other = TemplateValues { datasets: Vec::new(), budget: Some((7, 5)), ..values() };
+    let config = read(&template(&other)).unwrap();
+    assert_eq!((config.budget.lifetime.get(), config.budget.per_query.get(), config.datasets.len()), (7, 5, 0));
+}
+
+#[test]
+fn optional_tables_may_be_left_out() {
+    let whole = template(&values());
+    let (head, tail) = whole.split_once("[budget]").unwrap();
+    let (_, register) = tail.split_once("[register]").unwrap();
+    let (register, _) = register.split_once("days").unwrap();
+    let config = read(&format!("{head}[register]{register}")).unwrap();
+    assert_eq!(config.budget, BudgetFile::default().try_into().unwrap());
+    assert_eq!(config.register.days, 30);
+    assert!(config.datasets.is_empty());
+}
+
+#[test]
+fn a_wrong_value_is_refused_with_its_key() {
+    let (one, two) = (test_key(1).to_string(), test_key(2).to_string());
+    for (from, to, named) in [
+        ("name = \"tokyo\"", "name = \"Tokyo\"", "`name`"),
+        ("state_dir = \"state\"", "state_dir = \"\"", "`state_dir`"),
+        ("signing = 'keys/signing \"1\".pem'", "signing = \"keys/transport.pem\"", "`keys.signing`"),
+        ("/dns/coordinator.example/tcp/7400", "https://coordinator.example", "`coordinator.address`"),
+        ("12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN", "12D3", "`coordinator.peer_id`"),
+        ("committee_quorum = 2", "committee_quorum = 0", "`trust.committee_quorum`"),
+        ("committee_quorum = 2", "committee_quorum = 3", "`trust.committee_quorum`"),
+        (two.as_str(), one.as_str(), "`trust.committee[1].key`"),
+        (one.as_str(), "nonsense", "`trust.committee[0].key`"),
+        (two.as_str(), &test_key(0).to_string(), "`trust.committee[1].key`"),
+        ("role = \"chair\"", "role = \" \"", "`trust.committee[0].role`"),
+        ("lifetime_micro_rho = 5000000", "lifetime_micro_rho = 0", "`budget.lifetime_micro_rho`"),
+        ("per_query = 100000", "per_query = 5000001", "`budget.max_micro_rho_per_query`"),
+        ("rule = \"jp-ngmia\"", "rule = \"none\"", "`register.rule`"),
+        ("days = 30", "days = 0", "`register.days`"),
+        ("mapping = \"data/dataset.toml\"", "mapping = \"\"", "`datasets[0].mapping`"),
+        ("query_timeout_s = 120", "query_timeout_s = 0", "`limits.query_timeout_s`"),
+        ("memory_mb = 2048", "memory_mb = 1", "`limits.memory_mb`"),
+        ("answer_step_ms = 1000", "answer_step_ms = 0", "`limits.answer_step_ms`"),
+        ("max_concurrent_queries = 2", "max_concurrent_queries = 0", "`limits.max_concurrent_queries`"),
+        ("max_rows = 1000000000", "max_rows = 0", "`limits.max_rows`"),
+        ("format = \"text\"", "format = \"xml\"", "`log.format`"),
+        ("level = \"info\"", "level = \"trace\"", "`log.level`"),
+        ("name = \"tokyo\"", "name = \"tokyo\"\nnoise = false", "`noise`"),
+        ("[limits]", "[limits]\nmemory_gb = 2", "`memory_gb`"),
+        ("memory_mb = 2048", "memory_mb = -1", "limits.memory_mb"),
+        ("name = \"tokyo\"", "", "\"name\""),
+    ] {
+        let text = template(&values()).replace(from, to);
+        assert_ne!(text, template(&values()), "{from} is not in the template");
+        let said = read(&text).unwrap_err();
+        assert!(said.contains(named), "{from} as {to}: {said}");
+    }
+}
+
+#[test]
+fn paths_start_from_the_folder_of_the_file_and_a_missing_file_is_named() {
+    let folder = std::env::temp_dir().join(format!("sekisho-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("node.toml");
+    std::fs::write(&path, template(&TemplateValues { state_dir: "/var/state".into(), ..values() })).unwrap();
+    let config = load(&path).unwrap();
+    std::fs::write(&path, template(&values()) + "surprise = 1\n").unwrap();
+    let unknown = load(&path).unwrap_err().to_string();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(config.state_dir, PathBuf::from("/var/state"));
+    assert_eq!(config.transport_key, folder.join("keys/transport.pem"));
+    assert_eq!(config.datasets, [folder.join("data/dataset.toml")]);
+    assert!(unknown.contains("`surprise`") && unknown.contains("node.toml"), "{unknown}");
+    assert!(load(&path).unwrap_err().to_string().contains("node.toml"));
+}

@@ -1,0 +1,119 @@
+//! The configuration as it is written: nothing is checked yet but names and types.
+
+use serde::Deserialize;
+
+/// A `node.toml`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfigFile {
+    pub(crate) name: String,
+    pub(crate) state_dir: String,
+    pub(crate) keys: KeysFile,
+    pub(crate) coordinator: CoordinatorFile,
+    pub(crate) trust: TrustFile,
+    #[serde(default)]
+    pub(crate) budget: BudgetFile,
+    pub(crate) register: RegisterFile,
+    #[serde(default)]
+    pub(crate) datasets: Vec<DatasetFile>,
+    #[serde(default)]
+    pub(crate) limits: LimitsFile,
+    #[serde(default)]
+    pub(crate) log: LogFile,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeysFile {
+    pub(crate) transport: String,
+    pub(crate) signing: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CoordinatorFile {
+    pub(crate) address: String,
+    pub(crate) peer_id: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TrustFile {
+    pub(crate) governance_key: String,
+    pub(crate) committee_quorum: u64,
+    pub(crate) committee: Vec<CommitteeMemberFile>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommitteeMemberFile {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) key: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BudgetFile {
+    pub(crate) lifetime_micro_rho: u64,
+    pub(crate) max_micro_rho_per_query: u64,
+}
+
+impl Default for BudgetFile {
+    fn default() -> Self {
+        Self { lifetime_micro_rho: 5_000_000, max_micro_rho_per_query: 100_000 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegisterFile {
+    pub(crate) rule: String,
+    #[serde(default = "default_days")]
+    pub(crate) days: u64,
+}
+
+fn default_days() -> u64 {
+    30
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DatasetFile {
+    pub(crate) mapping: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitsFile {
+    pub(crate) query_timeout_s: u64,
+    pub(crate) memory_mb: u64,
+    pub(crate) answer_step_ms: u64,
+    pub(crate) max_concurrent_queries: u64,
+    pub(crate) max_rows: u64,
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        Self {
+            query_timeout_s: 120,
+            memory_mb: 2048,
+            answer_step_ms: 1000,
+            max_concurrent_queries: 2,
+            max_rows: 1_000_000_000,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogFile {
+    pub(crate) format: String,
+    pub(crate) level: String,
+}
+
+impl Default for LogFile {
+    fn default() -> Self {
+        Self { format: "text".into(), level: "info".into() }
+    }
+}

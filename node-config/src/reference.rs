@@ -1,0 +1,118 @@
+//! The reference of every key, from one table.
+
+use std::fmt::Write;
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name, with its tables.
+    pub name: &'static str,
+    /// Its default as it is written in TOML; none when it must be given.
+    pub default: Option<&'static str>,
+    /// What it means, in English.
+    pub meaning: &'static str,
+}
+
+const fn required(name: &'static str, meaning: &'static str) -> Key {
+    Key { name, default: None, meaning }
+}
+
+const fn optional(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, default: Some(default), meaning }
+}
+
+/// Every key, in the order of the file.
+pub const KEYS: &[Key] = &[
+    required("name", "The hospital's name on the roster: 1-64 lower-case letters, digits and hyphens."),
+    required("state_dir", "The folder of `node.db` and of the snapshots."),
+    required("keys.transport", "The file of the transport key (Ed25519, PKCS#8 PEM, mode 0600)."),
+    required("keys.signing", "The file of the signing key; another key than the transport key."),
+    required("coordinator.address", "The coordinator's multiaddr, with `/tcp/<port>` or `/udp/<port>/quic-v1`."),
+    required("coordinator.peer_id", "The coordinator's libp2p peer id; no other peer is spoken to."),
+    required("trust.governance_key", "The key that signs roster and status, base64."),
+    required(
+        "trust.committee_quorum",
+        "How many members must sign a permit: 1 to all. 2 or more is recommended, so that no one person grants access.",
+    ),
+    required("trust.committee[].name", "A committee member's name."),
+    required("trust.committee[].role", "The member's seat."),
+    required("trust.committee[].key", "The member's key, base64; all keys differ."),
+    optional(
+        "budget.lifetime_micro_rho",
+        "5000000",
+        "What all studies together may ever spend on these patients, in millionths of rho. The ceiling in the software holds all the same.",
+    ),
+    optional(
+        "budget.max_micro_rho_per_query",
+        "100000",
+        "What one query may spend, in millionths of rho; the permit's limit holds beside it.",
+    ),
+    required(
+        "register.rule",
+        "The hospital's own opt-out rule, `jp-ngmia` or `eu-ehds`; the permit's rule holds beside it.",
+    ),
+    optional("register.days", "30", "Days between notice and first use under `jp-ngmia`, 1 to 3650."),
+    optional("datasets[].mapping", "none", "A data set's mapping file: which source is which table of a schema."),
+    optional("limits.query_timeout_s", "120", "How long one query may run, in seconds, 1 to 3600."),
+    optional("limits.memory_mb", "2048", "How much memory one query may take, in MiB, 64 to 1048576."),
+    optional(
+        "limits.answer_step_ms",
+        "1000",
+        "Answers leave at multiples of this after the request, in milliseconds, 100 to 60000: the time tells nothing.",
+    ),
+    optional("limits.max_concurrent_queries", "2", "How many queries run at once, 1 to 64."),
+    optional("limits.max_rows", "1000000000", "How many rows a table may have, 1 to 10^12; sums are proved to fit."),
+    optional("log.format", "\"text\"", "`text` for people, `json` for machines."),
+    optional("log.level", "\"info\"", "`error`, `warn`, `info` or `debug`."),
+];
+
+/// A Markdown table of every key, its default and its meaning.
+pub fn reference() -> String {
+    let mut table = String::from("| key | default | meaning |\n|---|---|---|\n");
+    for key in KEYS {
+        let default = key.default.map_or("(required)".to_string(), |default| format!("`{default}`"));
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| `{}` | {default} | {} |", key.name, key.meaning);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::tests::values;
+
+    #[test]
+    fn the_reference_names_exactly_the_keys_of_the_template_with_their_defaults() {
+        let written: toml::Table = crate::template(&values()).parse().unwrap();
+        let mut found = Vec::new();
+        flatten("", &toml::Value::Table(written), &mut found);
+        for (name, value) in &found {
+            let key = KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("{name} has no reference"));
+            if let Some(default) = key.default.filter(|default| *default != "none") {
+                assert_eq!(value.replace('_', ""), default, "{name}");
+            }
+        }
+        for key in KEYS {
+            assert!(found.iter().any(|(name, _)| name == key.name), "{} is not in the template", key.name);
+            assert!(reference().contains(&format!("| `{}` |", key.name)));
+        }
+    }
+
+    fn flatten(prefix: &str, value: &toml::Value, found: &mut Vec<(String, String)>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (name, value) in table {
+                    let dot = if prefix.is_empty() { "" } else { "." };
+                    flatten(&format!("{prefix}{dot}{name}"), value, found);
+                }
+            }
+            toml::Value::Array(values) => values.iter().for_each(|v| flatten(&format!("{prefix}[]"), v, found)),
+            toml::Value::String(_)
+            | toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_) => found.push((prefix.into(), value.to_string())),
+        }
+    }
+}

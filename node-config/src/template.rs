@@ -1,0 +1,177 @@
+//! The commented configuration file that `sekisho-node init` writes.
+
+use std::fmt::Write;
+
+use sekisho_protocol::keys::PublicKey;
+use toml::Value;
+
+use crate::{
+    CommitteeMember, Coordinator,
+    file::{BudgetFile, LimitsFile, LogFile},
+};
+
+/// What a new configuration file says beside the defaults.
+#[derive(Clone, Debug)]
+pub struct TemplateValues {
+    /// The hospital's name on the roster.
+    pub name: String,
+    /// The folder of the node's state, absolute or relative to the file.
+    pub state_dir: String,
+    /// The file of the transport key.
+    pub transport_key: String,
+    /// The file of the signing key.
+    pub signing_key: String,
+    /// Whom the node connects to.
+    pub coordinator: Coordinator,
+    /// Signs roster and status.
+    pub governance_key: PublicKey,
+    /// How many of the committee must sign a permit.
+    pub committee_quorum: usize,
+    /// Who may sign permits.
+    pub committee: Vec<CommitteeMember>,
+    /// `jp-ngmia` or `eu-ehds`.
+    pub register_rule: String,
+    /// The data sets' mapping files.
+    pub datasets: Vec<String>,
+    /// Other amounts than the default, in micro-rho: lifetime and per query.
+    pub budget: Option<(u64, u64)>,
+}
+
+/// A configuration file with `values` and every default, commented in Japanese and English.
+pub fn template(values: &TemplateValues) -> String {
+    let text = |text: &str| Value::String(text.into()).to_string();
+    let mut committee = String::new();
+    for CommitteeMember { name, role, key } in &values.committee {
+        // Writing to a string cannot fail.
+        let _ = write!(
+            committee,
+            "\n[[trust.committee]]\nname = {}\nrole = {}\nkey = {}\n",
+            text(name),
+            text(role),
+            text(&key.to_string())
+        );
+    }
+    let mut datasets = String::new();
+    for mapping in &values.datasets {
+        let _ = write!(datasets, "\n[[datasets]]\nmapping = {}\n", text(mapping));
+    }
+    if datasets.is_empty() {
+        datasets = "\n# [[datasets]]\n# mapping = \"data/dataset.toml\"\n".into();
+    }
+    let mut budget = BudgetFile::default();
+    if let Some((lifetime, per_query)) = values.budget {
+        budget = BudgetFile { lifetime_micro_rho: lifetime, max_micro_rho_per_query: per_query };
+    }
+    let (limits, log) = (LimitsFile::default(), LogFile::default());
+    format!(
+        r#"# Sekisho ノードの設定 / configuration of a Sekisho node
+# パスはこのファイルからの相対 / paths are relative to this file
+
+# 名簿での病院名 / the hospital's name on the roster
+name = {name}
+# 状態の保存先 (node.db) / where the state is kept
+state_dir = {state_dir}
+
+# 秘密鍵のファイル (0600) / files of the private keys
+[keys]
+transport = {transport}
+signing = {signing}
+
+# 接続先 / whom the node connects to
+[coordinator]
+address = {address}
+peer_id = {peer_id}
+
+# 署名を信頼する鍵 / whose signatures count
+[trust]
+governance_key = {governance}
+# 許可に必要な署名数 (2以上を推奨) / signatures that a permit needs (2 or more recommended)
+committee_quorum = {quorum}
+{committee}
+# プライバシー予算、rho の百万分の一 / privacy budget in millionths of rho
+[budget]
+# 全研究の生涯上限 / all studies together, ever
+lifetime_micro_rho = {lifetime}
+# 1クエリの上限 / one query
+max_micro_rho_per_query = {per_query}
+
+# 患者の通知とオプトアウト / notice and opt-out
+[register]
+# "jp-ngmia" (次世代医療基盤法) または "eu-ehds"
+rule = {rule}
+# 通知から利用までの日数 / days between notice and first use
+days = 30
+
+# データの対応表 / which source is which table
+{datasets}
+# クエリの制限 / bounds of a query
+[limits]
+query_timeout_s = {timeout}
+memory_mb = {memory}
+# 回答はこの倍数の時刻に送る / answers leave at multiples of this
+answer_step_ms = {step}
+max_concurrent_queries = {concurrent}
+max_rows = {rows}
+
+# ログ / log: format "text" | "json", level "error" | "warn" | "info" | "debug"
+[log]
+format = {format}
+level = {level}
+"#,
+        name = text(&values.name),
+        state_dir = text(&values.state_dir),
+        transport = text(&values.transport_key),
+        signing = text(&values.signing_key),
+        address = text(&values.coordinator.address),
+        peer_id = text(&values.coordinator.peer_id),
+        governance = text(&values.governance_key.to_string()),
+        quorum = values.committee_quorum,
+        lifetime = budget.lifetime_micro_rho,
+        per_query = budget.max_micro_rho_per_query,
+        rule = text(&values.register_rule),
+        datasets = datasets.trim_start(),
+        timeout = limits.query_timeout_s,
+        memory = limits.memory_mb,
+        step = limits.answer_step_ms,
+        concurrent = limits.max_concurrent_queries,
+        rows = limits.max_rows,
+        format = text(&log.format),
+        level = text(&log.level),
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The public key of RFC 8032, section 7.1, test `n`.
+    pub(crate) fn key(n: usize) -> PublicKey {
+        let text = [
+            "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+            "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=",
+            "/FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU=",
+        ];
+        text[n].parse().unwrap()
+    }
+
+    pub(crate) fn values() -> TemplateValues {
+        TemplateValues {
+            name: "tokyo".into(),
+            state_dir: "state".into(),
+            transport_key: "keys/transport.pem".into(),
+            signing_key: "keys/signing \"1\".pem".into(),
+            coordinator: Coordinator {
+                address: "/dns/coordinator.example/tcp/7400".into(),
+                peer_id: "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN".into(),
+            },
+            governance_key: key(0),
+            committee_quorum: 2,
+            committee: [1, 2]
+                .map(|n| CommitteeMember { name: format!("委員{n}"), role: "chair".into(), key: key(n) })
+                .into(),
+            register_rule: "jp-ngmia".into(),
+            datasets: vec!["data/dataset.toml".into()],
+            budget: None,
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The command `sekisho-node`: what a hospital's operator does.
+//!
+//! Data goes to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command
+//! shows about patients stays on the hospital's own console.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use chrono::NaiveDate;
+use clap::{Parser, Subcommand, ValueEnum};
+use miette::{Context, IntoDiagnostic, Result, miette};
+use sekisho_node_config::{CommitteeMember, Coordinator, LogFormat, NodeConfig, TemplateValues, load, template};
+use sekisho_protocol::{
+    clock::Clock,
+    key_file,
+    keys::{PublicKey, SecretKey},
+    roster::{Member, Role, is_name},
+    transport::peer_id_of_seed,
+};
+
+use crate::{
+    daemon::{self, SystemClock},
+    data::{
+        mapping::Mapping,
+        snapshot::{self, Progress, Settings},
+    },
+    hooks::Hooks,
+    ledger::Ledger,
+    register::{EventKind, Register},
+};
+
+/// A hospital's node of Sekisho: holds its data, and answers approved queries with noised statistics only.
+#[derive(Parser)]
+#[command(name = "sekisho-node", version, after_help = "Example: sekisho-node run --config /etc/sekisho/node.toml")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes keys, a commented configuration and member.json in a new folder.
+    #[command(after_help = "Example: sekisho-node init /srv/sekisho --name hospital-1 \\\n  \
+        --coordinator /dns4/hub.example/tcp/4001 --coordinator-peer 12D3Koo… --governance BASE64 \\\n  \
+        --quorum 2 --committee tanaka:ethicist:BASE64 --committee sato:patient-representative:BASE64 --dataset data/dataset.toml")]
+    Init(Init),
+    /// Runs the node: dials the coordinator and answers.
+    #[command(after_help = "Example: sekisho-node run --config /srv/sekisho/node.toml")]
+    Run {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// The hospital's data sets.
+    #[command(subcommand)]
+    Data(Data),
+    /// The patient register: notices, opt-outs, deaths.
+    #[command(subcommand)]
+    Patients(Patients),
+    /// The privacy ledger: what was spent, what is left.
+    #[command(after_help = "Example: sekisho-node ledger --config /srv/sekisho/node.toml --output json")]
+    Ledger {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Lets a study go on that was stopped after three queries without an answer.
+    #[command(after_help = "Example: sekisho-node resume diabetes-trial --config /srv/sekisho/node.toml")]
+    Resume {
+        /// The study.
+        study: String,
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(clap::Args)]
+struct Init {
+    /// The folder; it must not exist, or be empty.
+    dir: PathBuf,
+    /// The hospital's name on the roster: lower-case letters, digits, hyphens.
+    #[arg(long)]
+    name: String,
+    /// The coordinator's address as a multiaddr; /quic-v1 chooses QUIC.
+    #[arg(long)]
+    coordinator: String,
+    /// The coordinator's peer id.
+    #[arg(long)]
+    coordinator_peer: String,
+    /// The governance key, base64.
+    #[arg(long)]
+    governance: PublicKey,
+    /// How many of the committee make a permit.
+    #[arg(long, default_value_t = 2)]
+    quorum: usize,
+    /// A committee member as NAME:ROLE:KEY; repeat it.
+    #[arg(long, required = true, value_parser = committee_member)]
+    committee: Vec<CommitteeMember>,
+    /// A data set's mapping file, relative to the folder; repeat it.
+    #[arg(long)]
+    dataset: Vec<String>,
+    /// Which patients are left out: jp-ngmia or eu-ehds.
+    #[arg(long, default_value = "jp-ngmia")]
+    register_rule: String,
+    /// The lifetime cap and the cap of one query in micro-rho, as LIFETIME:QUERY.
+    #[arg(long, value_parser = budget)]
+    budget: Option<(u64, u64)>,
+}
+
+#[derive(Subcommand)]
+enum Data {
+    /// Takes a new snapshot of every data set, after its sources changed.
+    #[command(after_help = "Example: sekisho-node data snapshot --config /srv/sekisho/node.toml")]
+    Snapshot {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Patients {
+    /// Imports a CSV with the columns patient_id,notified_on,opted_out_on,died_on.
+    #[command(after_help = "Example: sekisho-node patients import register.csv --by records-office --config node.toml")]
+    Import {
+        /// The CSV file.
+        file: PathBuf,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Records that a patient says no; it acts on the next new run.
+    #[command(after_help = "Example: sekisho-node patients opt-out 10042 --by front-desk --config node.toml")]
+    OptOut {
+        /// The patient's id in this hospital's data.
+        patient: String,
+        /// Since when; today if it is left out.
+        #[arg(long)]
+        on: Option<NaiveDate>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Records that a patient takes the no back.
+    #[command(after_help = "Example: sekisho-node patients withdraw 10042 --by front-desk --config node.toml")]
+    Withdraw {
+        /// The patient's id in this hospital's data.
+        patient: String,
+        /// Since when; today if it is left out.
+        #[arg(long)]
+        on: Option<NaiveDate>,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Shows whether one patient counts, and why; without a patient, the register's totals.
+    #[command(after_help = "Example: sekisho-node patients status 10042 --config node.toml")]
+    Status {
+        /// The patient's id in this hospital's data.
+        patient: Option<String>,
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct At {
+    /// Who records it.
+    #[arg(long)]
+    by: String,
+    /// The configuration file.
+    #[arg(long)]
+    config: PathBuf,
+}
+
+fn committee_member(text: &str) -> Result<CommitteeMember, String> {
+    let mut parts = text.splitn(3, ':');
+    let (Some(name), Some(role), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err("write NAME:ROLE:KEY".into());
+    };
+    Ok(CommitteeMember { name: name.into(), role: role.into(), key: key.parse().map_err(|e| format!("{e}"))? })
+}
+
+fn budget(text: &str) -> Result<(u64, u64), String> {
+    let parts = text.split_once(':').ok_or("write LIFETIME:QUERY in micro-rho")?;
+    let number = |t: &str| t.parse().map_err(|_| format!("{t} is no number of micro-rho"));
+    Ok((number(parts.0)?, number(parts.1)?))
+}
+
+/// Runs `sekisho-node` with `args`, of which the first is the program's name.
+pub fn main(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap chooses the stream. Nothing can be done if it is closed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let runtime = tokio::runtime::Runtime::new().into_diagnostic();
+    match runtime.and_then(|runtime| runtime.block_on(command(cli.command, hooks))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            eprintln!("error: {report:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn command(command: Command, hooks: Hooks) -> Result<()> {
+    let clock = SystemClock;
+    match command {
+        Command::Init(args) => init(&args),
+        Command::Run { config } => {
+            let config = configured(&config)?;
+            logging(&config);
+            let ready = |peer| println!("node {peer}");
+            daemon::run(config, &report, Arc::new(clock), hooks, ready).await.into_diagnostic()
+        }
+        Command::Data(Data::Snapshot { config }) => {
+            let config = configured(&config)?;
+            for path in &config.datasets {
+                let mapping = Mapping::load(path, &config.trust.governance_key).into_diagnostic()?;
+                let snapshots = config.state_dir.join("snapshots");
+                let settings = Settings::default();
+                let taken = snapshot::take(&mapping, &snapshots, &settings, &report, clock.now()).await;
+                println!("{}\t{}", mapping.id(), taken.into_diagnostic()?.id());
+            }
+            eprintln!("done; a running node takes the new snapshot up when it is restarted");
+            Ok(())
+        }
+        Command::Patients(patients) => self::patients(patients, &clock).await,
+        Command::Ledger { config, output } => ledger(&config, output).await,
+        Command::Resume { study, config } => {
+            let (config, ledger) = opened(&config).await?;
+            ledger.resume(&study).await.into_diagnostic()?;
+            println!("{} answers study {study} again", config.name);
+            Ok(())
+        }
+    }
+}
+
+fn configured(path: &Path) -> Result<NodeConfig> {
+    load(path).into_diagnostic().wrap_err_with(|| format!("the configuration {}", path.display()))
+}
+
+async fn opened(path: &Path) -> Result<(NodeConfig, Ledger)> {
+    let config = configured(path)?;
+    let store = daemon::store(&config).await.into_diagnostic()?;
+    let ledger = Ledger::new(store, config.budget.lifetime);
+    Ok((config, ledger))
+}
+
+fn logging(config: &NodeConfig) {
+    let filter = tracing_subscriber::EnvFilter::new(format!(
+        "warn,sekisho_node={0},sekisho_protocol={0}",
+        config.log.level.as_str()
+    ));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber in one process is refused; the first one stays.
+    let _ = match config.log.format {
+        LogFormat::Text => logs.with_ansi(false).try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    };
+}
+
+fn report(progress: Progress) {
+    match progress {
+        Progress::Hashing(table) => eprintln!("{table}: hashing the source"),
+        Progress::Reading(table) => eprintln!("{table}: reading and sorting"),
+        Progress::Writing(table, rows) if rows.is_multiple_of(1 << 20) => eprintln!("{table}: {rows} rows written"),
+        Progress::Writing(..) => {}
+        Progress::Finished(done) => {
+            eprintln!("{}: {} rows, {} dropped without a patient", done.table, done.rows, done.without_patient);
+            for (column, values) in &done.became_null {
+                eprintln!("{}.{column}: {values} values did not fit the schema's type and became NULL", done.table);
+            }
+        }
+    }
+}
+
+fn init(args: &Init) -> Result<()> {
+    if !is_name(&args.name) {
+        return Err(miette!("--name is 1-64 lower-case letters, digits and hyphens"));
+    }
+    let dir = &args.dir;
+    if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(miette!("{} is not empty; name a new folder", dir.display()));
+    }
+    let keys = dir.join("keys");
+    std::fs::create_dir_all(&keys).into_diagnostic()?;
+    let (transport, signing) = (SecretKey::generate(&mut rand::rng()), SecretKey::generate(&mut rand::rng()));
+    key_file::write(&keys.join("transport.pem"), &transport).into_diagnostic()?;
+    key_file::write(&keys.join("signing.pem"), &signing).into_diagnostic()?;
+    let peer_id = peer_id_of_seed(&transport.seed()).into_diagnostic()?.to_string();
+    let member = Member { name: args.name.clone(), role: Role::Node, peer_id, signing_key: signing.public() };
+    let text = template(&TemplateValues {
+        name: args.name.clone(),
+        state_dir: "state".into(),
+        transport_key: "keys/transport.pem".into(),
+        signing_key: "keys/signing.pem".into(),
+        coordinator: Coordinator { address: args.coordinator.clone(), peer_id: args.coordinator_peer.clone() },
+        governance_key: args.governance,
+        committee_quorum: args.quorum,
+        committee: args.committee.clone(),
+        register_rule: args.register_rule.clone(),
+        datasets: args.dataset.clone(),
+        budget: args.budget,
+    });
+    std::fs::write(dir.join("node.toml"), text).into_diagnostic()?;
+    std::fs::write(dir.join("member.json"), serde_json::to_vec_pretty(&member).into_diagnostic()?).into_diagnostic()?;
+    load(&dir.join("node.toml")).into_diagnostic().wrap_err("the arguments make no valid configuration")?;
+    println!("{}", dir.join("member.json").display());
+    eprintln!("Hand member.json to the access body, which adds it with `sekisho roster add`.");
+    eprintln!("member.json を運営機関に渡してください(`sekisho roster add` で名簿に登録されます)。");
+    Ok(())
+}
+
+async fn ledger(path: &Path, output: Output) -> Result<()> {
+    let (config, ledger) = opened(path).await?;
+    let budget = ledger.budget().await.into_diagnostic()?;
+    match output {
+        Output::Json => {
+            let studies: Vec<_> = budget.studies.iter().map(|s| serde_json::json!({
+                "study_id": s.study_id, "earmark_micro_rho": s.earmark, "spent_micro_rho": s.spent, "suspended": s.suspended,
+            })).collect();
+            let json = serde_json::json!({
+                "node": config.name, "cap_micro_rho": budget.cap, "earmarked_micro_rho": budget.earmarked,
+                "spent_micro_rho": budget.spent, "log_entries": ledger.log_len().await.into_diagnostic()?, "studies": studies,
+            });
+            println!("{json}");
+        }
+        Output::Table => {
+            let mut table = comfy_table::Table::new();
+            table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY).set_header([
+                "study",
+                "earmarked",
+                "spent",
+                "left",
+            ]);
+            for s in &budget.studies {
+                let left = s.earmark.saturating_sub(s.spent);
+                table.add_row([s.study_id.clone(), s.earmark.to_string(), s.spent.to_string(), left.to_string()]);
+            }
+            println!("{table}");
+            println!("lifetime cap {}, set aside {}, spent {}", budget.cap, budget.earmarked, budget.spent);
+        }
+    }
+    Ok(())
+}
+
+async fn patients(command: Patients, clock: &SystemClock) -> Result<()> {
+    let register = async |config: &Path| -> Result<(NodeConfig, Register)> {
+        let config = configured(config)?;
+        let store = daemon::store(&config).await.into_diagnostic()?;
+        Ok((config, Register::new(store)))
+    };
+    let record = async |patient: &str, kind, on: Option<NaiveDate>, at: &At| -> Result<()> {
+        let (_, register) = register(&at.config).await?;
+        let on = on.unwrap_or_else(|| clock.today());
+        register.record(patient, kind, on, &at.by, clock.now()).await.into_diagnostic()?;
+        println!("recorded; it acts on the next new run / 記録しました。次の新しい照会から反映されます");
+        Ok(())
+    };
+    match command {
+        Patients::Import { file, at } => {
+            let (_, register) = register(&at.config).await?;
+            let progress = |lines: u64| eprintln!("{lines} lines read");
+            let imported = register.import_csv(&file, &at.by, clock.now(), &progress).await.into_diagnostic()?;
+            println!("{} lines read, {} events recorded", imported.lines, imported.events);
+            Ok(())
+        }
+        Patients::OptOut { patient, on, at } => record(&patient, EventKind::OptedOut, on, &at).await,
+        Patients::Withdraw { patient, on, at } => record(&patient, EventKind::OptOutWithdrawn, on, &at).await,
+        Patients::Status { patient: Some(patient), config } => {
+            let (config, register) = register(&config).await?;
+            let Some(status) = register.status(&patient).await.into_diagnostic()? else {
+                println!("not in the register / 登録がありません");
+                return Ok(());
+            };
+            for event in &status.events {
+                println!("{}\t{}\tby {} at {}", event.on, event.kind.as_str(), event.by, event.recorded_at);
+            }
+            let eligible = status.eligible(&[config.register], clock.today()).into_diagnostic()?;
+            println!(
+                "{}",
+                if eligible {
+                    "counts today / 本日、集計の対象です"
+                } else {
+                    "does not count today / 本日、集計の対象外です"
+                }
+            );
+            Ok(())
+        }
+        Patients::Status { patient: None, config } => {
+            let (_, register) = register(&config).await?;
+            let counts = register.counts(clock.today()).await.into_diagnostic()?;
+            println!(
+                "{} patients, {} notified, {} opted out, {} died, {} events",
+                counts.patients, counts.notified, counts.opted_out, counts.died, counts.events
+            );
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The node's process: opens its state, dials the coordinator, answers until it is told to stop.
+
+use std::{path::PathBuf, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use sekisho_aggregation::accounting::{CeilingError, Ceilings};
+use sekisho_node_config::NodeConfig;
+use sekisho_protocol::{
+    clock::Clock,
+    key_file,
+    transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
+};
+use tokio::sync::Semaphore;
+use tracing::info;
+
+use crate::{
+    answer::{Answering, RunLocks},
+    data::snapshot::Progress,
+    documents::Documents,
+    execute,
+    guard::Trust,
+    holding::{DataSet, HoldingError},
+    hooks::Hooks,
+    ledger::Ledger,
+    link,
+    register::Register,
+    service,
+    store::{Store, StoreError},
+};
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] key_file::KeyFileError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A data set.
+    #[error("data set {path}: {source}", path = path.display())]
+    Data {
+        /// Its mapping file.
+        path: PathBuf,
+        /// What is wrong.
+        source: HoldingError,
+    },
+    /// The lifetime budget is above the compiled-in ceiling.
+    #[error("budget.lifetime_micro_rho: {0}")]
+    Ceiling(#[from] CeilingError),
+    /// An address or peer id of the configuration.
+    #[error("coordinator.{0} of the configuration cannot be read")]
+    Coordinator(&'static str),
+    /// The network.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The Flight server.
+    #[error("the Flight server stopped: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// The disk.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// What was written.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+/// The operating system's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place where a node reads the clock")]
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now()
+    }
+}
+
+/// The node's database of `config`.
+///
+/// # Errors
+/// When it cannot be opened.
+pub async fn store(config: &NodeConfig) -> Result<Store, RunError> {
+    let io = |source| RunError::Io { path: config.state_dir.clone(), source };
+    std::fs::create_dir_all(&config.state_dir).map_err(io)?;
+    Ok(Store::open(&config.state_dir.join("node.db")).await?)
+}
+
+/// The data sets of `config`, with a snapshot each.
+///
+/// # Errors
+/// When a mapping or a snapshot is not as it must be.
+pub async fn data(
+    config: &NodeConfig,
+    progress: &(dyn Fn(Progress) + Sync),
+    clock: &dyn Clock,
+) -> Result<Vec<DataSet>, RunError> {
+    let mut sets = Vec::new();
+    for path in &config.datasets {
+        let snapshots = config.state_dir.join("snapshots");
+        let set = DataSet::open(path, &config.trust.governance_key, &snapshots, progress, clock.now()).await;
+        sets.push(set.map_err(|source| RunError::Data { path: path.clone(), source })?);
+    }
+    Ok(sets)
+}
+
+/// Checks the lifetime cap against the ceiling: the higher one only where every data set is declared synthetic.
+fn check_ceiling(config: &NodeConfig, data: &[DataSet]) -> Result<(), CeilingError> {
+    let synthetic = !data.is_empty() && data.iter().all(DataSet::synthetic);
+    let ceilings = if synthetic { Ceilings::SYNTHETIC } else { Ceilings::PATIENTS };
+    ceilings.check_lifetime(config.budget.lifetime)
+}
+
+/// Everything that answering needs, from the configuration.
+///
+/// # Errors
+/// When keys, database, data or budget are not as they must be.
+pub async fn answering(
+    config: &NodeConfig,
+    progress: &(dyn Fn(Progress) + Sync),
+    clock: Arc<dyn Clock>,
+    hooks: Hooks,
+) -> Result<Answering, RunError> {
+    let store = store(config).await?;
+    let data = data(config, progress, &*clock).await?;
+    check_ceiling(config, &data)?;
+    Ok(Answering {
+        trust: Trust {
+            name: config.name.clone(),
+            coordinator_peer: config.coordinator.peer_id.clone(),
+            committee: config.trust.committee_keys(),
+            quorum: config.trust.committee_quorum,
+            max_micro_rho_per_query: config.budget.per_query,
+        },
+        own_rule: config.register,
+        ledger: Ledger::new(store.clone(), config.budget.lifetime),
+        register: Register::new(store.clone()),
+        documents: Documents::new(store, config.trust.governance_key),
+        data,
+        signing: Arc::new(key_file::read(&config.signing_key)?),
+        clock,
+        limits: execute::Limits { timeout: config.limits.query_timeout, max_rows: config.limits.max_rows },
+        memory_bytes: usize::try_from(config.limits.memory_bytes).unwrap_or(usize::MAX),
+        step: config.limits.answer_step,
+        slots: Semaphore::new(config.limits.max_concurrent_queries),
+        hooks,
+        locks: RunLocks::default(),
+    })
+}
+
+/// Runs the node until it is told to stop; `ready` is called with its peer id once it dials.
+///
+/// # Errors
+/// When it cannot start, or its server fails.
+pub async fn run(
+    config: NodeConfig,
+    progress: &(dyn Fn(Progress) + Sync),
+    clock: Arc<dyn Clock>,
+    hooks: Hooks,
+    ready: impl FnOnce(PeerId),
+) -> Result<(), RunError> {
+    let node = Arc::new(answering(&config, progress, clock, hooks).await?);
+    let peer: PeerId = config.coordinator.peer_id.parse().map_err(|_| RunError::Coordinator("peer_id"))?;
+    let addr: Multiaddr = config.coordinator.address.parse().map_err(|_| RunError::Coordinator("address"))?;
+    let transport = key_file::read(&config.transport_key)?.seed();
+    let (network, incoming) = Network::start(transport, Role::Dial { peer, addr }, Limits::default()).await?;
+    ready(network.local_peer());
+    info!(name = %config.name, peer = %network.local_peer(), "node runs");
+    let link = tokio::spawn(link::keep(network.clone(), peer, Arc::clone(&node)));
+    server_builder().add_service(service::server(node)).serve_with_incoming_shutdown(incoming.flight, stop()).await?;
+    link.abort();
+    network.shutdown().await;
+    Ok(())
+}
+
+/// Ends when the process is told to stop.
+async fn stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+        }
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+    info!("stopping");
+}

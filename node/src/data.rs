@@ -1,0 +1,23 @@
+//! A hospital's data as queries meet it: mapped to the schema, frozen in snapshots, under the register.
+//!
+//! [`mapping`] says where the columns of a signed `schema/1` come from; [`snapshot`] freezes them as
+//! Parquet sorted by patient; [`protected`] lets a query scan a snapshot, and only the eligible patients
+//! of it; [`row_plan`] asserts that a physical plan keeps each patient's rows together.
+//!
+//! Promises: a scan of a protected table passes the register, whatever the SQL; no error, `Debug` text or
+//! trace of these modules holds a cell value, a row or a count of rows.
+//!
+//! Deliberately absent: SQL analysis, budgets, noise, and any way to change a snapshot.
+
+mod columns;
+mod eligibility;
+mod files;
+pub mod mapping;
+pub mod protected;
+mod row_groups;
+pub mod row_plan;
+pub mod snapshot;
+mod taking;
+
+#[cfg(test)]
+mod fixture;

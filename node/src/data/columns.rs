@@ -1,0 +1,229 @@
+//! Schema columns as Arrow columns, and the total conversion into them.
+//!
+//! [`convert`] never fails on a value: one that does not fit becomes NULL, and [`Conversion`] counts it for
+//! the operator's own report. Numbers that are no integers are no `int64`; decimals round half away from
+//! zero; only 0 and 1 are numbers that `bool` takes.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray},
+    compute::{CastOptions, can_cast_types, cast_with_options, kernels::cmp, not, nullif},
+    datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema, SchemaRef},
+    error::ArrowError,
+};
+use datafusion::{
+    error::{DataFusionError, Result as EngineResult},
+    logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility},
+};
+use sekisho_protocol::schema::{Column, Kind, Table};
+
+/// The digits that a decimal column holds, before and after the point together.
+const PRECISION: u8 = 18;
+
+/// The Arrow type of a schema column.
+pub(super) fn arrow_type(column: &Column) -> DataType {
+    match column.kind {
+        Kind::Int64 => DataType::Int64,
+        Kind::Decimal => DataType::Decimal128(PRECISION, column.scale.cast_signed()),
+        Kind::Text => DataType::Utf8,
+        Kind::Date => DataType::Date32,
+        Kind::Bool => DataType::Boolean,
+    }
+}
+
+/// The Arrow schema of a table; every column may be NULL.
+pub(super) fn arrow_schema(table: &Table) -> SchemaRef {
+    let field = |column: &Column| Field::new(&column.name, arrow_type(column), true);
+    Arc::new(ArrowSchema::new(table.columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// Whether values of type `from` can become values of `column` at all.
+pub(super) fn convertible(from: &DataType, column: &Column) -> bool {
+    can_cast_types(from, &arrow_type(column))
+}
+
+/// `values` as values of `column`; those that do not fit are NULL.
+fn convert(values: &ArrayRef, column: &Column) -> Result<ArrayRef, ArrowError> {
+    if let DataType::Dictionary(_, plain) = values.data_type() {
+        return convert(&cast(values, plain)?, column);
+    }
+    match column.kind {
+        Kind::Int64 => integer(values),
+        Kind::Bool if values.data_type().is_numeric() => {
+            let numbers = integer(values)?;
+            let bit = |n| match n {
+                0 => Some(false),
+                1 => Some(true),
+                _ => None,
+            };
+            let bits: BooleanArray = numbers.as_primitive::<Int64Type>().iter().map(|n| n.and_then(bit)).collect();
+            Ok(Arc::new(bits))
+        }
+        Kind::Bool | Kind::Decimal | Kind::Text | Kind::Date => cast(values, &arrow_type(column)),
+    }
+}
+
+fn integer(values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let from = values.data_type();
+    let whole = cast(values, &DataType::Int64)?;
+    if !from.is_floating() && !from.is_decimal() {
+        return Ok(whole);
+    }
+    // Arrow truncates 12.7 to 12; what does not come back as it was is no integer.
+    let same = cmp::eq(&cast(&whole, from)?, values)?;
+    nullif(&whole, &not(&same)?)
+}
+
+fn cast(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    cast_with_options(values, to, &CastOptions { safe: true, ..CastOptions::default() })
+}
+
+/// [`convert`] as a function of a plan, which counts the values that it turned into NULL.
+#[derive(Debug)]
+pub(super) struct Conversion {
+    column: Column,
+    signature: Signature,
+    counts: Arc<Counts>,
+}
+
+/// What a [`Conversion`] saw, for the operator only; it cannot be printed.
+#[derive(Default)]
+pub(super) struct Counts {
+    lost: AtomicU64,
+    null: AtomicU64,
+}
+
+impl std::fmt::Debug for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Counts(…)")
+    }
+}
+
+impl Counts {
+    /// Values that were there and became NULL.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Values that are NULL after the conversion.
+    pub(super) fn null(&self) -> u64 {
+        self.null.load(Ordering::Relaxed)
+    }
+}
+
+impl Conversion {
+    /// The function into `column`, and its counts. It is volatile, so that no rule evaluates it twice.
+    pub(super) fn function(column: &Column) -> (ScalarUDF, Arc<Counts>) {
+        let counts = Arc::new(Counts::default());
+        let signature = Signature::any(1, Volatility::Volatile);
+        let function = Self { column: column.clone(), signature, counts: Arc::clone(&counts) };
+        (ScalarUDF::new_from_impl(function), counts)
+    }
+}
+
+impl PartialEq for Conversion {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.counts, &other.counts)
+    }
+}
+
+impl Eq for Conversion {}
+
+impl Hash for Conversion {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.counts).hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Conversion {
+    fn name(&self) -> &'static str {
+        "convert"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> EngineResult<DataType> {
+        Ok(arrow_type(&self.column))
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> EngineResult<ColumnarValue> {
+        let [value] = arguments.args.as_slice() else {
+            return Err(DataFusionError::Internal("convert takes one value".into()));
+        };
+        let values = value.to_array(arguments.number_rows)?;
+        let converted = convert(&values, &self.column)?;
+        let (before, after) = (values.logical_null_count() as u64, converted.null_count() as u64);
+        self.counts.lost.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
+        self.counts.null.fetch_add(after, Ordering::Relaxed);
+        Ok(ColumnarValue::Array(converted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::{
+        array::{Float64Array, Int64Array, StringArray},
+        util::display::array_value_to_string,
+    };
+
+    use super::*;
+
+    fn check(values: impl Array + 'static, column: &str, expect: &[&str]) {
+        let column: Column = serde_json::from_str(column).unwrap();
+        let values: ArrayRef = Arc::new(values);
+        assert!(convertible(values.data_type(), &column));
+        let converted = convert(&values, &column).unwrap();
+        assert_eq!(converted.data_type(), &arrow_type(&column));
+        let found: Vec<_> = (0..converted.len()).map(|i| array_value_to_string(&converted, i).unwrap()).collect();
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn decimals_round_half_away_from_zero_and_what_is_no_number_is_null() {
+        let cents = r#"{"name":"c","type":"decimal","scale":1}"#;
+        let floats = vec![0.25, -0.25, 72.5, f64::NAN, f64::INFINITY, 1e18];
+        check(Float64Array::from(floats), cents, &["0.3", "-0.3", "72.5", "", "", ""]);
+        check(
+            StringArray::from(vec!["0.25", "-0.25", "007", "x", "", "-", "."]),
+            cents,
+            &["0.3", "-0.3", "7.0", "", "", "", ""],
+        );
+    }
+
+    #[test]
+    fn integers_are_whole() {
+        let int = r#"{"name":"c","type":"int64"}"#;
+        check(Float64Array::from(vec![12.0, 12.7, -3.0, 1e300, f64::NAN]), int, &["12", "", "-3", "", ""]);
+        check(StringArray::from(vec!["-12", "007", "12.7", "> 89", ""]), int, &["-12", "7", "", "", ""]);
+    }
+
+    #[test]
+    fn bools_are_0_and_1_and_words() {
+        let bool = r#"{"name":"c","type":"bool"}"#;
+        check(Int64Array::from(vec![0, 1, 2]), bool, &["false", "true", ""]);
+        check(Float64Array::from(vec![0.0, 1.0, 0.5]), bool, &["false", "true", ""]);
+        check(
+            StringArray::from(vec!["0", "1", "true", "FALSE", "2", "x"]),
+            bool,
+            &["false", "true", "true", "false", "", ""],
+        );
+    }
+
+    #[test]
+    fn dates_are_days_and_texts_keep_their_zeros() {
+        let days = StringArray::from(vec!["2020-02-29", "2020-02-30", "2020-01-02 03:04:05", "x"]);
+        check(days, r#"{"name":"c","type":"date"}"#, &["2020-02-29", "", "2020-01-02", ""]);
+        check(StringArray::from(vec!["007"]), r#"{"name":"c","type":"text"}"#, &["007"]);
+        let date: Column = serde_json::from_str(r#"{"name":"c","type":"date"}"#).unwrap();
+        assert!(!convertible(&DataType::Boolean, &date));
+    }
+}

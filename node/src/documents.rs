@@ -1,0 +1,326 @@
+//! The signed documents that a node goes by: the newest roster, the newest status, and the permits it answered.
+//!
+//! Promises: a roster or status replaces the pinned one only if its sequence number is higher, so a revocation
+//! that was seen is never unseen; of two documents with one number the first stays; nothing is served past its
+//! expiry, whether or not the node is connected. What is served is verified again from the stored envelope.
+//!
+//! Deliberately absent: fetching documents, and deciding about a permit (that is the guard's).
+
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, Utc};
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::{Document, Envelope, Verified},
+    keys::PublicKey,
+    permit::Permit,
+    receipt::Acceptance,
+    refusal::{Code, Refusal},
+    roster::Roster,
+    status::Status,
+};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use crate::store::{Store, StoreError, instant, read_digest, read_instant};
+
+/// A permit that this node answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPermit {
+    /// The permit, by digest.
+    pub digest: Digest,
+    /// Its id.
+    pub id: String,
+    /// Its version.
+    pub version: u32,
+    /// The study that it belongs to.
+    pub study_id: String,
+    /// When it was answered.
+    pub at: DateTime<Utc>,
+    envelope: Vec<u8>,
+    acceptance: Vec<u8>,
+    refused: Option<Code>,
+}
+
+impl StoredPermit {
+    /// The permit as it arrived; its signatures are to be verified again.
+    ///
+    /// # Errors
+    /// `unavailable` when what is stored is no envelope.
+    pub fn envelope(&self) -> Result<Envelope, Refusal> {
+        Envelope::from_json::<Permit>(&self.envelope).map_err(|_| unavailable(StoreError::Corrupt("permit")))
+    }
+
+    /// This node's signed answer; none when what is stored is no envelope.
+    pub fn acceptance(&self) -> Option<Envelope> {
+        Envelope::from_json::<Acceptance>(&self.acceptance).ok()
+    }
+
+    /// Why it was refused; none when it was accepted.
+    pub fn refused(&self) -> Option<Code> {
+        self.refused
+    }
+}
+
+/// The documents of one node. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Documents {
+    store: Store,
+    governance: PublicKey,
+}
+
+/// A document of which a node goes by the newest.
+trait Pinned: Document {
+    const KIND: &'static str;
+    const STALE: Code;
+    fn seq(&self) -> u64;
+    fn prev(&self) -> Option<Digest>;
+    fn expires(&self) -> DateTime<Utc>;
+}
+
+impl Pinned for Roster {
+    const KIND: &'static str = "roster";
+    const STALE: Code = Code::StaleRoster;
+
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    fn prev(&self) -> Option<Digest> {
+        self.prev
+    }
+
+    fn expires(&self) -> DateTime<Utc> {
+        self.expires
+    }
+}
+
+impl Pinned for Status {
+    const KIND: &'static str = "status";
+    const STALE: Code = Code::StaleStatus;
+
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    fn prev(&self) -> Option<Digest> {
+        self.prev
+    }
+
+    fn expires(&self) -> DateTime<Utc> {
+        self.expires
+    }
+}
+
+impl Documents {
+    /// The documents in `store`, believed when the key `governance` signed them.
+    pub fn new(store: Store, governance: PublicKey) -> Self {
+        Self { store, governance }
+    }
+
+    /// Pins the roster in the envelope `bytes` if it is newer than the pinned one; the pinned one again is fine.
+    ///
+    /// # Errors
+    /// When the governance key did not sign it, it has expired, it is older than the pinned one, or it does not
+    /// follow it.
+    pub async fn offer_roster(&self, bytes: &[u8], now: DateTime<Utc>) -> Result<Verified<Roster>, Refusal> {
+        self.offer(bytes, now).await
+    }
+
+    /// Pins the status in the envelope `bytes`, under the rules of [`offer_roster`](Self::offer_roster).
+    ///
+    /// # Errors
+    /// As for a roster.
+    pub async fn offer_status(&self, bytes: &[u8], now: DateTime<Utc>) -> Result<Verified<Status>, Refusal> {
+        self.offer(bytes, now).await
+    }
+
+    /// The roster in force.
+    ///
+    /// # Errors
+    /// `stale_roster` when there is none, or it has expired.
+    pub async fn roster(&self, now: DateTime<Utc>) -> Result<Verified<Roster>, Refusal> {
+        self.in_force(now).await
+    }
+
+    /// The status in force.
+    ///
+    /// # Errors
+    /// `stale_status` when there is none, or it has expired.
+    pub async fn status(&self, now: DateTime<Utc>) -> Result<Verified<Status>, Refusal> {
+        self.in_force(now).await
+    }
+
+    /// The numbers of the newest roster and of the newest status that were seen, expired or not; 0 for none.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn seqs(&self) -> Result<(u64, u64), Refusal> {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT kind, seq FROM pinned").fetch_all(self.store.read()).await.map_err(unavailable)?;
+        let seq = |kind| rows.iter().find(|(k, _)| k == kind).map_or(0, |(_, seq)| seq.unsigned_abs());
+        Ok((seq(Roster::KIND), seq(Status::KIND)))
+    }
+
+    /// Keeps a permit, as the JSON of its envelope, with that of this node's answer; an earlier answer to the same
+    /// permit is replaced.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn put_permit(
+        &self,
+        permit: &Verified<Permit>,
+        envelope: &[u8],
+        acceptance: &[u8],
+        refused: Option<Code>,
+        at: DateTime<Utc>,
+    ) -> Result<(), Refusal> {
+        let mut tx = self.store.write().await.map_err(unavailable)?;
+        sqlx::query(
+            "INSERT INTO permit (digest, id, version, study_id, envelope, acceptance, refused, at)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            ON CONFLICT (digest) DO UPDATE SET envelope = ?5, acceptance = ?6, refused = ?7, at = ?8",
+        )
+        .bind(permit.digest().as_bytes().as_slice())
+        .bind(&permit.id)
+        .bind(permit.version)
+        .bind(&permit.study_id)
+        .bind(envelope)
+        .bind(acceptance)
+        .bind(refused.map(Code::as_str))
+        .bind(instant(at))
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    /// The permit of this digest, when this node answered it. Its signatures are to be verified again: a
+    /// committee's key may have become void.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn permit(&self, digest: Digest) -> Result<Option<StoredPermit>, Refusal> {
+        let row = sqlx::query("SELECT * FROM permit WHERE digest = ?1")
+            .bind(digest.as_bytes().as_slice())
+            .fetch_optional(self.store.read())
+            .await
+            .map_err(unavailable)?;
+        row.as_ref().map(stored_permit).transpose().map_err(unavailable)
+    }
+
+    /// Every permit that was answered, by id and version.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn permits(&self) -> Result<Vec<StoredPermit>, Refusal> {
+        let rows = sqlx::query("SELECT * FROM permit ORDER BY id, version, digest")
+            .fetch_all(self.store.read())
+            .await
+            .map_err(unavailable)?;
+        rows.iter().map(stored_permit).collect::<Result<_, _>>().map_err(unavailable)
+    }
+
+    /// The digests of every permit that was answered, accepted or refused; the latest answers first.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn permit_digests(&self) -> Result<Vec<Digest>, Refusal> {
+        let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT digest FROM permit ORDER BY at DESC, digest")
+            .fetch_all(self.store.read())
+            .await
+            .map_err(unavailable)?;
+        stored.iter().map(|digest| read_digest(digest)).collect::<Result<_, _>>().map_err(unavailable)
+    }
+
+    async fn offer<D: Pinned>(&self, bytes: &[u8], now: DateTime<Utc>) -> Result<Verified<D>, Refusal> {
+        let envelope = Envelope::from_json::<D>(bytes)?;
+        let offered: Verified<D> = envelope.verify(&[self.governance], 1)?;
+        fresh(&offered, now)?;
+        let seq = i64::try_from(offered.seq())
+            .map_err(|_| Refusal::new(Code::Malformed, format!("the {}'s seq is beyond 2^63", D::NAME)))?;
+        let mut tx = self.store.write().await.map_err(unavailable)?;
+        let statement = match pinned(&mut tx, D::KIND).await.map_err(unavailable)? {
+            None => "INSERT INTO pinned (kind, seq, digest, envelope) VALUES (?1, ?2, ?3, ?4)",
+            Some((at, digest, _)) if at == seq && digest == offered.digest() => return Ok(offered),
+            Some((at, digest, _)) => {
+                follows(&offered, at, seq, digest)?;
+                "UPDATE pinned SET seq = ?2, digest = ?3, envelope = ?4 WHERE kind = ?1"
+            }
+        };
+        sqlx::query(statement)
+            .bind(D::KIND)
+            .bind(seq)
+            .bind(offered.digest().as_bytes().as_slice())
+            .bind(envelope.to_json())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)?;
+        Ok(offered)
+    }
+
+    async fn in_force<D: Pinned>(&self, now: DateTime<Utc>) -> Result<Verified<D>, Refusal> {
+        let mut connection = self.store.read().acquire().await.map_err(unavailable)?;
+        let Some((_, _, bytes)) = pinned(&mut connection, D::KIND).await.map_err(unavailable)? else {
+            return Err(Refusal::new(D::STALE, format!("no {} has arrived yet", D::NAME)));
+        };
+        let verified = Envelope::from_json::<D>(&bytes).and_then(|envelope| envelope.verify(&[self.governance], 1));
+        let document: Verified<D> =
+            verified.map_err(|e| Refusal::new(D::STALE, format!("the pinned {} no longer verifies: {e}", D::NAME)))?;
+        fresh(&document, now)?;
+        Ok(document)
+    }
+}
+
+/// That `offered` with number `seq` may take the place of the pinned document, which has another digest.
+fn follows<D: Pinned>(offered: &Verified<D>, pinned_seq: i64, seq: i64, pinned: Digest) -> Result<(), Refusal> {
+    let older = |detail: String| Err(Refusal::new(Code::OlderDocument, detail));
+    if seq < pinned_seq {
+        return older(format!("{} {seq} is older than number {pinned_seq}, which was seen", D::NAME));
+    }
+    if seq == pinned_seq {
+        return older(format!("another {} of number {seq} was seen first", D::NAME));
+    }
+    if seq == pinned_seq + 1 && offered.prev() != Some(pinned) {
+        return older(format!("{} {seq} does not follow number {pinned_seq}, which was seen", D::NAME));
+    }
+    Ok(())
+}
+
+fn fresh<D: Pinned>(document: &Verified<D>, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if now < document.expires() {
+        return Ok(());
+    }
+    let detail = format!("{} {} expired at {}", D::NAME, document.seq(), document.expires().to_rfc3339());
+    Err(Refusal::new(D::STALE, detail))
+}
+
+async fn pinned(connection: &mut SqliteConnection, kind: &str) -> Result<Option<(i64, Digest, Vec<u8>)>, StoreError> {
+    let row: Option<(i64, Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("SELECT seq, digest, envelope FROM pinned WHERE kind = ?1")
+            .bind(kind)
+            .fetch_optional(connection)
+            .await?;
+    row.map(|(seq, digest, envelope)| Ok((seq, read_digest(&digest)?, envelope))).transpose()
+}
+
+fn stored_permit(row: &SqliteRow) -> Result<StoredPermit, StoreError> {
+    let refused: Option<&str> = row.try_get("refused")?;
+    Ok(StoredPermit {
+        digest: read_digest(row.try_get("digest")?)?,
+        id: row.try_get("id")?,
+        version: row.try_get("version")?,
+        study_id: row.try_get("study_id")?,
+        envelope: row.try_get("envelope")?,
+        acceptance: row.try_get("acceptance")?,
+        refused: refused.map(str::parse).transpose().map_err(|_| StoreError::Corrupt("refusal code"))?,
+        at: read_instant(row.try_get("at")?)?,
+    })
+}
+
+/// The asker hears that the database failed, the node's log hears why.
+fn unavailable(error: impl Into<StoreError>) -> Refusal {
+    tracing::error!(error = %error.into(), "the node's documents cannot be read or written");
+    Refusal::new(Code::Unavailable, "the hospital's documents cannot be read or written")
+}

@@ -1,0 +1,124 @@
+//! Runs a private plan over a snapshot: the only place where rows are read.
+//!
+//! The row plan is built from the [`PrivatePlan`] alone, over tables that apply the patient register under every scan,
+//! and is asserted again as it stands before it runs: only operators that keep a patient's rows together and in
+//! order. Memory, time and rows are limited. What fails says so without a value: DataFusion's own words may quote
+//! one, so only their kind is told.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use datafusion::{
+    error::DataFusionError,
+    physical_plan::execute_stream_partitioned,
+    prelude::SessionContext,
+};
+use futures::StreamExt;
+use sekisho_aggregation::{
+    fold::{Fold, FoldError, RawCells},
+    plan::PrivatePlan,
+    reservation::Reservation,
+};
+use tokio::task::JoinSet;
+
+use crate::data::row_plan::assert_row_plan;
+
+/// The limits of one execution.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How many rows it may read.
+    pub max_rows: u64,
+}
+
+/// Why there are no cells.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The engine would run another kind of plan than was analysed.
+    #[error("the engine's plan has an operator that is not admitted: {0}")]
+    Plan(String),
+    /// The engine failed.
+    #[error("the engine failed: {0}")]
+    Engine(&'static str),
+    /// The rows could not be folded.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// It took too long.
+    #[error("the time limit was reached")]
+    Timeout,
+    /// It read too much.
+    #[error("the row limit was reached")]
+    TooManyRows,
+    /// The reservation is for another plan.
+    #[error("the reservation is for another plan")]
+    Reservation,
+}
+
+impl From<DataFusionError> for ExecuteError {
+    fn from(error: DataFusionError) -> Self {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum, of which only the kind is told")]
+        Self::Engine(match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => "out of memory",
+            DataFusionError::ArrowError(..) => "arrow",
+            DataFusionError::ParquetError(_) => "parquet",
+            DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => "reading",
+            DataFusionError::Plan(_) | DataFusionError::SchemaError(..) => "planning",
+            DataFusionError::NotImplemented(_) => "not implemented",
+            _ => "internal",
+        })
+    }
+}
+
+/// Reads the rows that `plan` needs from `tables` and folds them into exact cells.
+///
+/// # Errors
+/// When a limit is reached or the engine fails; the charge stands.
+pub async fn execute<T>(
+    plan: &Arc<PrivatePlan>,
+    reservation: &Reservation<T>,
+    tables: &SessionContext,
+    limits: Limits,
+) -> Result<RawCells, ExecuteError> {
+    if reservation.plan() != plan.digest() {
+        return Err(ExecuteError::Reservation);
+    }
+    tokio::time::timeout(limits.timeout, cells(plan, tables, limits.max_rows))
+        .await
+        .map_err(|_| ExecuteError::Timeout)?
+}
+
+async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext, max_rows: u64) -> Result<RawCells, ExecuteError> {
+    let mut rows = tables.table(plan.table()).await?;
+    for filter in plan.filters() {
+        rows = rows.filter(filter.clone())?;
+    }
+    let physical = rows.select(plan.row())?.create_physical_plan().await?;
+    assert_row_plan(&physical).map_err(|e| ExecuteError::Plan(e.to_string()))?;
+    let read = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    for mut stream in execute_stream_partitioned(physical, tables.task_ctx())? {
+        let (mut fold, read) = (Fold::new(plan), Arc::clone(&read));
+        tasks.spawn(async move {
+            while let Some(batch) = stream.next().await {
+                let batch = batch?;
+                if read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) > max_rows {
+                    return Err(ExecuteError::TooManyRows);
+                }
+                fold.push(&batch)?;
+            }
+            Ok(fold)
+        });
+    }
+    let mut folds = Vec::new();
+    // Leaving early drops the set, which stops the other tasks.
+    while let Some(fold) = tasks.join_next().await {
+        folds.push(fold.map_err(|_| ExecuteError::Engine("a worker stopped"))??);
+    }
+    Ok(Fold::finish(plan, folds)?)
+}

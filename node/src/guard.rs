@@ -1,0 +1,219 @@
+//! Admission: from a message that arrived to a query that this hospital will answer.
+//!
+//! Each check leaves a type behind and the next stage asks for it: [`SignedQuery`] → [`VerifiedQuery`]
+//! (who asks, under which permit, to whom, when) → [`AdmittedQuery`] (may it be answered, at this hour, by this
+//! hospital). Nothing here depends on data, so refusals are distinct. No field of a request relaxes a check: the permit
+//! and the hospital's own policy decide, the stricter wins.
+
+use chrono::{DateTime, Duration, Utc};
+use sekisho_aggregation::accounting::Ceilings;
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::{Envelope, Verified},
+    keys::PublicKey,
+    permit::Permit,
+    query::{MAX_LIFETIME, Query, Route, RoutedQuery},
+    refusal::{Code, Refusal},
+    roster::{Role, Roster},
+    status::Status,
+    units::MicroRho,
+};
+
+/// How far two clocks may differ.
+const SKEW: Duration = Duration::seconds(60);
+
+/// What the hospital pinned: whom it trusts, and its own limits.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// This hospital, by roster name.
+    pub name: String,
+    /// The coordinator's peer id.
+    pub coordinator_peer: String,
+    /// The committee's keys.
+    pub committee: Vec<PublicKey>,
+    /// How many of them make a permit.
+    pub quorum: usize,
+    /// The hospital's own ceiling for one query.
+    pub max_micro_rho_per_query: MicroRho,
+}
+
+/// The documents in force, each verified and fresh.
+pub struct InForce {
+    /// Who is a member.
+    pub roster: Verified<Roster>,
+    /// What is void.
+    pub status: Verified<Status>,
+}
+
+/// A query and its route as they arrived.
+pub struct SignedQuery(RoutedQuery);
+
+/// A query whose signatures, addressee and hour are right, with the permit that it names.
+pub struct VerifiedQuery {
+    query: Verified<Query>,
+    permit: Verified<Permit>,
+}
+
+/// A query that this hospital will answer, if its SQL is admitted and the budget lasts.
+pub struct AdmittedQuery {
+    query: Verified<Query>,
+    permit: Verified<Permit>,
+}
+
+impl SignedQuery {
+    /// Reads a routed query; the size is checked before anything is decoded.
+    ///
+    /// # Errors
+    /// `too_large` or `malformed`.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, Refusal> {
+        if bytes.len() > RoutedQuery::MAX_BYTES {
+            let detail = format!("the query has {} bytes; at most {} are read", bytes.len(), RoutedQuery::MAX_BYTES);
+            return Err(Refusal::new(Code::TooLarge, detail));
+        }
+        let routed = serde_json::from_slice(bytes).map_err(|_| Refusal::new(Code::Malformed, "not a routed query"))?;
+        Ok(Self(routed))
+    }
+
+    /// The permit that the query names; not believed, only looked up.
+    ///
+    /// # Errors
+    /// `malformed` or `too_large`.
+    pub fn permit(&self) -> Result<Digest, Refusal> {
+        Ok(self.0.query.peek::<Query>()?.0.permit)
+    }
+
+    /// Checks who asks whom, and when. `permit` is the envelope that [`permit`](Self::permit) names.
+    ///
+    /// # Errors
+    /// `not_on_roster`, `not_addressed`, `stale_message`, `quorum_not_met`, `duplicate_signer`, `bad_signature`,
+    /// `unknown_person`, `permit_unknown`.
+    pub fn verify(
+        self,
+        permit: &Envelope,
+        trust: &Trust,
+        in_force: &InForce,
+        now: DateTime<Utc>,
+    ) -> Result<VerifiedQuery, Refusal> {
+        let permit = verify_permit(permit, trust, &in_force.status)?;
+        let persons: Vec<PublicKey> =
+            permit.authorised_persons.iter().map(|p| p.key).filter(|key| counts(*key, &in_force.status)).collect();
+        if !self.0.query.key_ids().any(|id| persons.iter().any(|key| key.fingerprint() == id)) {
+            return Err(Refusal::new(Code::UnknownPerson, "no signature is by a person whom the permit authorises"));
+        }
+        let query: Verified<Query> = self.0.query.verify(&persons, 1)?;
+        if query.permit != permit.digest() {
+            return Err(Refusal::new(Code::PermitUnknown, "the query names another permit"));
+        }
+        let route = self.verify_route(&in_force.roster, trust)?;
+        if route.query != query.digest() || route.to != trust.name {
+            return Err(Refusal::new(Code::NotAddressed, "the route is for another query or another hospital"));
+        }
+        if !query.holders.contains(&trust.name) {
+            return Err(Refusal::new(Code::NotAddressed, format!("the person did not ask {}", trust.name)));
+        }
+        if route.expires <= now || query.expires <= now {
+            return Err(Refusal::new(Code::StaleMessage, "the message has expired"));
+        }
+        if query.expires > now + MAX_LIFETIME + SKEW || route.expires > now + MAX_LIFETIME + SKEW {
+            return Err(Refusal::new(Code::StaleMessage, "the message expires more than 24 hours ahead"));
+        }
+        Ok(VerifiedQuery { query, permit })
+    }
+
+    fn verify_route(&self, roster: &Roster, trust: &Trust) -> Result<Verified<Route>, Refusal> {
+        let member = roster.member_by_peer(&trust.coordinator_peer).filter(|m| m.role == Role::Coordinator);
+        let Some(coordinator) = member else {
+            return Err(Refusal::new(Code::NotOnRoster, "the pinned coordinator is not on the roster"));
+        };
+        Ok(self.0.route.verify(&[coordinator.signing_key], 1)?)
+    }
+}
+
+/// Whether a key still counts under `status`.
+fn counts(key: PublicKey, status: &Status) -> bool {
+    !status.void_keys.contains(&key.fingerprint())
+}
+
+/// Checks the committee's quorum on a permit; keys that the status voids do not count.
+///
+/// # Errors
+/// `quorum_not_met`, `duplicate_signer`, `bad_signature`, `malformed`.
+pub fn verify_permit(permit: &Envelope, trust: &Trust, status: &Status) -> Result<Verified<Permit>, Refusal> {
+    let committee: Vec<PublicKey> = trust.committee.iter().copied().filter(|key| counts(*key, status)).collect();
+    Ok(permit.verify(&committee, trust.quorum)?)
+}
+
+/// Whether a permit holds now: not revoked, superseded or suspended, and within its validity.
+///
+/// # Errors
+/// `permit_revoked`, `permit_superseded`, `suspended`, `permit_not_yet_valid`, `permit_expired`.
+pub fn in_force(permit: &Verified<Permit>, status: &Status, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if status.revokes(permit.digest()) {
+        return Err(Refusal::new(Code::PermitRevoked, format!("permit {} was revoked", permit.id)));
+    }
+    if status.supersedes(&permit.id, permit.version) {
+        return Err(Refusal::new(Code::PermitSuperseded, format!("permit {} has a newer version", permit.id)));
+    }
+    if status.suspended_studies.contains(&permit.study_id) {
+        return Err(Refusal::new(Code::Suspended, format!("study {} is suspended", permit.study_id)));
+    }
+    if now < permit.validity.from {
+        return Err(Refusal::new(Code::PermitNotYetValid, format!("it is valid from {}", permit.validity.from)));
+    }
+    if now >= permit.validity.to {
+        return Err(Refusal::new(Code::PermitExpired, format!("it was valid to {}", permit.validity.to)));
+    }
+    Ok(())
+}
+
+impl VerifiedQuery {
+    /// The permit that the query names.
+    pub fn permit(&self) -> &Verified<Permit> {
+        &self.permit
+    }
+
+    /// Decides whether the query may be answered at this hour by this hospital. `synthetic` is whether its data set is
+    /// declared so: only then may rho pass the compiled-in ceilings.
+    ///
+    /// # Errors
+    /// Those of [`in_force`], `holder_not_permitted`, `budget_query`, `policy`.
+    pub fn admit(
+        self,
+        trust: &Trust,
+        status: &Status,
+        synthetic: bool,
+        now: DateTime<Utc>,
+    ) -> Result<AdmittedQuery, Refusal> {
+        in_force(&self.permit, status, now)?;
+        if !self.permit.holders().contains(&trust.name) {
+            return Err(Refusal::new(Code::HolderNotPermitted, format!("the permit does not name {}", trust.name)));
+        }
+        let asked = self.query.micro_rho;
+        if asked == MicroRho::ZERO || asked > self.permit.dp.micro_rho_per_query {
+            let most = self.permit.dp.micro_rho_per_query;
+            return Err(Refusal::new(
+                Code::BudgetQuery,
+                format!("{asked} asked; the permit allows 1 to {most} a query"),
+            ));
+        }
+        let ceilings = if synthetic { Ceilings::SYNTHETIC } else { Ceilings::PATIENTS };
+        ceilings.check_query(asked).map_err(|e| Refusal::new(Code::BudgetQuery, e.to_string()))?;
+        if asked > trust.max_micro_rho_per_query {
+            let most = trust.max_micro_rho_per_query;
+            return Err(Refusal::new(Code::Policy, format!("{asked} asked; this hospital allows {most} a query")));
+        }
+        Ok(AdmittedQuery { query: self.query, permit: self.permit })
+    }
+}
+
+impl AdmittedQuery {
+    /// The question.
+    pub fn query(&self) -> &Verified<Query> {
+        &self.query
+    }
+
+    /// The permit.
+    pub fn permit(&self) -> &Verified<Permit> {
+        &self.permit
+    }
+}

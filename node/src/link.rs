@@ -1,0 +1,89 @@
+//! The node's side of the control stream: it says hello, and then what it holds, every few seconds.
+//!
+//! The coordinator learns from it which documents are missing, and hands them in by Flight. Nothing that arrives here
+//! is acted on except the acknowledgement that the coordinator is there.
+
+use std::{sync::Arc, time::Duration};
+
+use sekisho_protocol::{
+    control::{self, FromCoordinator, FromNode, Hello, Holdings, VERSION},
+    transport::{Network, P2pIo, PeerId, read_frame, write_frame},
+};
+use tracing::{debug, info, warn};
+
+use crate::answer::{Answering, SOFTWARE};
+
+/// How often a node says what it holds.
+const EVERY: Duration = Duration::from_secs(5);
+/// How long a frame may take.
+const WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait before another control stream is opened.
+const AGAIN: Duration = Duration::from_millis(500);
+/// The most permits that are named; the newest ones.
+const MAX_PERMITS: usize = 1024;
+
+/// Keeps a control stream to the coordinator for as long as the process lives.
+pub async fn keep(network: Network, coordinator: PeerId, node: Arc<Answering>) {
+    let mut connected = network.connected();
+    loop {
+        if connected.wait_for(|peers| peers.contains(&coordinator)).await.is_err() {
+            return;
+        }
+        match network.open_control(coordinator).await {
+            Ok(mut stream) => match talk(&mut stream, &node).await {
+                Ok(()) => return,
+                Err(why) => debug!(%why, "control stream ended"),
+            },
+            Err(why) => debug!(%why, "no control stream"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Why a control stream ended.
+#[derive(Debug, thiserror::Error)]
+enum TalkError {
+    #[error(transparent)]
+    Frame(#[from] control::FrameError),
+    #[error(transparent)]
+    Transport(#[from] sekisho_protocol::transport::FrameError),
+    #[error("the coordinator speaks another version of the control messages")]
+    Version,
+    #[error("the coordinator's answer is out of order")]
+    Order,
+    #[error("the node's documents cannot be read")]
+    Documents,
+}
+
+async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
+    let hello = Hello { version: VERSION, name: node.trust.name.clone(), software: SOFTWARE.into() };
+    send(stream, &FromNode::Hello(hello)).await?;
+    match control::decode(&read_frame(stream, WITHIN).await?)? {
+        FromCoordinator::Welcome { version: VERSION, software } => info!(%software, "coordinator reached"),
+        FromCoordinator::Welcome { .. } => {
+            warn!("the coordinator speaks another version: update the older side");
+            return Err(TalkError::Version);
+        }
+        FromCoordinator::Ack { .. } => return Err(TalkError::Order),
+    }
+    for id in 1.. {
+        let (roster_seq, status_seq) = node.documents.seqs().await.map_err(|_| TalkError::Documents)?;
+        let permits = node.documents.permit_digests().await.map_err(|_| TalkError::Documents)?;
+        let permits = permits.into_iter().take(MAX_PERMITS).map(|d| *d.as_bytes()).collect();
+        send(
+            stream,
+            &FromNode::Holdings(Holdings { id, roster_seq, status_seq, permits }),
+        )
+        .await?;
+        match control::decode(&read_frame(stream, WITHIN).await?)? {
+            FromCoordinator::Ack { id: answered } if answered == id => {}
+            FromCoordinator::Ack { .. } | FromCoordinator::Welcome { .. } => return Err(TalkError::Order),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    Ok(())
+}
+
+async fn send(stream: &mut P2pIo, message: &FromNode) -> Result<(), TalkError> {
+    Ok(write_frame(stream, &control::encode(message)?, WITHIN).await?)
+}

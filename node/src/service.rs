@@ -1,0 +1,139 @@
+//! The node's Arrow Flight service, for the coordinator only, on libp2p streams.
+//!
+//! `DoGet` answers a routed query, `GetFlightInfo` is its dry run, `DoAction("put")` hands in a roster, status or permit.
+//! Everything else is unimplemented. What arrives is bounded by tonic before it is decoded.
+
+use std::{collections::HashMap, sync::Arc};
+
+use arrow::record_batch::RecordBatch;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest,
+    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+    encode::FlightDataEncoderBuilder,
+    flight_service_server::{FlightService, FlightServiceServer},
+};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use sekisho_protocol::{
+    query::RoutedQuery,
+    refusal::{Code, Refusal},
+    transport::{PeerInfo, status_of},
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    answer::{Answer, Answering},
+    permits::put,
+};
+
+/// The key of the receipt in the metadata of a release's arrow schema.
+pub const RECEIPT_KEY: &str = "sekisho.receipt";
+/// The largest document that is handed in.
+const MAX_MESSAGE: usize = 8 << 20;
+
+/// The service over `answering`.
+pub fn server(answering: Arc<Answering>) -> FlightServiceServer<Service> {
+    FlightServiceServer::new(Service(answering)).max_decoding_message_size(MAX_MESSAGE.max(RoutedQuery::MAX_BYTES))
+}
+
+/// The Flight service of a node.
+pub struct Service(Arc<Answering>);
+
+impl Service {
+    /// Only the pinned coordinator is answered, whoever else might reach a stream.
+    fn from_coordinator<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer().to_string());
+        if peer.as_deref() == Some(self.0.trust.coordinator_peer.as_str()) {
+            return Ok(());
+        }
+        Err(status_of(&Refusal::new(Code::NotOnRoster, "only the coordinator may ask this node")))
+    }
+}
+
+/// The release as one batch, with the receipt beside the header in the schema's metadata.
+fn batch_of(answer: &Answer) -> Result<RecordBatch, Refusal> {
+    let broken = |_| Refusal::new(Code::NoAnswer, "a release cannot be written");
+    let batch = answer.release.to_batch().map_err(broken)?;
+    let receipt = String::from_utf8(answer.receipt.to_json()).unwrap_or_default();
+    let mut metadata: HashMap<String, String> = batch.schema().metadata().clone();
+    metadata.insert(RECEIPT_KEY.into(), receipt);
+    let schema = Arc::new(batch.schema().as_ref().clone().with_metadata(metadata));
+    batch.with_schema(schema).map_err(|_| Refusal::new(Code::NoAnswer, "a release cannot be written"))
+}
+
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
+#[tonic::async_trait]
+impl FlightService for Service {
+    type HandshakeStream = Answers<HandshakeResponse>;
+    type ListFlightsStream = Answers<FlightInfo>;
+    type DoGetStream = Answers<FlightData>;
+    type DoPutStream = Answers<PutResult>;
+    type DoActionStream = Answers<arrow_flight::Result>;
+    type ListActionsStream = Answers<ActionType>;
+    type DoExchangeStream = Answers<FlightData>;
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        self.from_coordinator(&request)?;
+        // Its own task: a coordinator that hangs up must not stop a run between its charge and its release.
+        let (answering, bytes) = (Arc::clone(&self.0), request.into_inner().ticket);
+        let answer = tokio::spawn(async move { answering.answer(&bytes).await }).await;
+        let answer = answer.map_err(|_| status_of(&Refusal::new(Code::NoAnswer, "the query stopped")))?;
+        let batch = answer.and_then(|a| batch_of(&a)).map_err(|r| status_of(&r))?;
+        let stream = FlightDataEncoderBuilder::new()
+            .with_schema(batch.schema())
+            .build(futures::stream::iter([Ok(batch)]))
+            .map_err(|_| status_of(&Refusal::new(Code::NoAnswer, "a release cannot be sent")));
+        Ok(Response::new(stream.boxed()))
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        self.from_coordinator(&request)?;
+        let ticket = Ticket { ticket: request.into_inner().cmd };
+        let report = self.0.dry_run(&ticket.ticket).await.map_err(|r| status_of(&r))?;
+        let json = serde_json::to_vec(&report).unwrap_or_default();
+        let endpoint = FlightEndpoint::new().with_ticket(ticket);
+        Ok(Response::new(FlightInfo::new().with_endpoint(endpoint).with_app_metadata(json)))
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        self.from_coordinator(&request)?;
+        let action = request.into_inner();
+        if action.r#type != "put" {
+            return Err(Status::unimplemented("this node takes the action put"));
+        }
+        let answer = put(&self.0, &action.body).await.map_err(|r| status_of(&r))?;
+        let body = answer.map(|envelope| envelope.to_json()).unwrap_or_default();
+        Ok(Response::new(futures::stream::iter([Ok(arrow_flight::Result { body: body.into() })]).boxed()))
+    }
+
+    async fn handshake(
+        &self,
+        _: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        Err(Status::unimplemented("libp2p has shaken hands"))
+    }
+
+    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        Err(Status::unimplemented("ask by signed query"))
+    }
+
+    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        Err(Status::unimplemented("ask by signed query"))
+    }
+
+    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        Err(Status::unimplemented("schemas are signed documents"))
+    }
+
+    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        Err(Status::unimplemented("a node takes no data"))
+    }
+
+    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+        Err(Status::unimplemented("a node takes no data"))
+    }
+
+    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        Err(Status::unimplemented("the action is put"))
+    }
+}

@@ -1,0 +1,161 @@
+//! The command `sekisho-sim`.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use clap::{Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use miette::{IntoDiagnostic, Result};
+
+use crate::{
+    bench,
+    demo::{self, Demo},
+    generate::{self, generate},
+    launch::{Launcher, Party},
+};
+
+/// Synthetic hospitals, a demo of a whole network, and benchmarks.
+#[derive(Parser)]
+#[command(name = "sekisho-sim", version, after_help = "Example: sekisho-sim demo --keep")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Five synthetic hospitals, one approved study, three questions, in real processes.
+    #[command(after_help = "Example: sekisho-sim demo --keep --dir /tmp/demo")]
+    Demo {
+        /// Leave the network running, and say how to talk to it.
+        #[arg(long)]
+        keep: bool,
+        /// Where everything goes; a temporary folder if it is left out.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// QUIC instead of TCP.
+        #[arg(long)]
+        quic: bool,
+        /// The seed of the hospitals.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Patients over all hospitals.
+        #[arg(long, default_value_t = 15_000)]
+        patients: u64,
+    },
+    /// Makes the files of a synthetic network, with its truth.
+    #[command(
+        after_help = "Example: sekisho-sim generate --hospitals 5 --patients 1000000 --rows 10000000 --out /tmp/japan"
+    )]
+    Generate {
+        /// How many hospitals.
+        #[arg(long, default_value_t = 5)]
+        hospitals: usize,
+        /// Patients over all hospitals.
+        #[arg(long, default_value_t = 15_000)]
+        patients: u64,
+        /// Rows over all event tables and hospitals.
+        #[arg(long, default_value_t = 100_000)]
+        rows: u64,
+        /// The seed: the same one makes the same files.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The day of the register; today if it is left out.
+        #[arg(long)]
+        as_of: Option<NaiveDate>,
+        /// A folder that is empty or does not exist.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Measures what the documentation says.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// A bounded, noised group-by at one node against the same group-by in plain DataFusion.
+    #[command(
+        after_help = "Example: cargo run --release --bin sekisho-sim -- bench query --rows 10000000 --output json"
+    )]
+    Query {
+        /// Rows of the table.
+        #[arg(long, default_value_t = 10_000_000)]
+        rows: u64,
+        /// How often each side runs; the fastest counts.
+        #[arg(long, default_value_t = 3)]
+        repeat: u32,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+}
+
+/// How a benchmark is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// One JSON object of named figures.
+    Json,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the edge of the simulation: the demo happens now")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// Runs `sekisho-sim`, or the party that a hidden first argument names.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let party = args.get(1).and_then(|a| a.to_str()).unwrap_or_default();
+    let rest = || args.iter().skip(1).cloned();
+    if party == Party::Node.as_str() {
+        return sekisho_node::cli::main(rest(), sekisho_node::hooks::Hooks::default());
+    }
+    if party == Party::Coordinator.as_str() {
+        return sekisho_coordinator::cli::main(rest(), sekisho_coordinator::daemon::Hooks::default());
+    }
+    if party == Party::Person.as_str() {
+        return sekisho_coordinator::person::main(rest());
+    }
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap chooses the stream. Nothing can be done if it is closed.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match command(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(report) => {
+            eprintln!("error: {report:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(command: Command) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().into_diagnostic()?;
+    match command {
+        Command::Demo { keep, dir, quic, seed, patients } => {
+            let launcher = Launcher::new(std::env::current_exe().into_diagnostic()?);
+            runtime.block_on(demo::run(&Demo { dir, keep, quic, seed, patients }, launcher, now()))
+        }
+        Command::Generate { hospitals, patients, rows, seed, as_of, out } => {
+            let as_of = as_of.unwrap_or_else(|| now().date_naive());
+            let bar = ProgressBar::new(rows + patients);
+            let style = "{bar:40} {human_pos}/{human_len} rows, {eta} left";
+            bar.set_style(ProgressStyle::with_template(style).into_diagnostic()?);
+            let plan = generate::Plan { hospitals, patients, rows, seed, as_of };
+            let truth = generate(&plan, &out, &|done, _| bar.set_position(done)).into_diagnostic()?;
+            bar.finish_and_clear();
+            println!("{}: {} patients, {} eligible", out.display(), truth.patients, truth.eligible_patients);
+            Ok(())
+        }
+        Command::Bench(Bench::Query { rows, repeat, output }) => {
+            runtime.block_on(bench::query(rows, repeat, output, now()))
+        }
+    }
+}

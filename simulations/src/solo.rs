@@ -1,0 +1,262 @@
+//! One node in this process, with the keys of everybody who signs: for attacks and for benchmarks.
+//!
+//! Everything a node does is the node's own code; only the network and the other parties' processes are missing, so that
+//! whoever holds this can be a hostile coordinator, committee member or researcher, at any hour.
+
+use std::{path::Path, sync::Arc};
+
+use chrono::{DateTime, Duration, Utc};
+use miette::{IntoDiagnostic, Result};
+use sekisho_node::{
+    answer::{Answer, Answering},
+    daemon,
+    hooks::Hooks,
+    permits,
+};
+use sekisho_node_config::{CommitteeMember, Coordinator, TemplateValues, load, template};
+use sekisho_protocol::{
+    clock::Clock,
+    digest::Digest,
+    dsse::{Document, Envelope},
+    key_file,
+    keys::SecretKey,
+    permit::Permit,
+    query::{Query, Route, RoutedQuery},
+    refusal::Refusal,
+    roster::{Member, Role, Roster},
+    schema::Schema,
+    status::Status,
+    transport::peer_id_of_seed,
+    units::MicroRho,
+};
+use serde_json::{Value, json};
+
+/// The name of the node.
+pub const NAME: &str = "solo";
+
+/// What a solo node shall be.
+#[derive(Clone, Debug)]
+pub struct Plan<'a> {
+    /// The schema as JSON.
+    pub schema: &'a str,
+    /// The data sets' mappings, each without the line of the schema.
+    pub mappings: Vec<String>,
+    /// `jp-ngmia` or `eu-ehds`.
+    pub register_rule: &'a str,
+    /// A register to import.
+    pub register: Option<&'a Path>,
+    /// Lifetime cap and cap of a query, in micro-rho.
+    pub budget: (u64, u64),
+}
+
+/// A node and everybody's keys.
+pub struct Solo {
+    /// The node.
+    pub node: Answering,
+    /// Signs roster, status and schema.
+    pub governance: SecretKey,
+    /// Two of three make a permit.
+    pub committee: [SecretKey; 3],
+    /// The coordinator's signing key.
+    pub coordinator: SecretKey,
+    /// May ask.
+    pub researcher: SecretKey,
+    /// The schema's digest.
+    pub schema: Digest,
+    roster: Roster,
+}
+
+fn key() -> SecretKey {
+    SecretKey::generate(&mut rand::rng())
+}
+
+impl Solo {
+    /// Builds a node in `dir`, with a roster of a year and a status of a day from the clock's hour on.
+    ///
+    /// # Errors
+    /// When something cannot be set up.
+    pub async fn build(dir: &Path, plan: &Plan<'_>, clock: Arc<dyn Clock>) -> Result<Self> {
+        let now = clock.now();
+        let (governance, committee, coordinator, researcher) = (key(), [key(), key(), key()], key(), key());
+        let (signing, transport, coordinator_transport) = (key(), key(), key());
+        std::fs::create_dir_all(dir).into_diagnostic()?;
+        key_file::write(&dir.join("signing.pem"), &signing).into_diagnostic()?;
+        key_file::write(&dir.join("transport.pem"), &transport).into_diagnostic()?;
+        let schema: Schema = serde_json::from_str(plan.schema).into_diagnostic()?;
+        let schema = Envelope::sign(&schema, &[&governance]).into_diagnostic()?;
+        std::fs::write(dir.join("schema.dsse.json"), schema.to_json()).into_diagnostic()?;
+        let mut datasets = Vec::new();
+        for (i, mapping) in plan.mappings.iter().enumerate() {
+            let file = format!("dataset-{i}.toml");
+            std::fs::write(dir.join(&file), format!("schema = \"schema.dsse.json\"\n{mapping}")).into_diagnostic()?;
+            datasets.push(file);
+        }
+        let peer = |k: &SecretKey| peer_id_of_seed(&k.seed()).map(|p| p.to_string()).into_diagnostic();
+        let member =
+            |k: &SecretKey| CommitteeMember { name: "member".into(), role: "ethicist".into(), key: k.public() };
+        let mut members: Vec<CommitteeMember> = committee.iter().map(member).collect();
+        for (i, member) in members.iter_mut().enumerate() {
+            member.name = format!("member-{i}");
+        }
+        let values = TemplateValues {
+            name: NAME.into(),
+            state_dir: "state".into(),
+            transport_key: "transport.pem".into(),
+            signing_key: "signing.pem".into(),
+            coordinator: Coordinator { address: "/ip4/127.0.0.1/tcp/1".into(), peer_id: peer(&coordinator_transport)? },
+            governance_key: governance.public(),
+            committee_quorum: 2,
+            committee: members,
+            register_rule: plan.register_rule.into(),
+            datasets,
+            budget: Some(plan.budget),
+        };
+        std::fs::write(dir.join("node.toml"), template(&values)).into_diagnostic()?;
+        let roster = Roster {
+            seq: 1,
+            prev: None,
+            issued: now,
+            expires: now + Duration::days(365),
+            members: vec![
+                Member {
+                    name: "coordinator".into(),
+                    role: Role::Coordinator,
+                    peer_id: peer(&coordinator_transport)?,
+                    signing_key: coordinator.public(),
+                },
+                Member {
+                    name: NAME.into(),
+                    role: Role::Node,
+                    peer_id: peer(&transport)?,
+                    signing_key: signing.public(),
+                },
+            ],
+        };
+        let (_, schema) = schema.peek::<Schema>().into_diagnostic()?;
+        let config = load(&dir.join("node.toml")).into_diagnostic()?;
+        let mut node = daemon::answering(&config, &|_| {}, clock, Hooks::default()).await.into_diagnostic()?;
+        // An answer within this process need not wait for its step.
+        node.step = std::time::Duration::from_millis(1);
+        if let Some(register) = plan.register {
+            node.register.import_csv(register, "setup", now, &|_| {}).await.into_diagnostic()?;
+        }
+        let solo = Self { node, governance, committee, coordinator, researcher, schema, roster };
+        solo.put(&solo.roster(), &[&solo.governance]).await.into_diagnostic()?;
+        solo.put(&solo.status(1), &[&solo.governance]).await.into_diagnostic()?;
+        Ok(solo)
+    }
+
+    /// The node's hour.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.node.clock.now()
+    }
+
+    /// The roster in force.
+    pub fn roster(&self) -> Roster {
+        self.roster.clone()
+    }
+
+    /// A status with nothing in it, for a day.
+    pub fn status(&self, seq: u64) -> Status {
+        Status {
+            seq,
+            prev: None,
+            issued: self.now(),
+            expires: self.now() + Duration::days(1),
+            revoked_permits: Vec::new(),
+            permit_versions: Vec::new(),
+            suspended_studies: Vec::new(),
+            void_keys: Vec::new(),
+        }
+    }
+
+    /// Signs `document` with `keys` and hands it to the node as the coordinator does.
+    ///
+    /// # Errors
+    /// The node's refusal.
+    pub async fn put<D: Document>(&self, document: &D, keys: &[&SecretKey]) -> Result<Option<Envelope>, Refusal> {
+        permits::put(&self.node, &Envelope::sign(document, keys)?.to_json()).await
+    }
+
+    /// A permit for the study `study` over `table`, changed by `change`; nothing is signed yet.
+    ///
+    /// # Errors
+    /// When the change leaves no permit.
+    pub fn permit(
+        &self,
+        study: &str,
+        table: &str,
+        columns: &[&str],
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Permit> {
+        let (public, now) = (self.researcher.public(), self.now());
+        let mut json = json!({
+            "id": study, "version": 1, "basis": "EHDS-69", "issuer": "solo", "study_id": study, "schema": self.schema,
+            "decision": {"date": now.date_naive(), "reasons": "a test"}, "purposes": ["scientific_research"],
+            "data_user": "solo", "principal_investigator": "solo",
+            "authorised_persons": [{"id": "r", "role": "analyst", "key": public, "key_fingerprint": public.fingerprint()}],
+            "data": [{"table": table, "columns": columns, "holder_nodes": [NAME]}],
+            "allowed_statistics": ["count", "count_distinct", "sum", "avg"], "release_kinds": ["noised"],
+            "disclosure": "none",
+            "dp": {"rows_per_patient": 5, "groups_per_patient": 2, "sites_per_patient": 1,
+                   "micro_rho_per_query": 100_000, "micro_rho_total": 1_000_000, "delta_for_reports": "1e-6"},
+            "optout": {"rule": "eu-ehds", "days": 0},
+            "validity": {"from": now - Duration::days(1), "to": now + Duration::days(30)},
+        });
+        change(&mut json);
+        serde_json::from_value(json).into_diagnostic()
+    }
+
+    /// Signs a permit with two of the committee, hands it in, and returns its digest.
+    ///
+    /// # Errors
+    /// The node's refusal.
+    pub async fn grant(&self, permit: &Permit) -> Result<Digest, Refusal> {
+        let envelope = Envelope::sign(permit, &[&self.committee[0], &self.committee[1]])?;
+        permits::put(&self.node, &envelope.to_json()).await?;
+        Ok(envelope.peek::<Permit>()?.1)
+    }
+
+    /// A question under `permit`, not yet signed.
+    pub fn query(&self, permit: Digest, sql: &str, micro_rho: u64, run: u32) -> Query {
+        let mut nonce = [0; 16];
+        rand::RngCore::fill_bytes(&mut rand::rng(), &mut nonce);
+        Query {
+            permit,
+            sql: sql.into(),
+            holders: vec![NAME.into()],
+            micro_rho: MicroRho::try_from(micro_rho).unwrap_or(MicroRho::ZERO),
+            run,
+            expires: self.now() + Duration::hours(1),
+            nonce: nonce.map(|b| format!("{b:02x}")).concat(),
+        }
+    }
+
+    /// Signs a query as the researcher and routes it as the coordinator.
+    ///
+    /// # Errors
+    /// When the query breaks its own rules.
+    pub fn routed(&self, query: &Query) -> Result<RoutedQuery, Refusal> {
+        let query = Envelope::sign(query, &[&self.researcher])?;
+        let (_, digest) = query.peek::<Query>()?;
+        let route =
+            Route { query: digest, to: NAME.into(), round: "solo".into(), expires: self.now() + Duration::hours(1) };
+        Ok(RoutedQuery { query, route: Envelope::sign(&route, &[&self.coordinator])? })
+    }
+
+    /// Sends a routed query to the node.
+    ///
+    /// # Errors
+    /// The node's refusal.
+    pub async fn send(&self, routed: &RoutedQuery) -> Result<Answer, Refusal> {
+        self.node.answer(&serde_json::to_vec(routed).unwrap_or_default()).await
+    }
+
+    /// Signs, routes and sends a query.
+    ///
+    /// # Errors
+    /// The node's refusal.
+    pub async fn ask(&self, query: &Query) -> Result<Answer, Refusal> {
+        self.send(&self.routed(query)?).await
+    }
+}

@@ -1,0 +1,22 @@
+//! What crosses crates: real processes, sockets, files and attacks. One binary, so that it links once.
+
+mod bounds;
+mod demo;
+mod eicu;
+mod kill;
+mod layering;
+mod leaks;
+mod mimic;
+mod opt_out;
+mod refusals;
+mod wire;
+
+/// The executable that is every party, with kill points.
+fn launcher() -> sekisho_sim::launch::Launcher {
+    sekisho_sim::launch::Launcher::new(env!("CARGO_BIN_EXE_party"))
+}
+
+/// The present, for networks of real processes.
+fn now() -> chrono::DateTime<chrono::Utc> {
+    chrono::Utc::now()
+}

@@ -4,7 +4,13 @@
 
 mod init;
 
-use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::{Parser, Subcommand};
 use miette::{IntoDiagnostic, WrapErr};
@@ -73,7 +79,10 @@ fn run(path: &std::path::Path, hooks: Hooks) -> miette::Result<()> {
         "warn,sekisho_coordinator={level},sekisho_protocol={level}",
         level = config.log_level.as_str()
     ));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second subscriber in one process, as in tests, is no failure.
     match config.log_format {
         LogFormat::Text => drop(log.try_init()),

@@ -156,7 +156,7 @@ impl Solo {
         self.roster.clone()
     }
 
-    /// A status with nothing in it, for a day.
+    /// A status with nothing in it, for a day; it names no predecessor, so leave a gap in `seq`.
     pub fn status(&self, seq: u64) -> Status {
         Status {
             seq,

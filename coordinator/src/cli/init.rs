@@ -130,8 +130,8 @@ impl Init {
         let quorum = self.committee_quorum.unwrap_or(2);
         let mut committee = String::new();
         for Committee { name, role, key } in &self.committee {
-            committee
-                .push_str(&format!("\n[[trust.committee]]\nname = \"{name}\"\nrole = \"{role}\"\nkey = \"{key}\"\n"));
+            let role = toml::Value::String(role.clone());
+            committee.push_str(&format!("\n[[trust.committee]]\nname = \"{name}\"\nrole = {role}\nkey = \"{key}\"\n"));
         }
         if self.committee.is_empty() {
             committee = COMMITTEE_BLANK.into();

@@ -9,9 +9,9 @@ use proptest::{
 use sekisho_aggregation::plan::PrivatePlan;
 use sekisho_protocol::units::MicroRho;
 use sekisho_sim::solo::{Plan, Solo};
-use sekisho_tests::{COLUMNS, NEGLIGIBLE_NOISE, SCHEMA, TestClock, mapping, stays};
+use sekisho_tests::{COLUMNS, SCHEMA, TestClock, mapping, stays};
 
-const RHO: u64 = 1_000_000_000_000;
+const RHO: u64 = 1_000_000_000_000_000;
 const SQL: &str =
     "SELECT sex, count(*) AS n, sum(days) AS d, count(DISTINCT patient_id) AS p FROM stay WHERE age > 20 GROUP BY sex";
 
@@ -55,7 +55,7 @@ async fn released_cells_are_the_weighted_statistics_of_any_rows() {
             mappings: vec![mapping("set", &csv, true)],
             register_rule: "eu-ehds",
             register: None,
-            budget: (NEGLIGIBLE_NOISE, RHO),
+            budget: (RHO, RHO),
         };
         let solo = Solo::build(&dir.path().join("node"), &plan, Arc::new(TestClock::new())).await.unwrap();
         let permit = solo.permit("study", "stay", &COLUMNS, |p| {
@@ -72,8 +72,8 @@ async fn released_cells_are_the_weighted_statistics_of_any_rows() {
             for (measure, want) in want.into_iter().enumerate() {
                 #[expect(clippy::cast_precision_loss)]
                 let got = release.cells()[measure][place] as f64 / plan.unit(&plan.measures()[measure]) as f64;
-                // The noise's standard deviation is below 0.001 here.
-                assert!((got - want).abs() < 0.02, "case {case}, {sex}, measure {measure}: {got} and not {want}");
+                // The noise's standard deviation is 0.02 for days, and far less for counts.
+                assert!((got - want).abs() < 0.2, "case {case}, {sex}, measure {measure}: {got} and not {want}");
             }
         }
     }

@@ -22,7 +22,8 @@ const SCHEMA: &str = r#"{"id":"eicu","version":1,"title":"Unit stays of the eICU
 const COLUMNS: [&str; 4] = ["gender", "age", "died", "unit_minutes"];
 const BANDS: &str = "CASE WHEN age < 40 THEN '0-39' WHEN age < 65 THEN '40-64' WHEN age <= 89 THEN '65-89' \
                      WHEN age > 89 THEN '> 89' ELSE 'not known' END";
-const RHO: u64 = 1_000_000_000_000;
+/// At this rho the mean's noise is a tenth of a minute.
+const RHO: u64 = 300_000_000_000_000;
 
 fn mapping(region: &str, folder: &Path) -> String {
     format!(
@@ -94,7 +95,7 @@ async fn five_regions_agree_with_the_known_answers() {
         schema: SCHEMA.into(),
         quic: false,
         register_rule: "eu-ehds".into(),
-        budget: Some((1000 * RHO, RHO)),
+        budget: Some((3 * RHO, RHO)),
         status_lives: "24h".into(),
     };
     let network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
@@ -106,7 +107,7 @@ async fn five_regions_agree_with_the_known_answers() {
         table: ("patient", &COLUMNS),
         holders: &holders,
         bounds: (20, 2),
-        micro_rho: (RHO, 100 * RHO),
+        micro_rho: (RHO, 3 * RHO),
     };
     let permit = network.permit("permit", &permit_toml(&text, crate::now())).unwrap();
 
@@ -120,7 +121,7 @@ async fn five_regions_agree_with_the_known_answers() {
     assert_eq!(one["stays"], totals[0], "{answer:#}");
     assert_eq!(one["patients"], totals[1]);
     let mean = los[5].as_f64().unwrap() / los[0].as_f64().unwrap();
-    assert!((one["minutes"].as_f64().unwrap() - mean).abs() < 0.5, "{} and not {mean}", one["minutes"]);
+    assert!((one["minutes"].as_f64().unwrap() - mean).abs() < 1.0, "{} and not {mean}", one["minutes"]);
     let by_region = expected["checks"]["by_region"]["rows"].as_array().unwrap();
     let deaths: f64 = by_region.iter().map(|r| r[3].as_f64().unwrap()).sum();
     assert_eq!(one["deaths"].as_f64().unwrap(), deaths);

@@ -7,10 +7,10 @@ use sekisho_aggregation::{plan::PrivatePlan, release::Release};
 use sekisho_node::register::EventKind;
 use sekisho_protocol::{clock::Clock, digest::Digest, units::MicroRho};
 use sekisho_sim::solo::{Plan, Solo};
-use sekisho_tests::{COLUMNS, NEGLIGIBLE_NOISE, SCHEMA, TestClock, mapping, stays};
+use sekisho_tests::{COLUMNS, SCHEMA, TestClock, mapping, stays};
 
 const SQL: &str = "SELECT sex, count(*) AS n, count(DISTINCT patient_id) AS p, sum(days) AS d FROM stay GROUP BY sex";
-const RHO: u64 = 1_000_000_000;
+const RHO: u64 = 100_000_000_000_000;
 
 /// The released rows, patients and days of each sex, rounded: noise is negligible.
 fn counts(solo: &Solo, release: &Release) -> Vec<[i128; 3]> {
@@ -27,7 +27,7 @@ fn counts(solo: &Solo, release: &Release) -> Vec<[i128; 3]> {
 
 fn widen(permit: &mut serde_json::Value) {
     permit["dp"]["micro_rho_per_query"] = RHO.into();
-    permit["dp"]["micro_rho_total"] = (100 * RHO).into();
+    permit["dp"]["micro_rho_total"] = (5 * RHO).into();
     permit["optout"] = serde_json::json!({"rule": "jp-ngmia", "days": 30});
 }
 
@@ -53,7 +53,7 @@ async fn hospital(dir: &std::path::Path, clock: &TestClock) -> (Solo, Digest) {
         mappings: vec![mapping("set", &csv, true)],
         register_rule: "jp-ngmia",
         register: Some(&register),
-        budget: (NEGLIGIBLE_NOISE, RHO),
+        budget: (5 * RHO, RHO),
     };
     let solo = Solo::build(&dir.join("node"), &plan, Arc::new(clock.clone())).await.unwrap();
     let permit = solo.grant(&solo.permit("study", "stay", &COLUMNS, widen).unwrap()).await.unwrap();
@@ -74,7 +74,7 @@ async fn counts_before_and_after_differ_by_exactly_those_who_said_no() {
     assert_eq!(ask(1).await.digest(), first.digest());
     // A day later 8 has been notified for 30 days.
     clock.pass(Duration::days(1));
-    let mut status = solo.status(2);
+    let mut status = solo.status(3);
     status.expires = clock.now() + Duration::days(1);
     solo.put(&status, &[&solo.governance]).await.unwrap();
     assert_eq!(counts(&solo, &ask(3).await), [[2, 2, 15], [1, 1, 5]]);

@@ -107,17 +107,17 @@ async fn permits_that_do_not_hold() {
     // From its last second on.
     assert_eq!(case.code(&case.solo.query(short, SQL, RHO, 2)).await, Err(Code::PermitExpired));
 
-    let mut status = case.solo.status(2);
+    let mut status = case.solo.status(3);
     status.suspended_studies = vec!["study".into()];
     case.solo.put(&status, &[&case.solo.governance]).await.unwrap();
     assert_eq!(case.code(&case.query()).await, Err(Code::Suspended));
 
-    let mut status = case.solo.status(3);
+    let mut status = case.solo.status(5);
     status.permit_versions = vec![PermitVersion { id: "study".into(), version: 2 }];
     case.solo.put(&status, &[&case.solo.governance]).await.unwrap();
     assert_eq!(case.code(&case.query()).await, Err(Code::PermitSuperseded));
 
-    let mut status = case.solo.status(4);
+    let mut status = case.solo.status(7);
     status.revoked_permits = vec![RevokedPermit { permit: case.permit, reason: "a test".into(), at: case.solo.now() }];
     case.solo.put(&status, &[&case.solo.governance]).await.unwrap();
     assert_eq!(case.code(&case.query()).await, Err(Code::PermitRevoked));
@@ -151,13 +151,13 @@ async fn documents_with_wrong_or_missing_signatures() {
     assert_eq!(offer(&tampered(&envelope, "sig")).await, Err(Code::BadSignature));
     assert_eq!(offer(&tampered(&envelope, "payload")).await, Err(Code::BadSignature));
     // A voided key no longer counts.
-    let mut status = solo.status(2);
+    let mut status = solo.status(3);
     status.void_keys = vec![b.public().fingerprint()];
     solo.put(&status, &[&solo.governance]).await.unwrap();
     assert_eq!(offer(&envelope).await, Err(Code::QuorumNotMet));
     // Only governance signs rosters and statuses, and none is taken back.
     let code = async |r: Result<Option<Envelope>, Refusal>| r.map(|_| ()).map_err(|r| r.code);
-    assert_eq!(code(solo.put(&solo.status(3), &[a]).await).await, Err(Code::QuorumNotMet));
+    assert_eq!(code(solo.put(&solo.status(5), &[a]).await).await, Err(Code::QuorumNotMet));
     assert_eq!(code(solo.put(&solo.status(1), &[&solo.governance]).await).await, Err(Code::OlderDocument));
     let mut older = solo.roster();
     older.members.pop();
@@ -244,7 +244,7 @@ async fn what_the_permit_does_not_allow() {
     let foreign = case.solo.permit("foreign", "stay", &COLUMNS, |p| p["schema"] = Digest::of(b"x").to_string().into());
     let foreign = case.solo.grant(&foreign.unwrap()).await.unwrap();
     assert_eq!(case.code(&case.solo.query(foreign, SQL, RHO, 1)).await, Err(Code::SchemaMismatch));
-    let (_, tables) = (0, case.solo.permit("tables", "other_table", &COLUMNS, |_| {}).unwrap());
+    let tables = case.solo.permit("tables", "other_table", &COLUMNS, |_| {}).unwrap();
     let tables = case.solo.grant(&tables).await.unwrap();
     assert_eq!(case.code(&case.solo.query(tables, SQL, RHO, 1)).await, Err(Code::TableNotPermitted));
 }

@@ -63,6 +63,7 @@ impl KeyKind {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other types are no group keys")]
     fn of(kind: &DataType) -> Option<Self> {
         match kind {
             DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => Some(Self::Text),

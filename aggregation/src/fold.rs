@@ -139,23 +139,23 @@ impl Fold {
         match self.plan.patient_kind {
             Kind::Int64 => {
                 let ids = patient.as_primitive_opt::<Int64Type>().ok_or(FoldError::Shape)?;
-                for row in 0..ids.len() {
+                for (row, ordinal) in ordinals.iter().enumerate() {
                     let id = ids.value(row);
                     if !matches!(self.current, Some(Patient::Int(current)) if current == id) {
                         self.next(Patient::Int(id))?;
                     }
-                    self.add(row, ordinals[row], &columns);
+                    self.add(row, *ordinal, &columns);
                 }
             }
             Kind::Text => {
                 let ids = cast(patient, &DataType::Utf8).map_err(|_| FoldError::Shape)?;
                 let ids = ids.as_string_opt::<i32>().ok_or(FoldError::Shape)?;
-                for row in 0..ids.len() {
+                for (row, ordinal) in ordinals.iter().enumerate() {
                     let id = ids.value(row);
                     if !matches!(&self.current, Some(Patient::Text(current)) if current == id) {
                         self.next(Patient::Text(id.to_string()))?;
                     }
-                    self.add(row, ordinals[row], &columns);
+                    self.add(row, *ordinal, &columns);
                 }
             }
             Kind::Decimal | Kind::Date | Kind::Bool => return Err(FoldError::Shape),
@@ -359,6 +359,7 @@ enum Values {
 }
 
 impl Values {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other types are not summed")]
     fn new(column: &ArrayRef, range: Option<(i128, i128)>) -> Result<Self, FoldError> {
         let Some((lo, hi)) = range else { return Ok(Self::Present(ArrayRef::clone(column))) };
         match column.data_type() {

@@ -3,7 +3,7 @@
 //! One query goes through here as: [`plan::PrivatePlan::analyse`] (SQL text to a private plan) →
 //! [`reservation::Reservation::make`] (a durable charge) → [`fold::Fold`] (rows to [`fold::RawCells`]) →
 //! [`release::Release::make`] (exact noise: the only door out) → [`combine::combine`] and
-//! [`table::ResultTable`] (sums over hospitals, estimates, intervals, disclosure).
+//! [`table`] (sums over hospitals, estimates, intervals, disclosure).
 //!
 //! A library: no network, no disk, no clock; randomness is passed in. It knows DataFusion's SQL and
 //! expression crates, never its execution engine. What is not understood is refused.

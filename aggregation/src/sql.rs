@@ -104,7 +104,9 @@ fn refuse(error: DataFusionError) -> Refusal {
     let text = error.strip_backtrace();
     let text = text.strip_prefix("Error during planning: ").unwrap_or(&text);
     match text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')) {
-        Some((name, _)) => Refusal::new(code, bounded(&format!("the function {name} is not admitted: use count, sum, avg"))),
+        Some((name, _)) => {
+            Refusal::new(code, bounded(&format!("the function {name} is not admitted: use count, sum, avg")))
+        }
         None => Refusal::new(code, bounded(text)),
     }
 }

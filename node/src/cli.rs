@@ -47,7 +47,7 @@ enum Command {
     #[command(after_help = "Example: sekisho-node init /srv/sekisho --name hospital-1 \\\n  \
         --coordinator /dns4/hub.example/tcp/4001 --coordinator-peer 12D3Koo… --governance BASE64 \\\n  \
         --quorum 2 --committee tanaka:ethicist:BASE64 --committee sato:patient-representative:BASE64 --dataset data/dataset.toml")]
-    Init(Init),
+    Init(Box<Init>),
     /// Runs the node: dials the coordinator and answers.
     #[command(after_help = "Example: sekisho-node run --config /srv/sekisho/node.toml")]
     Run {

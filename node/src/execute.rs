@@ -13,11 +13,7 @@ use std::{
     time::Duration,
 };
 
-use datafusion::{
-    error::DataFusionError,
-    physical_plan::execute_stream_partitioned,
-    prelude::SessionContext,
-};
+use datafusion::{error::DataFusionError, physical_plan::execute_stream_partitioned, prelude::SessionContext};
 use futures::StreamExt;
 use sekisho_aggregation::{
     fold::{Fold, FoldError, RawCells},

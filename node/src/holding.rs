@@ -14,12 +14,12 @@ use sekisho_protocol::{
     schema::Schema,
 };
 
-use crate::register::EligibleSet;
 use crate::data::{
     mapping::{Mapping, MappingError},
     protected::{Eligible, TableError, register_all, session},
     snapshot::{self, Progress, Settings, Snapshot, SnapshotError},
 };
+use crate::register::EligibleSet;
 
 /// One data set with its current snapshot.
 pub struct DataSet {

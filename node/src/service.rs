@@ -40,7 +40,7 @@ pub struct Service(Arc<Answering>);
 
 impl Service {
     /// Only the pinned coordinator is answered, whoever else might reach a stream.
-    fn from_coordinator<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    fn only_coordinator<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer().to_string());
         if peer.as_deref() == Some(self.0.trust.coordinator_peer.as_str()) {
             return Ok(());
@@ -73,7 +73,7 @@ impl FlightService for Service {
     type DoExchangeStream = Answers<FlightData>;
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        self.from_coordinator(&request)?;
+        self.only_coordinator(&request)?;
         // Its own task: a coordinator that hangs up must not stop a run between its charge and its release.
         let (answering, bytes) = (Arc::clone(&self.0), request.into_inner().ticket);
         let answer = tokio::spawn(async move { answering.answer(&bytes).await }).await;
@@ -87,7 +87,7 @@ impl FlightService for Service {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        self.from_coordinator(&request)?;
+        self.only_coordinator(&request)?;
         let ticket = Ticket { ticket: request.into_inner().cmd };
         let report = self.0.dry_run(&ticket.ticket).await.map_err(|r| status_of(&r))?;
         let json = serde_json::to_vec(&report).unwrap_or_default();
@@ -96,7 +96,7 @@ impl FlightService for Service {
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        self.from_coordinator(&request)?;
+        self.only_coordinator(&request)?;
         let action = request.into_inner();
         if action.r#type != "put" {
             return Err(Status::unimplemented("this node takes the action put"));

@@ -155,8 +155,8 @@ impl Envelope {
     /// When the document breaks its own rules or is too large.
     pub fn sign<D: Document>(document: &D, keys: &[&SecretKey]) -> Result<Self, DsseError> {
         document.check().map_err(|reason| DsseError::Malformed { name: D::NAME, reason })?;
-        let payload = serde_json::to_vec(document)
-            .map_err(|e| DsseError::Malformed { name: D::NAME, reason: e.to_string() })?;
+        let payload =
+            serde_json::to_vec(document).map_err(|e| DsseError::Malformed { name: D::NAME, reason: e.to_string() })?;
         limit::<D>(payload.len())?;
         let mut envelope =
             Self { payload_type: D::PAYLOAD_TYPE.into(), payload: BASE64.encode(&payload), signatures: Vec::new() };
@@ -173,7 +173,10 @@ impl Envelope {
     pub fn add_signature<D: Document>(&mut self, key: &SecretKey) -> Result<(), DsseError> {
         let payload = self.payload::<D>()?;
         if self.signatures.len() >= MAX_SIGNATURES {
-            return Err(DsseError::Malformed { name: D::NAME, reason: format!("more than {MAX_SIGNATURES} signatures") });
+            return Err(DsseError::Malformed {
+                name: D::NAME,
+                reason: format!("more than {MAX_SIGNATURES} signatures"),
+            });
         }
         let sig = BASE64.encode(key.sign(&pae(D::PAYLOAD_TYPE, &payload)));
         self.signatures.push(EnvelopeSignature { keyid: key.public().fingerprint(), sig });
@@ -190,10 +193,15 @@ impl Envelope {
         if bytes.len() > max {
             return Err(DsseError::TooLarge { name: D::NAME, bytes: bytes.len(), max });
         }
-        let envelope: Self = serde_json::from_slice(bytes)
-            .map_err(|e| DsseError::Malformed { name: D::NAME, reason: format!("not a DSSE envelope ({})", place(&e)) })?;
+        let envelope: Self = serde_json::from_slice(bytes).map_err(|e| DsseError::Malformed {
+            name: D::NAME,
+            reason: format!("not a DSSE envelope ({})", place(&e)),
+        })?;
         if envelope.signatures.len() > MAX_SIGNATURES {
-            return Err(DsseError::Malformed { name: D::NAME, reason: format!("more than {MAX_SIGNATURES} signatures") });
+            return Err(DsseError::Malformed {
+                name: D::NAME,
+                reason: format!("more than {MAX_SIGNATURES} signatures"),
+            });
         }
         Ok(envelope)
     }
@@ -229,10 +237,8 @@ impl Envelope {
     /// When it is not a well-formed `D`.
     pub fn peek<D: Document>(&self) -> Result<(D, Digest), DsseError> {
         let payload = self.payload::<D>()?;
-        let document: D = serde_json::from_slice(&payload).map_err(|e| DsseError::Malformed {
-            name: D::NAME,
-            reason: format!("{e}"),
-        })?;
+        let document: D = serde_json::from_slice(&payload)
+            .map_err(|e| DsseError::Malformed { name: D::NAME, reason: format!("{e}") })?;
         document.check().map_err(|reason| DsseError::Malformed { name: D::NAME, reason })?;
         Ok((document, Digest::of(&payload)))
     }

@@ -265,7 +265,10 @@ impl Document for Permit {
 
     fn check(&self) -> Result<(), String> {
         let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_string()) };
-        rule(is_name(&self.id) && is_name(&self.study_id), "id and study_id are 1-64 lower-case letters, digits and hyphens")?;
+        rule(
+            is_name(&self.id) && is_name(&self.study_id),
+            "id and study_id are 1-64 lower-case letters, digits and hyphens",
+        )?;
         rule(self.version >= 1, "version counts from 1")?;
         rule(!self.purposes.is_empty(), "purposes must name at least one purpose")?;
         rule(
@@ -288,7 +291,10 @@ impl Document for Permit {
         rule((1..=1_000_000).contains(&self.dp.groups_per_patient), "dp.groups_per_patient is 1 to 1000000")?;
         rule((1..=1000).contains(&self.dp.sites_per_patient), "dp.sites_per_patient is 1 to 1000")?;
         rule(self.dp.micro_rho_per_query > MicroRho::ZERO, "dp.micro_rho_per_query must be above 0")?;
-        rule(self.dp.micro_rho_per_query <= self.dp.micro_rho_total, "dp.micro_rho_per_query is above micro_rho_total")?;
+        rule(
+            self.dp.micro_rho_per_query <= self.dp.micro_rho_total,
+            "dp.micro_rho_per_query is above micro_rho_total",
+        )?;
         let delta: Option<f64> = self.dp.delta_for_reports.parse().ok();
         rule(delta.is_some_and(|d| d > 0.0 && d < 1.0), "dp.delta_for_reports is between 0 and 1")?;
         rule(self.validity.from < self.validity.to, "validity.from must be before validity.to")?;

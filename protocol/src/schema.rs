@@ -271,7 +271,11 @@ mod tests {
             (format!(r#"{{"name":"t","patient":"id","public":"no","columns":[{id}]}}"#), false),
             (format!(r#"{{"name":"T","patient":"id","columns":[{id}]}}"#), false),
             (format!(r#"{{"name":"t","patient":"id","columns":[{id},{id}]}}"#), false),
-            (r#"{"name":"t","patient":"id","columns":[{"name":"id","type":"text","bounds":{"min":"0","max":"1"}}]}"#.into(), false),
+            (
+                r#"{"name":"t","patient":"id","columns":[{"name":"id","type":"text","bounds":{"min":"0","max":"1"}}]}"#
+                    .into(),
+                false,
+            ),
         ] {
             assert_eq!(schema(&table).is_ok(), admitted, "{table}");
         }

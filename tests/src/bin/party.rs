@@ -5,6 +5,7 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
+#[expect(clippy::disallowed_methods, reason = "the edge of a test: kill points are no setting of any program")]
 fn hold(point: &'static str) {
     let Some(folder) = std::env::var_os("SEKISHO_TEST_HOLD").map(PathBuf::from) else { return };
     if folder.join(format!("hold-{point}")).exists() {

@@ -17,6 +17,7 @@ fn launcher() -> sekisho_sim::launch::Launcher {
 }
 
 /// The present, for networks of real processes.
+#[expect(clippy::disallowed_methods, reason = "the edge of the tests: their networks run now")]
 fn now() -> chrono::DateTime<chrono::Utc> {
     chrono::Utc::now()
 }

@@ -174,8 +174,7 @@ async fn bench(dir: &Path, now: DateTime<Utc>) -> Result<(Solo, Digest)> {
         dir.join("event.parquet").display().to_string()
     );
     let plan = Plan {
-        schema: SCHEMA,
-        mappings: vec![mapping],
+        data: vec![(SCHEMA, mapping)],
         register_rule: "eu-ehds",
         register: None,
         budget: (1_000_000_000, 1_000_000),

@@ -37,10 +37,8 @@ pub const NAME: &str = "solo";
 /// What a solo node shall be.
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
-    /// The schema as JSON.
-    pub schema: &'a str,
-    /// The data sets' mappings, each without the line of the schema.
-    pub mappings: Vec<String>,
+    /// The data sets: each a schema as JSON, and a mapping without the line of the schema.
+    pub data: Vec<(&'a str, String)>,
     /// `jp-ngmia` or `eu-ehds`.
     pub register_rule: &'a str,
     /// A register to import.
@@ -61,8 +59,8 @@ pub struct Solo {
     pub coordinator: SecretKey,
     /// May ask.
     pub researcher: SecretKey,
-    /// The schema's digest.
-    pub schema: Digest,
+    /// The digests of the data sets' schemas.
+    pub schemas: Vec<Digest>,
     roster: Roster,
 }
 
@@ -82,13 +80,14 @@ impl Solo {
         std::fs::create_dir_all(dir).into_diagnostic()?;
         key_file::write(&dir.join("signing.pem"), &signing).into_diagnostic()?;
         key_file::write(&dir.join("transport.pem"), &transport).into_diagnostic()?;
-        let schema: Schema = serde_json::from_str(plan.schema).into_diagnostic()?;
-        let schema = Envelope::sign(&schema, &[&governance]).into_diagnostic()?;
-        std::fs::write(dir.join("schema.dsse.json"), schema.to_json()).into_diagnostic()?;
-        let mut datasets = Vec::new();
-        for (i, mapping) in plan.mappings.iter().enumerate() {
-            let file = format!("dataset-{i}.toml");
-            std::fs::write(dir.join(&file), format!("schema = \"schema.dsse.json\"\n{mapping}")).into_diagnostic()?;
+        let (mut datasets, mut schemas) = (Vec::new(), Vec::new());
+        for (i, (schema, mapping)) in plan.data.iter().enumerate() {
+            let schema: Schema = serde_json::from_str(schema).into_diagnostic()?;
+            let schema = Envelope::sign(&schema, &[&governance]).into_diagnostic()?;
+            schemas.push(schema.peek::<Schema>().into_diagnostic()?.1);
+            let (file, signed) = (format!("dataset-{i}.toml"), format!("schema-{i}.dsse.json"));
+            std::fs::write(dir.join(&signed), schema.to_json()).into_diagnostic()?;
+            std::fs::write(dir.join(&file), format!("schema = {signed:?}\n{mapping}")).into_diagnostic()?;
             datasets.push(file);
         }
         let peer = |k: &SecretKey| peer_id_of_seed(&k.seed()).map(|p| p.to_string()).into_diagnostic();
@@ -132,7 +131,6 @@ impl Solo {
                 },
             ],
         };
-        let (_, schema) = schema.peek::<Schema>().into_diagnostic()?;
         let config = load(&dir.join("node.toml")).into_diagnostic()?;
         let mut node = daemon::answering(&config, &|_| {}, clock, Hooks::default()).await.into_diagnostic()?;
         // An answer within this process need not wait for its step.
@@ -140,7 +138,7 @@ impl Solo {
         if let Some(register) = plan.register {
             node.register.import_csv(register, "setup", now, &|_| {}).await.into_diagnostic()?;
         }
-        let solo = Self { node, governance, committee, coordinator, researcher, schema, roster };
+        let solo = Self { node, governance, committee, coordinator, researcher, schemas, roster };
         solo.put(&solo.roster(), &[&solo.governance]).await.into_diagnostic()?;
         solo.put(&solo.status(1), &[&solo.governance]).await.into_diagnostic()?;
         Ok(solo)
@@ -178,7 +176,7 @@ impl Solo {
         permits::put(&self.node, &Envelope::sign(document, keys)?.to_json()).await
     }
 
-    /// A permit for the study `study` over `table`, changed by `change`; nothing is signed yet.
+    /// A permit for the study `study` over `table` of the first schema, changed by `change`; nothing is signed yet.
     ///
     /// # Errors
     /// When the change leaves no permit.
@@ -191,7 +189,7 @@ impl Solo {
     ) -> Result<Permit> {
         let (public, now) = (self.researcher.public(), self.now());
         let mut json = json!({
-            "id": study, "version": 1, "basis": "EHDS-69", "issuer": "solo", "study_id": study, "schema": self.schema,
+            "id": study, "version": 1, "basis": "EHDS-69", "issuer": "solo", "study_id": study, "schema": self.schemas[0],
             "decision": {"date": now.date_naive(), "reasons": "a test"}, "purposes": ["scientific_research"],
             "data_user": "solo", "principal_investigator": "solo",
             "authorised_persons": [{"id": "r", "role": "analyst", "key": public, "key_fingerprint": public.fingerprint()}],

@@ -51,8 +51,7 @@ async fn released_cells_are_the_weighted_statistics_of_any_rows() {
         let csv = dir.path().join("stay.csv");
         stays(&csv, &rows);
         let plan = Plan {
-            schema: SCHEMA,
-            mappings: vec![mapping("set", &csv, true)],
+            data: vec![(SCHEMA, mapping("set", &csv, true))],
             register_rule: "eu-ehds",
             register: None,
             budget: (RHO, RHO),

@@ -39,13 +39,8 @@ async fn a_patient_with_thousands_of_rows_counts_as_the_bound_says() {
             "id = \"mimic\"\nsynthetic = true\n[tables.visit_detail]\nsource = {source:?}\n[tables.visit_detail.columns]\n\
              person_id = \"person_id\"\nvisit_detail_start_date = \"visit_detail_start_date\"\n"
         );
-        let plan = Plan {
-            schema: SCHEMA,
-            mappings: vec![mapping],
-            register_rule: "eu-ehds",
-            register: None,
-            budget: (10 * RHO, RHO),
-        };
+        let plan =
+            Plan { data: vec![(SCHEMA, mapping)], register_rule: "eu-ehds", register: None, budget: (10 * RHO, RHO) };
         let solo = Solo::build(dir.path(), &plan, Arc::new(TestClock::new())).await.unwrap();
         for k in [10_u64, 100_000] {
             let permit = solo.permit(&format!("study-{k}"), "visit_detail", &["visit_detail_start_date"], |p| {

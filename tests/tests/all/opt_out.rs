@@ -49,8 +49,7 @@ async fn hospital(dir: &std::path::Path, clock: &TestClock) -> (Solo, Digest) {
     ];
     std::fs::write(&register, lines.join("\n") + "\n").unwrap();
     let plan = Plan {
-        schema: SCHEMA,
-        mappings: vec![mapping("set", &csv, true)],
+        data: vec![(SCHEMA, mapping("set", &csv, true))],
         register_rule: "jp-ngmia",
         register: Some(&register),
         budget: (5 * RHO, RHO),

@@ -19,6 +19,8 @@ use serde_json::Value;
 
 const SQL: &str = "SELECT sex, count(*) AS n FROM stay GROUP BY sex";
 const RHO: u64 = 100_000;
+const OTHER_SCHEMA: &str = r#"{"id":"other","version":1,"title":"Visits","tables":[
+    {"name":"visit","patient":"patient_id","columns":[{"name":"patient_id","type":"int64"}]}]}"#;
 
 struct Case {
     solo: Solo,
@@ -27,16 +29,16 @@ struct Case {
     _dir: tempfile::TempDir,
 }
 
-fn plan(dir: &Path, sets: usize, synthetic: bool, budget: (u64, u64)) -> Plan<'static> {
+fn plan(dir: &Path, synthetic: bool, budget: (u64, u64)) -> Plan<'static> {
     let csv = dir.join("stay.csv");
     stays(&csv, &[(1, "female", 50, 3), (1, "female", 51, 4), (2, "male", 60, 5)]);
-    let mappings = (0..sets).map(|i| mapping(&format!("set-{i}"), &csv, synthetic)).collect();
-    Plan { schema: SCHEMA, mappings, register_rule: "eu-ehds", register: None, budget }
+    let data = vec![(SCHEMA, mapping("set", &csv, synthetic))];
+    Plan { data, register_rule: "eu-ehds", register: None, budget }
 }
 
 async fn case() -> Case {
     let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
-    let plan = plan(dir.path(), 1, false, (10_000_000, 1_000_000));
+    let plan = plan(dir.path(), false, (10_000_000, 1_000_000));
     let solo = Solo::build(&dir.path().join("node"), &plan, Arc::new(clock.clone())).await.unwrap();
     let permit = solo.grant(&solo.permit("study", "stay", &COLUMNS, |_| {}).unwrap()).await.unwrap();
     Case { solo, clock, permit, _dir: dir }
@@ -297,14 +299,30 @@ async fn budgets_of_query_study_and_lifetime() {
 #[tokio::test]
 async fn the_lifetime_cap_is_the_registers_over_all_data_sets() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
-    let plan = plan(dir.path(), 2, false, (1_500_000, 1_000_000));
+    let mut plan = plan(dir.path(), false, (1_500_000, 1_000_000));
+    // Another schema over other data, with the same patients' register.
+    let csv = dir.path().join("visit.csv");
+    std::fs::write(&csv, "patient_id\n1\n2\n3\n").unwrap();
+    let mapping = format!(
+        "id = \"visits\"\nsynthetic = false\n[tables.visit]\nsource = {csv:?}\n[tables.visit.columns]\npatient_id = \"patient_id\"\n"
+    );
+    plan.data.push((OTHER_SCHEMA, mapping));
     let solo = Solo::build(&dir.path().join("node"), &plan, Arc::new(clock)).await.unwrap();
-    let grant = async |study: &str| solo.grant(&solo.permit(study, "stay", &COLUMNS, |_| {}).unwrap()).await.unwrap();
-    let first = grant("first").await;
+    let first = solo.grant(&solo.permit("first", "stay", &COLUMNS, |_| {}).unwrap()).await.unwrap();
     assert!(solo.ask(&solo.query(first, SQL, RHO, 1)).await.is_ok());
-    // A million is set aside for the first study: the second cannot have another of the 1.5.
-    let second = grant("second").await;
-    assert_eq!(solo.ask(&solo.query(second, SQL, RHO, 1)).await.map(|_| ()).unwrap_err().code, Code::BudgetLifetime);
+    // A million is set aside for the first study: one over the other data set cannot have another of the 1.5.
+    let over_visits = |total: u64| {
+        let schema = solo.schemas[1].to_string();
+        move |p: &mut Value| {
+            p["schema"] = schema.into();
+            p["dp"]["micro_rho_total"] = total.into();
+        }
+    };
+    let sql = "SELECT count(*) FROM visit";
+    let second = solo.grant(&solo.permit("second", "visit", &[], over_visits(1_000_000)).unwrap()).await.unwrap();
+    assert_eq!(solo.ask(&solo.query(second, sql, RHO, 1)).await.map(|_| ()).unwrap_err().code, Code::BudgetLifetime);
+    let third = solo.grant(&solo.permit("third", "visit", &[], over_visits(500_000)).unwrap()).await.unwrap();
+    assert!(solo.ask(&solo.query(third, sql, RHO, 1)).await.is_ok());
 }
 
 #[tokio::test]
@@ -317,7 +335,7 @@ async fn a_changed_source_is_not_answered_from_until_a_new_snapshot_is_taken() {
 #[tokio::test]
 async fn the_hospitals_own_ceiling_is_stricter_than_the_permit() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
-    let plan = plan(dir.path(), 1, true, (NEGLIGIBLE_NOISE, 50_000));
+    let plan = plan(dir.path(), true, (NEGLIGIBLE_NOISE, 50_000));
     let solo = Solo::build(&dir.path().join("node"), &plan, Arc::new(clock)).await.unwrap();
     let permit: Permit = solo.permit("study", "stay", &COLUMNS, |_| {}).unwrap();
     let permit = solo.grant(&permit).await.unwrap();

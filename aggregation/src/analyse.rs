@@ -1,23 +1,22 @@
 //! From a logical plan to a [`PrivatePlan`], fail closed.
 //!
-//! The plan is walked from the top: post-processing of released cells, then one reducing aggregate, then projections
-//! and filters of one protected table. Views, CTEs and subqueries are put in place by substitution, so that each
-//! expression is over the base table's columns and no fact about a column outlives its redefinition. Every
-//! variant of `LogicalPlan` is listed: what is not admitted is refused by name.
+//! The plan is walked from the top: post-processing of released cells, then one reducing aggregate across patients, then
+//! relations that are per patient (`relation`). Every variant of `LogicalPlan` is listed: what is not admitted
+//! is refused by name.
 
 use std::collections::BTreeSet;
 
 use datafusion_common::{
-    Column, DFSchema, ScalarValue,
-    tree_node::{Transformed, TreeNode},
+    ScalarValue,
+    tree_node::{TreeNode, TreeNodeRecursion},
 };
-use datafusion_expr::{Aggregate, Expr, LogicalPlan, expr::AggregateFunction};
+use datafusion_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, expr, expr::AggregateFunction, lit};
 use num_bigint::BigUint;
 use sekisho_protocol::{
     digest::Digest,
     permit::{Permit, Preset, Statistic},
     refusal::{Code, Refusal},
-    schema::Schema,
+    schema::{Kind, Schema},
     units::MicroRho,
 };
 
@@ -25,18 +24,15 @@ use crate::{
     accounting::split_evenly,
     domain::image,
     plan::{Argument, Key, MAX_PATIENTS, Measure, Output, PrivatePlan},
-    scalar::{Base, MAX_NODES, nodes, scale_of},
-    sql::{self, arrow_schema},
+    relation::{Relation, Walk, unsupported},
+    scalar::{MAX_NODES, nodes, scale_of},
+    sql,
 };
 
 /// The most cells of one release.
 pub const MAX_CELLS: usize = 50_000;
 /// The most aggregates of one query.
 const MAX_AGGREGATES: usize = 64;
-
-fn unsupported(detail: impl Into<String>) -> Refusal {
-    Refusal::new(Code::SqlUnsupported, detail)
-}
 
 impl PrivatePlan {
     /// Understands `sql` as a question over `schema` within `permit`, at `micro_rho` for each hospital.
@@ -46,22 +42,18 @@ impl PrivatePlan {
     pub fn analyse(sql: &str, schema: &Schema, permit: &Permit, micro_rho: MicroRho) -> Result<Self, Refusal> {
         let planned = sql::plan(sql, schema)?;
         let aggregate = reducing(&planned.typed)?;
-        let rows = Rows::of(&aggregate.input, 0)?;
-        let table = schema.table(&rows.table).ok_or_else(|| unsupported("a table that the schema does not have"))?;
-        let Some(patient) = &table.patient else {
-            return Err(unsupported(format!("table {} is public: a question is about a protected table", table.name)));
+        let mut walk = Walk::new(schema);
+        let relation = walk.relation(&aggregate.input)?;
+        let Some(patient) = relation.patient_column() else {
+            return Err(unsupported("a question is about a protected table, and these tables are public"));
         };
-        let df_schema = DFSchema::try_from(arrow_schema(table)).map_err(|_| unsupported("a table without a schema"))?;
-        let base = Base { table, patient, schema: df_schema };
-
         let mut builder = Builder {
-            base: &base,
-            rows: &rows,
+            relation: &relation,
+            walk: &mut walk,
             arguments: Vec::new(),
             measures: Vec::new(),
             statistics: BTreeSet::new(),
         };
-        let filters = rows.filters.iter().map(|f| base.admit(f.clone())).collect::<Result<Vec<_>, _>>()?;
         let names = aggregate.schema.fields();
         let keys = aggregate.group_expr.iter().enumerate().map(|(i, e)| builder.key(e, names[i].name()));
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
@@ -72,28 +64,31 @@ impl PrivatePlan {
         if outputs.is_empty() {
             return Err(Refusal::new(Code::RowLevel, "the query has GROUP BY but no aggregate"));
         }
-        let one_row = table.one_row_per_patient;
+        let one_row = relation.rows == Some(1);
         let guard = builder.guard(one_row, permit.disclosure);
         let Builder { arguments, measures, statistics, .. } = builder;
         let rho_each = split_evenly(micro_rho, measures.len() as u64).ok_or_else(|| {
-            Refusal::new(
-                Code::BudgetQuery,
-                format!("{micro_rho} cannot be split over {} measures; name more", measures.len()),
-            )
+            let detail = format!("{micro_rho} cannot be split over {} measures; name more", measures.len());
+            Refusal::new(Code::BudgetQuery, detail)
         })?;
-        let columns = used_columns(&filters, &keys, &arguments);
+        let patient_kind = match relation.schema().field(relation.patient.unwrap_or(0)).data_type() {
+            arrow::datatypes::DataType::Int64 => Kind::Int64,
+            _ => Kind::Text,
+        };
+        let row = row(patient, &keys, &arguments);
+        let rows = LogicalPlanBuilder::from(relation.plan).project(row).and_then(LogicalPlanBuilder::build);
         let mut plan = Self {
-            table: table.name.clone(),
-            patient: patient.clone(),
-            patient_kind: table.column(patient).map_or(sekisho_protocol::schema::Kind::Text, |c| c.kind),
-            columns,
+            rows: rows.map_err(|_| unsupported("the planner cannot build the rows of this query: write it more simply"))?,
+            ordered: relation.ordered,
+            tables: walk.tables.into_iter().collect(),
+            columns: walk.used.into_iter().collect(),
+            patient_kind,
             statistics: statistics.into_iter().collect(),
-            filters,
             keys,
             arguments,
             measures,
             outputs,
-            rows_per_patient: if one_row { 1 } else { permit.dp.rows_per_patient.into() },
+            rows_per_patient: relation.rows.unwrap_or(u64::MAX).min(permit.dp.rows_per_patient.into()),
             groups_per_patient: permit.dp.groups_per_patient.into(),
             one_row,
             preset: permit.disclosure,
@@ -117,11 +112,14 @@ impl PrivatePlan {
                 format!("the groups have more than {MAX_CELLS} cells; group more coarsely"),
             ));
         }
-        let total: usize = self.row().iter().chain(&self.filters).map(nodes).sum();
+        let mut total = 0;
+        let _ = self.rows.apply(|node| {
+            total += node.expressions().iter().map(nodes).sum::<usize>();
+            Ok(TreeNodeRecursion::Continue)
+        });
         if total > MAX_NODES {
-            return Err(unsupported(format!(
-                "the query's expressions have more than {MAX_NODES} parts; write them shorter"
-            )));
+            let detail = format!("the query's expressions have more than {MAX_NODES} parts; write them shorter");
+            return Err(unsupported(detail));
         }
         // Decimal128 holds 38 digits; one is left for the noise.
         let limit = BigUint::from(10_u32).pow(37);
@@ -138,15 +136,15 @@ impl PrivatePlan {
     }
 
     fn check_permit(&self, permit: &Permit) -> Result<(), Refusal> {
-        let Some(table) = permit.table(&self.table) else {
-            return Err(Refusal::new(
-                Code::TableNotPermitted,
-                format!("the permit does not name table {}", self.table),
-            ));
-        };
-        for column in &self.columns {
-            if !table.columns.contains(column) {
-                let detail = format!("the permit does not name column {}.{column}", self.table);
+        for table in &self.tables {
+            if permit.table(table).is_none() {
+                let detail = format!("the permit does not name table {table}");
+                return Err(Refusal::new(Code::TableNotPermitted, detail));
+            }
+        }
+        for (table, column) in &self.columns {
+            if !permit.table(table).is_some_and(|t| t.columns.contains(column)) {
+                let detail = format!("the permit does not name column {table}.{column}");
                 return Err(Refusal::new(Code::ColumnNotPermitted, detail));
             }
         }
@@ -163,9 +161,7 @@ impl PrivatePlan {
     pub fn canonical(&self) -> String {
         use std::fmt::Write;
         let mut text = format!(
-            "sekisho plan v1\ntable {} patient {} k {} G {} unit {} {}\n",
-            self.table,
-            self.patient,
+            "sekisho plan v1\nk {} G {} unit {} {}\n",
             self.rows_per_patient,
             self.groups_per_patient,
             self.weight_one(),
@@ -176,9 +172,7 @@ impl PrivatePlan {
             "rho {} each {} preset {:?} guard {}",
             self.micro_rho, self.rho_each, self.preset, self.guard
         );
-        for filter in &self.filters {
-            let _ = writeln!(text, "where {filter}");
-        }
+        let _ = writeln!(text, "rows\n{}", self.rows.display_indent());
         for key in &self.keys {
             let _ = writeln!(text, "key {} = {} in {:?}", key.name, key.expr, key.image);
         }
@@ -190,10 +184,10 @@ impl PrivatePlan {
     }
 }
 
-fn used_columns(filters: &[Expr], keys: &[Key], arguments: &[Argument]) -> Vec<String> {
-    let exprs = filters.iter().chain(keys.iter().map(|k| &k.expr)).chain(arguments.iter().map(|a| &a.expr));
-    let names: BTreeSet<String> = exprs.flat_map(|e| e.column_refs().into_iter().map(|c| c.name.clone())).collect();
-    names.into_iter().collect()
+/// What each row is projected to: the patient, the group keys, the arguments.
+fn row(patient: Expr, keys: &[Key], arguments: &[Argument]) -> Vec<Expr> {
+    let exprs = keys.iter().map(|k| &k.expr).chain(arguments.iter().map(|a| &a.expr)).cloned();
+    std::iter::once(patient).chain(exprs).enumerate().map(|(i, e)| e.alias(format!("c{i}"))).collect()
 }
 
 /// The one aggregate across patients, under nothing but post-processing.
@@ -275,117 +269,31 @@ fn row_level() -> Refusal {
     Refusal::new(Code::RowLevel, "rows cannot be asked for; there is no aggregate across patients")
 }
 
-/// Rows of one base table: which conditions hold, and what each output column is over the base columns.
-struct Rows {
-    table: String,
-    filters: Vec<Expr>,
-    columns: Vec<Expr>,
-    schema: DFSchema,
-}
-
-impl Rows {
-    fn of(plan: &LogicalPlan, depth: usize) -> Result<Self, Refusal> {
-        if depth > 64 {
-            return Err(unsupported("subqueries are nested more than 64 deep: write them flatter"));
-        }
-        match plan {
-            LogicalPlan::TableScan(scan) => {
-                if scan.fetch.is_some() || !scan.filters.is_empty() {
-                    return Err(unsupported("a scan with its own limit or filter"));
-                }
-                let fields = scan.projected_schema.fields();
-                Ok(Self {
-                    table: scan.table_name.table().to_string(),
-                    filters: Vec::new(),
-                    columns: fields.iter().map(|f| Expr::Column(Column::new_unqualified(f.name()))).collect(),
-                    schema: scan.projected_schema.as_ref().clone(),
-                })
-            }
-            LogicalPlan::Projection(projection) => {
-                let input = Self::of(&projection.input, depth + 1)?;
-                let columns = projection.expr.iter().map(|e| input.inline(e)).collect::<Result<_, _>>()?;
-                Ok(Self { columns, schema: projection.schema.as_ref().clone(), ..input })
-            }
-            LogicalPlan::Filter(filter) => {
-                let mut input = Self::of(&filter.input, depth + 1)?;
-                input.filters.push(input.inline(&filter.predicate)?);
-                Ok(input)
-            }
-            LogicalPlan::SubqueryAlias(alias) => {
-                let input = Self::of(&alias.input, depth + 1)?;
-                Ok(Self { schema: alias.schema.as_ref().clone(), ..input })
-            }
-            LogicalPlan::Join(_) => Err(unsupported("a join is not admitted yet: ask of one table")),
-            LogicalPlan::Union(_) => Err(unsupported("UNION is not admitted yet: ask of one table")),
-            LogicalPlan::Window(_) => Err(unsupported("a window function is not admitted: use GROUP BY")),
-            LogicalPlan::Aggregate(_) => {
-                Err(unsupported("an aggregate of an aggregate is not admitted yet: aggregate once, across patients"))
-            }
-            LogicalPlan::Distinct(_) => {
-                Err(unsupported("DISTINCT under an aggregate is not admitted: use count(DISTINCT patient)"))
-            }
-            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(unsupported(
-                "ORDER BY or LIMIT under an aggregate would choose rows: use them on the released cells",
-            )),
-            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
-                Err(unsupported("the query reads no protected table"))
-            }
-            LogicalPlan::RecursiveQuery(_) => Err(unsupported("a recursive CTE is not admitted")),
-            LogicalPlan::Unnest(_) => Err(unsupported("UNNEST is not admitted")),
-            LogicalPlan::Repartition(_)
-            | LogicalPlan::Subquery(_)
-            | LogicalPlan::Statement(_)
-            | LogicalPlan::Explain(_)
-            | LogicalPlan::Analyze(_)
-            | LogicalPlan::Extension(_)
-            | LogicalPlan::Dml(_)
-            | LogicalPlan::Ddl(_)
-            | LogicalPlan::Copy(_)
-            | LogicalPlan::DescribeTable(_) => Err(unsupported("only SELECT is admitted")),
-        }
-    }
-
-    /// `expr` over the base table's columns.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only columns are replaced")]
-    fn inline(&self, expr: &Expr) -> Result<Expr, Refusal> {
-        let inlined = expr.clone().unalias_nested().data.transform(|e| match e {
-            Expr::Column(column) => {
-                let index = self.schema.index_of_column(&column)?;
-                Ok(Transformed::new(
-                    self.columns[index].clone(),
-                    true,
-                    datafusion_common::tree_node::TreeNodeRecursion::Jump,
-                ))
-            }
-            other => Ok(Transformed::no(other)),
-        });
-        let inlined = inlined.map_err(|_| unsupported("a column that its subquery does not have"))?.data;
-        if nodes(&inlined) > MAX_NODES {
-            return Err(unsupported(format!("an expression has more than {MAX_NODES} parts; write it shorter")));
-        }
-        Ok(inlined)
-    }
-}
-
-struct Builder<'a> {
-    base: &'a Base<'a>,
-    rows: &'a Rows,
+struct Builder<'a, 's> {
+    relation: &'a Relation,
+    walk: &'a mut Walk<'s>,
     arguments: Vec<Argument>,
     measures: Vec<Measure>,
     statistics: BTreeSet<Statistic>,
 }
 
-impl Builder<'_> {
+impl Builder<'_, '_> {
     fn key(&mut self, expr: &Expr, name: &str) -> Result<Key, Refusal> {
-        let expr = self.rows.inline(expr)?;
-        if matches!(&expr, Expr::Column(c) if c.name == self.base.patient) {
+        let expr = expr.clone().unalias_nested().data;
+        if self.relation.is_patient(&expr) {
             return Err(Refusal::new(
                 Code::RowLevel,
-                "GROUP BY the patient would list patients; group by public values",
+                "GROUP BY the patient would list patients; group by public values, or aggregate once more across patients",
             ));
         }
-        let expr = self.base.admit(expr)?;
-        Ok(Key { name: name.to_string(), image: image(&expr, self.base)?, expr })
+        let expr = self.admitted(expr)?;
+        Ok(Key { name: name.to_string(), image: image(&expr, self.relation)?, expr })
+    }
+
+    fn admitted(&mut self, expr: Expr) -> Result<Expr, Refusal> {
+        let expr = self.relation.admit(expr)?;
+        self.walk.uses(&expr, self.relation);
+        Ok(expr)
     }
 
     fn measure(&mut self, measure: Measure) -> usize {
@@ -415,60 +323,67 @@ impl Builder<'_> {
         let Expr::AggregateFunction(AggregateFunction { func, params }) = data else {
             return Err(unsupported(format!("{expr} is not admitted: use count, sum or avg")));
         };
-        if params.filter.is_some() {
-            return Err(unsupported("FILTER is not admitted yet: put the condition into CASE or WHERE"));
-        }
         if !params.order_by.is_empty() || params.null_treatment.is_some() {
             return Err(unsupported("ORDER BY inside an aggregate is not admitted"));
         }
         let [argument] = params.args.as_slice() else {
             return Err(unsupported(format!("{} takes one argument", func.name())));
         };
-        let argument = self.rows.inline(argument)?;
-        let patient = matches!(&argument, Expr::Column(c) if c.name == self.base.patient);
+        let filter = params.filter.map(|f| self.admitted(*f)).transpose()?;
+        let patient = self.relation.is_patient(argument);
+        let argument = argument.clone();
         match (func.name(), params.distinct) {
             ("count", true) if patient => {
                 self.statistics.insert(Statistic::CountDistinct);
-                Ok(Output::Count { measure: self.measure(Measure::Patients) })
+                let present = filter.map(|f| self.argument(Argument { expr: when(f, lit(1_i64)), scale: 0, range: None }));
+                Ok(Output::Count { measure: self.measure(Measure::Patients { present }) })
             }
             (_, true) => Err(unsupported("DISTINCT is not admitted here: only count(DISTINCT patient) is")),
             ("count", false) => {
                 self.statistics.insert(Statistic::Count);
-                let measure = if patient || matches!(&argument, Expr::Literal(v, _) if !v.is_null()) {
-                    Measure::Rows
-                } else {
-                    let expr = self.base.admit(argument)?;
-                    Measure::Present { argument: self.argument(Argument { expr, scale: 0, range: None }) }
+                let every = patient || matches!(&argument, Expr::Literal(v, _) if !v.is_null());
+                let measure = match (every, filter) {
+                    (true, None) => Measure::Rows,
+                    (true, Some(filter)) => self.present(when(filter, lit(1_i64))),
+                    (false, filter) => {
+                        let argument = self.admitted(argument)?;
+                        self.present(filter.map_or(argument.clone(), |f| when(f, argument)))
+                    }
                 };
                 Ok(Output::Count { measure: self.measure(measure) })
             }
             ("sum", false) => {
                 self.statistics.insert(Statistic::Sum);
-                let argument = self.summed(argument)?;
+                let argument = self.summed(argument, filter)?;
                 Ok(Output::Sum { measure: self.measure(Measure::Sum { argument, centre: 0 }) })
             }
             ("avg", false) => {
                 self.statistics.insert(Statistic::Avg);
-                let argument = self.summed(without_float(argument))?;
+                let argument = self.summed(without_float(argument), filter)?;
                 let (lo, hi) = self.arguments[argument].range.unwrap_or((0, 0));
                 let sum = self.measure(Measure::Sum { argument, centre: lo.midpoint(hi) });
                 let count = self.measure(Measure::Present { argument });
                 Ok(Output::Avg { sum, count })
             }
-            (other, false) => Err(unsupported(format!("{other} is not admitted: use count, sum or avg"))),
+            (other, false) => Err(unsupported(format!("{other} is not admitted across patients: use count, sum or avg"))),
         }
     }
 
-    fn summed(&mut self, expr: Expr) -> Result<usize, Refusal> {
+    fn present(&mut self, expr: Expr) -> Measure {
+        Measure::Present { argument: self.argument(Argument { expr, scale: 0, range: None }) }
+    }
+
+    fn summed(&mut self, expr: Expr, filter: Option<Expr>) -> Result<usize, Refusal> {
         use datafusion_expr::ExprSchemable;
-        let admitted = self.base.admit(expr)?;
-        let scale = admitted.get_type(&self.base.schema).ok().and_then(|t| scale_of(&t));
-        let (Some(scale), Some((expr, range))) = (scale, self.base.bounded(&admitted)) else {
+        let admitted = self.admitted(expr)?;
+        let scale = admitted.get_type(self.relation.schema()).ok().and_then(|t| scale_of(&t));
+        let (Some(scale), Some((expr, range))) = (scale, self.relation.bounded(&admitted)) else {
             let detail = format!("{admitted} has no known range within ±10^15, so its sum cannot be bounded");
             return Err(Refusal::new(Code::UnboundedColumn, detail));
         };
         // A bare column is clamped as it is folded.
         let expr = if matches!(admitted, Expr::Column(_)) { admitted } else { expr };
+        let expr = filter.map_or(expr.clone(), |f| when(f, expr));
         Ok(self.argument(Argument { expr, scale, range: Some((range.lo, range.hi)) }))
     }
 
@@ -476,15 +391,24 @@ impl Builder<'_> {
     /// has none.
     fn guard(&mut self, one_row: bool, preset: Preset) -> usize {
         let rows = self.measures.iter().position(|m| *m == Measure::Rows);
-        let patients = self.measures.iter().position(|m| *m == Measure::Patients);
+        let patients = self.measures.iter().position(|m| *m == Measure::Patients { present: None });
         match (patients, rows) {
             (Some(measure), _) => measure,
             (None, Some(measure)) if one_row || preset == Preset::None => measure,
             (None, None) if preset == Preset::None => 0,
             (None, None) if one_row => self.measure(Measure::Rows),
-            (None, Some(_) | None) => self.measure(Measure::Patients),
+            (None, Some(_) | None) => self.measure(Measure::Patients { present: None }),
         }
     }
+}
+
+/// `CASE WHEN condition THEN value END`: an aggregate's FILTER as a value that is NULL elsewhere.
+fn when(condition: Expr, value: Expr) -> Expr {
+    Expr::Case(expr::Case {
+        expr: None,
+        when_then_expr: vec![(Box::new(condition), Box::new(value))],
+        else_expr: None,
+    })
 }
 
 /// `avg` turns its argument into floating point; the sum is ours, in fixed point.

@@ -9,24 +9,19 @@
     reason = "foreign enums: what is not named has no range, no part, no literal; `admit` names every variant"
 )]
 
-use datafusion_common::{DFSchema, ScalarValue, tree_node::TreeNode};
+use datafusion_common::{ScalarValue, tree_node::TreeNode};
 use datafusion_expr::{Expr, ExprSchemable, Operator, expr, lit};
 use sekisho_protocol::{
     refusal::{Code, Refusal},
-    schema::{MAX_MAGNITUDE, Table},
+    schema::MAX_MAGNITUDE,
 };
+
+use crate::relation::Relation;
 
 use arrow::datatypes::DataType;
 
 /// The most nodes of all expressions of a query after views and CTEs were put in place.
 pub(crate) const MAX_NODES: usize = 20_000;
-
-/// The base table of a query, as expressions see it.
-pub(crate) struct Base<'a> {
-    pub(crate) table: &'a Table,
-    pub(crate) patient: &'a str,
-    pub(crate) schema: DFSchema,
-}
 
 /// How many nodes an expression has.
 pub(crate) fn nodes(expr: &Expr) -> usize {
@@ -43,9 +38,17 @@ fn unsupported(construct: &str, instead: &str) -> Refusal {
     Refusal::new(Code::SqlUnsupported, format!("{construct} is not admitted: {instead}"))
 }
 
-impl Base<'_> {
+impl Relation {
     fn kind_of(&self, expr: &Expr) -> Result<DataType, Refusal> {
-        expr.get_type(&self.schema).map_err(|_| unsupported("an expression without a type", "give it a plain type"))
+        expr.get_type(self.schema()).map_err(|_| unsupported("an expression without a type", "give it a plain type"))
+    }
+
+    /// A condition on rows, admitted like any other expression.
+    ///
+    /// # Errors
+    /// Those of [`admit`](Self::admit).
+    pub(crate) fn admit_condition(&self, condition: Expr) -> Result<Expr, Refusal> {
+        self.admit(condition)
     }
 
     /// The expression with literal casts evaluated and `coalesce` spelled out, if it is admitted.
@@ -57,9 +60,8 @@ impl Base<'_> {
         Ok(match expr {
             Expr::Alias(alias) => self.admit(*alias.expr)?,
             Expr::Column(column) => {
-                if column.name == self.patient {
-                    let detail =
-                        format!("the patient column {} can only be counted: count(DISTINCT {0})", self.patient);
+                if self.fact(&column).is_none_or(|f| f.identity) {
+                    let detail = format!("the patient column {column} can only be counted: count(DISTINCT {column})");
                     return Err(Refusal::new(Code::ColumnNotPermitted, detail));
                 }
                 Expr::Column(column)
@@ -76,6 +78,9 @@ impl Base<'_> {
                 Expr::Like(expr::Like { expr: boxed(like.expr)?, ..like })
             }
             Expr::Not(inner) => Expr::Not(boxed(inner)?),
+            // Whether there is a patient at all, as after a LEFT JOIN, is no identity.
+            Expr::IsNotNull(inner) if matches!(*inner, Expr::Column(_)) => Expr::IsNotNull(inner),
+            Expr::IsNull(inner) if matches!(*inner, Expr::Column(_)) => Expr::IsNull(inner),
             Expr::IsNotNull(inner) => Expr::IsNotNull(boxed(inner)?),
             Expr::IsNull(inner) => Expr::IsNull(boxed(inner)?),
             Expr::IsTrue(inner) => Expr::IsTrue(boxed(inner)?),
@@ -199,7 +204,7 @@ impl Base<'_> {
         };
         match name.as_str() {
             "coalesce" => return Ok(coalesce(args)),
-            "nullif" | "lower" | "upper" | "starts_with" | "character_length" => {}
+            "nullif" | "lower" | "upper" | "starts_with" | "character_length" | "least" | "greatest" => {}
             "date_part" => {
                 let part = args.first().and_then(literal_text);
                 if part.as_deref().and_then(part_range).is_none() && part.as_deref() != Some("year") {
@@ -228,26 +233,18 @@ impl Base<'_> {
     fn range(&self, expr: &Expr) -> Option<(Expr, Range)> {
         match expr {
             Expr::Column(column) => {
-                let column = self.table.column(&column.name)?;
-                let (lo, hi) = column.fixed_bounds().ok()??;
-                let bound = |value: i64| match column.kind {
-                    sekisho_protocol::schema::Kind::Decimal => {
-                        Some(lit(ScalarValue::Decimal128(Some(value.into()), 18, column.scale.cast_signed())))
-                    }
-                    sekisho_protocol::schema::Kind::Int64 => Some(lit(value)),
-                    sekisho_protocol::schema::Kind::Text
-                    | sekisho_protocol::schema::Kind::Date
-                    | sekisho_protocol::schema::Kind::Bool => None,
-                };
+                let range = self.fact(column)?.range.clone()?;
+                let kind = self.kind_of(expr).ok()?;
+                let bound = |value: i128| bound_literal(&kind, value);
                 let clamped = Expr::Case(expr::Case {
                     expr: None,
                     when_then_expr: vec![
-                        (Box::new(expr.clone().lt(bound(lo)?)), Box::new(bound(lo)?)),
-                        (Box::new(expr.clone().gt(bound(hi)?)), Box::new(bound(hi)?)),
+                        (Box::new(expr.clone().lt(bound(range.lo)?)), Box::new(bound(range.lo)?)),
+                        (Box::new(expr.clone().gt(bound(range.hi)?)), Box::new(bound(range.hi)?)),
                     ],
                     else_expr: Some(Box::new(expr.clone())),
                 });
-                Some((clamped, Range { lo: lo.into(), hi: hi.into() }))
+                Some((clamped, range))
             }
             Expr::Literal(value, _) => Some((expr.clone(), literal_range(value)?)),
             Expr::Negative(inner) => {
@@ -287,12 +284,26 @@ impl Base<'_> {
                 };
                 Some((Expr::BinaryExpr(expr::BinaryExpr::new(Box::new(left), binary.op, Box::new(right))), range))
             }
+            Expr::ScalarFunction(function) if matches!(function.func.name(), "least" | "greatest") => {
+                self.extreme(function)
+            }
             Expr::ScalarFunction(function) if function.func.name() == "date_part" => {
                 let (lo, hi) = part_range(&literal_text(function.args.first()?)?)?;
                 Some((expr.clone(), Range { lo, hi }))
             }
             _ => None,
         }
+    }
+
+    /// `least` and `greatest` pass over NULL, so their range is that of any of their arguments.
+    fn extreme(&self, function: &expr::ScalarFunction) -> Option<(Expr, Range)> {
+        let parts = function.args.iter().map(|a| self.range(a)).collect::<Option<Vec<_>>>()?;
+        let (args, ranges): (Vec<Expr>, Vec<Range>) = parts.into_iter().unzip();
+        let (lows, highs) = (ranges.iter().map(|r| r.lo), ranges.iter().map(|r| r.hi));
+        // With a NULL among the arguments the others decide: only the outermost ends are sure.
+        let range = Range { lo: lows.min()?, hi: highs.max()? };
+        let func = std::sync::Arc::clone(&function.func);
+        Some((Expr::ScalarFunction(expr::ScalarFunction { func, args }), range))
     }
 
     fn case_range(&self, case: &expr::Case) -> Option<(Expr, Range)> {
@@ -318,6 +329,17 @@ impl Base<'_> {
         };
         let range = whole?;
         Some((Expr::Case(expr::Case { expr: case.expr.clone(), when_then_expr, else_expr }), range))
+    }
+}
+
+/// A value of a number type as a literal of that type; `None` for other types.
+fn bound_literal(kind: &DataType, value: i128) -> Option<Expr> {
+    match kind {
+        DataType::Int64 => Some(lit(i64::try_from(value).ok()?)),
+        DataType::Int32 => Some(lit(i32::try_from(value).ok()?)),
+        DataType::UInt64 => Some(lit(u64::try_from(value).ok()?)),
+        DataType::Decimal128(p, s) => Some(lit(ScalarValue::Decimal128(Some(value), *p, *s))),
+        _ => None,
     }
 }
 

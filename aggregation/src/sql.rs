@@ -7,7 +7,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
-use datafusion_common::{DataFusionError, TableReference, config::ConfigOptions};
+use datafusion_common::{DataFusionError, TableReference, config::ConfigOptions, tree_node::TreeNodeRecursion};
 use datafusion_expr::{
     AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
     planner::{ContextProvider, ExprPlanner},
@@ -26,6 +26,8 @@ use sekisho_protocol::{
 
 /// How deeply a statement may nest.
 const MAX_NESTING: usize = 48;
+/// The most operators of a plan, views and CTEs put in place.
+const MAX_OPERATORS: usize = 1000;
 
 /// A statement planned twice: as written, for what follows the release, and with its types made equal, for the analysis.
 pub(crate) struct Planned {
@@ -65,8 +67,23 @@ pub(crate) fn plan(sql: &str, schema: &Schema) -> Result<Planned, Refusal> {
         ParserOptions { parse_float_as_decimal: true, map_string_types_to_utf8view: false, ..ParserOptions::default() };
     let planner = SqlToRel::new_with_options(&catalogue, options);
     let as_written = planner.statement_to_plan(statement).map_err(refuse)?;
+    check_size(&as_written)?;
     let typed = TypeCoercion::new().analyze(as_written.clone(), &catalogue.options).map_err(refuse)?;
     Ok(Planned { as_written, typed })
+}
+
+/// Counts a plan's operators, and stops early: CTEs that use each other twice make 2^n of them from n lines.
+fn check_size(plan: &LogicalPlan) -> Result<(), Refusal> {
+    let mut operators = 0;
+    let _ = plan.apply_with_subqueries(|_| {
+        operators += 1;
+        Ok(if operators > MAX_OPERATORS { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    if operators > MAX_OPERATORS {
+        let detail = format!("the query has more than {MAX_OPERATORS} parts; write it shorter");
+        return Err(Refusal::new(Code::SqlUnsupported, detail));
+    }
+    Ok(())
 }
 
 fn parse(sql: &str) -> Result<Statement, Refusal> {
@@ -121,6 +138,7 @@ struct Catalogue {
     tables: HashMap<String, Arc<dyn TableSource>>,
     scalars: HashMap<&'static str, Arc<ScalarUDF>>,
     aggregates: HashMap<&'static str, Arc<AggregateUDF>>,
+    windows: HashMap<String, Arc<WindowUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: ConfigOptions,
 }
@@ -137,7 +155,8 @@ impl TableSource for SchemaTable {
 impl Catalogue {
     fn new(schema: &Schema) -> Self {
         use datafusion_functions::{core, datetime, string, unicode};
-        use datafusion_functions_aggregate::{average, count, sum};
+        use datafusion_functions_aggregate::{average, count, min_max, sum};
+        use datafusion_functions_window::all_default_window_functions;
         let source = |t: &Table| Arc::new(SchemaTable(arrow_schema(t))) as Arc<dyn TableSource>;
         Self {
             tables: schema.tables.iter().map(|t| (t.name.clone(), source(t))).collect(),
@@ -145,6 +164,8 @@ impl Catalogue {
             scalars: HashMap::from([
                 ("coalesce", core::coalesce()),
                 ("nullif", core::nullif()),
+                ("least", core::least()),
+                ("greatest", core::greatest()),
                 ("date_part", datetime::date_part()),
                 ("lower", string::lower()),
                 ("upper", string::upper()),
@@ -157,11 +178,15 @@ impl Catalogue {
                 ("count", count::count_udaf()),
                 ("sum", sum::sum_udaf()),
                 ("avg", average::avg_udaf()),
+                ("min", min_max::min_udaf()),
+                ("max", min_max::max_udaf()),
             ]),
+            windows: all_default_window_functions().into_iter().map(|w| (w.name().to_string(), w)).collect(),
             planners: vec![
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
                 Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
+                Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
             ],
             options: ConfigOptions::default(),
         }
@@ -198,8 +223,8 @@ impl ContextProvider for Catalogue {
         self.aggregates.get(if name == "mean" { "avg" } else { name }).cloned()
     }
 
-    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
-        None
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.windows.get(name).cloned()
     }
 
     fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
@@ -223,6 +248,6 @@ impl ContextProvider for Catalogue {
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        Vec::new()
+        self.windows.keys().cloned().collect()
     }
 }

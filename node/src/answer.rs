@@ -180,12 +180,14 @@ impl Answering {
         }
         let query = admitted.query();
         let plan = PrivatePlan::analyse(&query.sql, data.schema(), admitted.permit(), query.micro_rho)?;
-        let table = admitted.permit().table(plan.table());
-        if !table.is_some_and(|t| t.holder_nodes.contains(&self.trust.name)) {
-            let detail = format!("the permit does not name {} for table {}", self.trust.name, plan.table());
-            return Err(Refusal::new(Code::HolderNotPermitted, detail));
+        for table in plan.tables() {
+            let named = admitted.permit().table(table);
+            if !named.is_some_and(|t| t.holder_nodes.contains(&self.trust.name)) {
+                let detail = format!("the permit does not name {} for table {table}", self.trust.name);
+                return Err(Refusal::new(Code::HolderNotPermitted, detail));
+            }
         }
-        let snapshot = data.snapshot(plan.table())?;
+        let snapshot = data.snapshot(plan.tables())?;
         Ok(Ready { admitted, plan: Arc::new(plan), data, snapshot })
     }
 

@@ -6,6 +6,7 @@
 //! one, so only their kind is told.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -89,13 +90,38 @@ pub async fn execute<T>(
         .map_err(|_| ExecuteError::Timeout)?
 }
 
-async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext, max_rows: u64) -> Result<RawCells, ExecuteError> {
-    let mut rows = tables.table(plan.table()).await?;
-    for filter in plan.filters() {
-        rows = rows.filter(filter.clone())?;
+/// The row plan over this node's tables: each scan of a table of the schema becomes a scan of the table that applies the
+/// register.
+async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPlan, ExecuteError> {
+    let mut sources = HashMap::new();
+    let mut names = Vec::new();
+    rows.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            names.push(scan.table_name.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    for name in names {
+        let provider = tables.table_provider(name.clone()).await?;
+        sources.insert(name, provider_as_source(provider));
     }
-    let physical = rows.select(plan.row())?.create_physical_plan().await?;
-    assert_row_plan(&physical).map_err(|e| ExecuteError::Plan(e.to_string()))?;
+    let bound = rows.clone().transform_up(|node| match node {
+        LogicalPlan::TableScan(scan) => {
+            let source = sources.get(&scan.table_name).ok_or(DataFusionError::Plan("an unknown table".into()))?;
+            let scan = LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), scan.projection.clone())?;
+            Ok(Transformed::yes(scan.build()?))
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only scans are replaced")]
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(bound.data)
+}
+
+async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext, max_rows: u64) -> Result<RawCells, ExecuteError> {
+    let rows = bound(plan.rows(), tables).await?;
+    let rows = if plan.ordered() { rows } else { LogicalPlanBuilder::from(rows).sort([col("c0").sort(true, true)])?.build()? };
+    let physical = tables.state().create_physical_plan(&rows).await?;
+    assert_row_plan(&physical, plan.ordered()).map_err(|e| ExecuteError::Plan(e.to_string()))?;
     let read = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
     for mut stream in execute_stream_partitioned(physical, tables.task_ctx())? {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use datafusion_common::{
     Column, DFSchema, ScalarValue,
-    tree_node::{Transformed, TreeNode},
+    tree_node::{Transformed, TreeNode, TreeNodeRecursion},
 };
 use datafusion_expr::{Aggregate, Expr, LogicalPlan, expr::AggregateFunction};
 use num_bigint::BigUint;
@@ -25,7 +25,7 @@ use crate::{
     accounting::split_evenly,
     domain::image,
     plan::{Argument, Key, MAX_PATIENTS, Measure, Output, PrivatePlan},
-    scalar::{Base, MAX_NODES, nodes, scale_of},
+    scalar::{Base, MAX_DEPTH, MAX_NODES, nodes, scale_of, shallow},
     sql::{self, arrow_schema},
 };
 
@@ -33,6 +33,10 @@ use crate::{
 pub const MAX_CELLS: usize = 50_000;
 /// The most aggregates of one query.
 const MAX_AGGREGATES: usize = 64;
+/// The most group keys of one query.
+const MAX_KEYS: usize = 16;
+/// The most numbers of one release: cells times measures.
+const MAX_NUMBERS: usize = 500_000;
 
 fn unsupported(detail: impl Into<String>) -> Refusal {
     Refusal::new(Code::SqlUnsupported, detail)
@@ -46,7 +50,13 @@ impl PrivatePlan {
     pub fn analyse(sql: &str, schema: &Schema, permit: &Permit, micro_rho: MicroRho) -> Result<Self, Refusal> {
         let planned = sql::plan(sql, schema)?;
         let aggregate = reducing(&planned.typed)?;
-        let rows = Rows::of(&aggregate.input, 0)?;
+        if aggregate.group_expr.len() > MAX_KEYS || aggregate.aggr_expr.len() > MAX_AGGREGATES {
+            return Err(unsupported(format!(
+                "more than {MAX_KEYS} group keys or {MAX_AGGREGATES} aggregates: ask in parts"
+            )));
+        }
+        let mut budget = MAX_NODES;
+        let rows = Rows::of(&aggregate.input, 0, &mut budget)?;
         let table = schema.table(&rows.table).ok_or_else(|| unsupported("a table that the schema does not have"))?;
         let Some(patient) = &table.patient else {
             return Err(unsupported(format!("table {} is public: a question is about a protected table", table.name)));
@@ -57,6 +67,7 @@ impl PrivatePlan {
         let mut builder = Builder {
             base: &base,
             rows: &rows,
+            budget,
             arguments: Vec::new(),
             measures: Vec::new(),
             statistics: BTreeSet::new(),
@@ -65,9 +76,6 @@ impl PrivatePlan {
         let names = aggregate.schema.fields();
         let keys = aggregate.group_expr.iter().enumerate().map(|(i, e)| builder.key(e, names[i].name()));
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        if aggregate.aggr_expr.len() > MAX_AGGREGATES {
-            return Err(unsupported(format!("more than {MAX_AGGREGATES} aggregates: ask in parts")));
-        }
         let outputs = aggregate.aggr_expr.iter().map(|e| builder.output(e)).collect::<Result<Vec<_>, _>>()?;
         if outputs.is_empty() {
             return Err(Refusal::new(Code::RowLevel, "the query has GROUP BY but no aggregate"));
@@ -81,6 +89,10 @@ impl PrivatePlan {
                 format!("{micro_rho} cannot be split over {} measures; name more", measures.len()),
             )
         })?;
+        let exprs = filters.iter().chain(keys.iter().map(|k| &k.expr)).chain(arguments.iter().map(|a| &a.expr));
+        for expr in exprs {
+            base.check_runs(expr)?;
+        }
         let columns = used_columns(&filters, &keys, &arguments);
         let mut plan = Self {
             table: table.name.clone(),
@@ -116,6 +128,11 @@ impl PrivatePlan {
                 Code::UnknownDomain,
                 format!("the groups have more than {MAX_CELLS} cells; group more coarsely"),
             ));
+        }
+        if self.cells().saturating_mul(self.measures.len()) > MAX_NUMBERS {
+            let detail =
+                format!("the release would have more than {MAX_NUMBERS} numbers; ask for fewer aggregates or groups");
+            return Err(unsupported(detail));
         }
         let total: usize = self.row().iter().chain(&self.filters).map(nodes).sum();
         if total > MAX_NODES {
@@ -206,6 +223,9 @@ pub(crate) fn reducing(plan: &LogicalPlan) -> Result<&Aggregate, Refusal> {
                     Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
                 ))
             });
+            if !shallow(expr) {
+                return Err(unsupported(format!("an expression is more than {MAX_DEPTH} deep; write it flatter")));
+            }
             if subquery.unwrap_or(true) {
                 return Err(unsupported(
                     "a subquery beside an aggregate is not admitted: ask it as a query of its own",
@@ -284,7 +304,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn of(plan: &LogicalPlan, depth: usize) -> Result<Self, Refusal> {
+    fn of(plan: &LogicalPlan, depth: usize, budget: &mut usize) -> Result<Self, Refusal> {
         if depth > 64 {
             return Err(unsupported("subqueries are nested more than 64 deep: write them flatter"));
         }
@@ -302,17 +322,18 @@ impl Rows {
                 })
             }
             LogicalPlan::Projection(projection) => {
-                let input = Self::of(&projection.input, depth + 1)?;
-                let columns = projection.expr.iter().map(|e| input.inline(e)).collect::<Result<_, _>>()?;
+                let input = Self::of(&projection.input, depth + 1, budget)?;
+                let columns = projection.expr.iter().map(|e| input.inline(e, budget)).collect::<Result<_, _>>()?;
                 Ok(Self { columns, schema: projection.schema.as_ref().clone(), ..input })
             }
             LogicalPlan::Filter(filter) => {
-                let mut input = Self::of(&filter.input, depth + 1)?;
-                input.filters.push(input.inline(&filter.predicate)?);
+                let mut input = Self::of(&filter.input, depth + 1, budget)?;
+                let condition = input.inline(&filter.predicate, budget)?;
+                input.filters.push(condition);
                 Ok(input)
             }
             LogicalPlan::SubqueryAlias(alias) => {
-                let input = Self::of(&alias.input, depth + 1)?;
+                let input = Self::of(&alias.input, depth + 1, budget)?;
                 Ok(Self { schema: alias.schema.as_ref().clone(), ..input })
             }
             LogicalPlan::Join(_) => Err(unsupported("a join is not admitted yet: ask of one table")),
@@ -345,31 +366,49 @@ impl Rows {
         }
     }
 
-    /// `expr` over the base table's columns.
+    /// `expr` over the base table's columns. Its size is taken off `budget` before it is made: definitions that use each other
+    /// twice grow as 2^n.
     #[expect(clippy::wildcard_enum_match_arm, reason = "only columns are replaced")]
-    fn inline(&self, expr: &Expr) -> Result<Expr, Refusal> {
+    fn inline(&self, expr: &Expr, budget: &mut usize) -> Result<Expr, Refusal> {
+        let place = |column: &Column| self.schema.maybe_index_of_column(column);
+        let columns: Vec<Option<usize>> = references(expr).into_iter().map(place).collect();
+        let replaced = columns.iter().flatten().map(|i| nodes(&self.columns[*i])).sum::<usize>();
+        let size = nodes(expr).saturating_add(replaced);
+        *budget = budget.checked_sub(size).ok_or_else(|| {
+            unsupported(format!("the query's expressions have more than {MAX_NODES} parts; write them shorter"))
+        })?;
         let inlined = expr.clone().unalias_nested().data.transform(|e| match e {
             Expr::Column(column) => {
                 let index = self.schema.index_of_column(&column)?;
-                Ok(Transformed::new(
-                    self.columns[index].clone(),
-                    true,
-                    datafusion_common::tree_node::TreeNodeRecursion::Jump,
-                ))
+                Ok(Transformed::new(self.columns[index].clone(), true, TreeNodeRecursion::Jump))
             }
             other => Ok(Transformed::no(other)),
         });
         let inlined = inlined.map_err(|_| unsupported("a column that its subquery does not have"))?.data;
-        if nodes(&inlined) > MAX_NODES {
-            return Err(unsupported(format!("an expression has more than {MAX_NODES} parts; write it shorter")));
+        if !shallow(&inlined) {
+            return Err(unsupported(format!("an expression is more than {MAX_DEPTH} deep; write it flatter")));
         }
         Ok(inlined)
     }
 }
 
+/// Every column of `expr`, as often as it is there.
+fn references(expr: &Expr) -> Vec<&Column> {
+    let mut found = Vec::new();
+    // The closure never fails, so neither does the walk.
+    let _ = expr.apply(|e| {
+        if let Expr::Column(column) = e {
+            found.push(column);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
+}
+
 struct Builder<'a> {
     base: &'a Base<'a>,
     rows: &'a Rows,
+    budget: usize,
     arguments: Vec<Argument>,
     measures: Vec<Measure>,
     statistics: BTreeSet<Statistic>,
@@ -377,7 +416,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn key(&mut self, expr: &Expr, name: &str) -> Result<Key, Refusal> {
-        let expr = self.rows.inline(expr)?;
+        let expr = self.rows.inline(expr, &mut self.budget)?;
         if matches!(&expr, Expr::Column(c) if c.name == self.base.patient) {
             return Err(Refusal::new(
                 Code::RowLevel,
@@ -424,7 +463,7 @@ impl Builder<'_> {
         let [argument] = params.args.as_slice() else {
             return Err(unsupported(format!("{} takes one argument", func.name())));
         };
-        let argument = self.rows.inline(argument)?;
+        let argument = self.rows.inline(argument, &mut self.budget)?;
         let patient = matches!(&argument, Expr::Column(c) if c.name == self.base.patient);
         match (func.name(), params.distinct) {
             ("count", true) if patient => {
@@ -654,6 +693,35 @@ mod tests {
             sql += &format!(", t{i} AS (SELECT x + x AS x FROM t{})", i - 1);
         }
         refused(&(sql + " SELECT sum(x) FROM t29"), Code::SqlUnsupported, "parts");
+    }
+
+    #[test]
+    fn long_chains_and_costly_keys_are_refused_before_they_cost_anything() {
+        let chain = |term: &str, operator: &str, n: usize| vec![term; n].join(operator);
+        for sql in [
+            format!("SELECT count(*) FROM stay WHERE {}", chain("age = 1", " OR ", 500)),
+            format!("SELECT count(*) FROM stay WHERE {} > 0", chain("1", " + ", 10_000)),
+            format!("SELECT count(*) FROM stay HAVING {}", chain("count(*) = 1", " OR ", 3_000)),
+            format!("SELECT {} FROM stay WHERE age > 1", chain("count(*)", ", ", 65)),
+            format!("SELECT count(*) FROM stay GROUP BY {}", chain("died", ", ", 17)),
+            format!("SELECT count(*) FROM stay WHERE note IN ({})", chain("'x'", ", ", 10_000)),
+        ] {
+            refused(&sql, Code::SqlUnsupported, "");
+        }
+        // Ten CTEs of 20 additions each, on top of each other: shallow text, deep expression.
+        let mut sql = String::from("WITH t0 AS (SELECT age AS x FROM stay)");
+        for i in 1..=10 {
+            sql += &format!(", t{i} AS (SELECT x{} AS x FROM t{})", " + 1".repeat(20), i - 1);
+        }
+        admitted(&format!("{sql} SELECT count(x) FROM t10"), 1, &[Measure::Present { argument: 0 }]);
+        let branches: String = (0..1_200).map(|i| format!(" WHEN {i} THEN age * 1000 + days + {i}")).collect();
+        let costly = format!("SELECT count(*) FROM stay GROUP BY CASE free{branches} END");
+        assert!(analyse(&costly).is_err());
+        refused(
+            "SELECT sum(-((-9223372036854775808) * (4611686018427387904 * 4))) FROM stay",
+            Code::UnboundedColumn,
+            "",
+        );
     }
 
     #[test]

@@ -19,10 +19,12 @@ use sekisho_protocol::{
     schema::{Column, Kind},
 };
 
-use crate::scalar::Base;
+use crate::scalar::{Base, nodes};
 
 /// The most combinations of column values over which one expression is evaluated.
 const MAX_COMBINATIONS: usize = 200_000;
+/// The most steps of evaluating one expression over its combinations.
+const MAX_STEPS: usize = 5_000_000;
 /// The most values of one group key.
 const MAX_VALUES: usize = 10_000;
 
@@ -100,7 +102,10 @@ impl fmt::Display for KeyValue {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Int(value) => write!(f, "{value}"),
-            Self::Date(days) => write!(f, "{}", NaiveDate::default() + chrono::Duration::days((*days).into())),
+            Self::Date(days) => match NaiveDate::default().checked_add_signed(chrono::Duration::days((*days).into())) {
+                Some(day) => write!(f, "{day}"),
+                None => write!(f, "{days} days"),
+            },
             Self::Bool(value) => write!(f, "{value}"),
         }
     }
@@ -163,6 +168,10 @@ fn image_of(expr: &Expr, kind: KeyKind, base: &Base<'_>) -> Result<Partial, Refu
             all.values.extend(one.values);
             all.null |= one.null;
             all.outside |= one.outside;
+            if all.values.len() > MAX_VALUES {
+                let detail = format!("a group key has more than {MAX_VALUES} values; group more coarsely");
+                return Err(Refusal::new(Code::UnknownDomain, detail));
+            }
         }
         return Ok(all);
     }
@@ -212,6 +221,10 @@ fn evaluate(expr: &Expr, base: &Base<'_>) -> Result<ArrayRef, Refusal> {
             return Err(Refusal::new(Code::UnknownDomain, detail));
         }
         columns.push((Field::new(name, values.data_type().clone(), true), values));
+    }
+    if rows.saturating_mul(nodes(expr)) > MAX_STEPS {
+        let detail = "a group key is too long for the number of values of its columns; write it shorter";
+        return Err(Refusal::new(Code::UnknownDomain, detail));
     }
     let mut repeat = 1_u32;
     let mut arrays = Vec::with_capacity(columns.len());

@@ -25,7 +25,7 @@ use crate::{
     domain::image,
     plan::{Argument, Key, MAX_PATIENTS, Measure, Output, PrivatePlan},
     relation::{Relation, Walk, unsupported},
-    scalar::{MAX_NODES, nodes, scale_of},
+    scalar::{MAX_DEPTH, MAX_NODES, nodes, scale_of, shallow},
     sql,
 };
 
@@ -33,6 +33,10 @@ use crate::{
 pub const MAX_CELLS: usize = 50_000;
 /// The most aggregates of one query.
 const MAX_AGGREGATES: usize = 64;
+/// The most group keys of one query.
+const MAX_KEYS: usize = 16;
+/// The most numbers of one release: cells times measures.
+const MAX_NUMBERS: usize = 500_000;
 
 impl PrivatePlan {
     /// Understands `sql` as a question over `schema` within `permit`, at `micro_rho` for each hospital.
@@ -42,6 +46,10 @@ impl PrivatePlan {
     pub fn analyse(sql: &str, schema: &Schema, permit: &Permit, micro_rho: MicroRho) -> Result<Self, Refusal> {
         let planned = sql::plan(sql, schema)?;
         let aggregate = reducing(&planned.typed)?;
+        if aggregate.group_expr.len() > MAX_KEYS || aggregate.aggr_expr.len() > MAX_AGGREGATES {
+            let detail = format!("more than {MAX_KEYS} group keys or {MAX_AGGREGATES} aggregates: ask in parts");
+            return Err(unsupported(detail));
+        }
         let mut walk = Walk::new(schema);
         let relation = walk.relation(&aggregate.input)?;
         let Some(patient) = relation.patient_column() else {
@@ -57,9 +65,6 @@ impl PrivatePlan {
         let names = aggregate.schema.fields();
         let keys = aggregate.group_expr.iter().enumerate().map(|(i, e)| builder.key(e, names[i].name()));
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
-        if aggregate.aggr_expr.len() > MAX_AGGREGATES {
-            return Err(unsupported(format!("more than {MAX_AGGREGATES} aggregates: ask in parts")));
-        }
         let outputs = aggregate.aggr_expr.iter().map(|e| builder.output(e)).collect::<Result<Vec<_>, _>>()?;
         if outputs.is_empty() {
             return Err(Refusal::new(Code::RowLevel, "the query has GROUP BY but no aggregate"));
@@ -75,10 +80,14 @@ impl PrivatePlan {
             arrow::datatypes::DataType::Int64 => Kind::Int64,
             _ => Kind::Text,
         };
+        for expr in keys.iter().map(|k| &k.expr).chain(arguments.iter().map(|a| &a.expr)) {
+            relation.check_runs(expr)?;
+        }
         let row = row(patient, &keys, &arguments);
         let rows = LogicalPlanBuilder::from(relation.plan).project(row).and_then(LogicalPlanBuilder::build);
         let mut plan = Self {
-            rows: rows.map_err(|_| unsupported("the planner cannot build the rows of this query: write it more simply"))?,
+            rows: rows
+                .map_err(|_| unsupported("the planner cannot build the rows of this query: write it more simply"))?,
             ordered: relation.ordered,
             tables: walk.tables.into_iter().collect(),
             columns: walk.used.into_iter().collect(),
@@ -112,11 +121,22 @@ impl PrivatePlan {
                 format!("the groups have more than {MAX_CELLS} cells; group more coarsely"),
             ));
         }
-        let mut total = 0;
+        if self.cells().saturating_mul(self.measures.len()) > MAX_NUMBERS {
+            let detail =
+                format!("the release would have more than {MAX_NUMBERS} numbers; ask for fewer aggregates or groups");
+            return Err(unsupported(detail));
+        }
+        let (mut total, mut deep) = (0, false);
+        // The closure never fails, so neither does the walk.
         let _ = self.rows.apply(|node| {
-            total += node.expressions().iter().map(nodes).sum::<usize>();
+            let expressions = node.expressions();
+            total += expressions.iter().map(nodes).sum::<usize>();
+            deep |= !expressions.iter().all(shallow);
             Ok(TreeNodeRecursion::Continue)
         });
+        if deep {
+            return Err(unsupported(format!("an expression is more than {MAX_DEPTH} deep; write it flatter")));
+        }
         if total > MAX_NODES {
             let detail = format!("the query's expressions have more than {MAX_NODES} parts; write them shorter");
             return Err(unsupported(detail));
@@ -200,6 +220,9 @@ pub(crate) fn reducing(plan: &LogicalPlan) -> Result<&Aggregate, Refusal> {
                     Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
                 ))
             });
+            if !shallow(expr) {
+                return Err(unsupported(format!("an expression is more than {MAX_DEPTH} deep; write it flatter")));
+            }
             if subquery.unwrap_or(true) {
                 return Err(unsupported(
                     "a subquery beside an aggregate is not admitted: ask it as a query of its own",
@@ -335,7 +358,8 @@ impl Builder<'_, '_> {
         match (func.name(), params.distinct) {
             ("count", true) if patient => {
                 self.statistics.insert(Statistic::CountDistinct);
-                let present = filter.map(|f| self.argument(Argument { expr: when(f, lit(1_i64)), scale: 0, range: None }));
+                let present =
+                    filter.map(|f| self.argument(Argument { expr: when(f, lit(1_i64)), scale: 0, range: None }));
                 Ok(Output::Count { measure: self.measure(Measure::Patients { present }) })
             }
             (_, true) => Err(unsupported("DISTINCT is not admitted here: only count(DISTINCT patient) is")),
@@ -365,7 +389,9 @@ impl Builder<'_, '_> {
                 let count = self.measure(Measure::Present { argument });
                 Ok(Output::Avg { sum, count })
             }
-            (other, false) => Err(unsupported(format!("{other} is not admitted across patients: use count, sum or avg"))),
+            (other, false) => {
+                Err(unsupported(format!("{other} is not admitted across patients: use count, sum or avg")))
+            }
         }
     }
 
@@ -404,11 +430,7 @@ impl Builder<'_, '_> {
 
 /// `CASE WHEN condition THEN value END`: an aggregate's FILTER as a value that is NULL elsewhere.
 fn when(condition: Expr, value: Expr) -> Expr {
-    Expr::Case(expr::Case {
-        expr: None,
-        when_then_expr: vec![(Box::new(condition), Box::new(value))],
-        else_expr: None,
-    })
+    Expr::Case(expr::Case { expr: None, when_then_expr: vec![(Box::new(condition), Box::new(value))], else_expr: None })
 }
 
 /// `avg` turns its argument into floating point; the sum is ours, in fixed point.
@@ -460,7 +482,7 @@ mod tests {
         admitted(
             "SELECT count(DISTINCT patient_id) AS n FROM stay WHERE age >= 65 AND note LIKE 'E11%'",
             1,
-            &[Patients],
+            &[Patients { present: None }],
         );
         admitted(
             "SELECT count(weight), sum(days) FROM stay",
@@ -499,6 +521,77 @@ mod tests {
     }
 
     #[test]
+    fn cohorts_and_steps_per_patient() {
+        use Measure::{Patients, Present, Rows, Sum};
+        let rows = |sql: &str| analyse(sql).unwrap_or_else(|r| panic!("{sql}: {r}")).rows_per_patient;
+        let join = "SELECT m.sex, count(*) FROM stay s JOIN summary m ON s.patient_id = m.patient_id WHERE s.age > 3 GROUP BY m.sex";
+        admitted(join, 4, &[Rows]);
+        admitted(
+            "SELECT count(DISTINCT s.patient_id) FROM stay s JOIN stay t ON s.patient_id = t.patient_id AND t.age > s.age",
+            1,
+            &[Patients { present: None }],
+        );
+        admitted(
+            "SELECT count(*) FROM stay WHERE patient_id IN (SELECT patient_id FROM summary WHERE sex = 'male')",
+            1,
+            &[Rows],
+        );
+        admitted("SELECT count(*) FROM stay WHERE patient_id NOT IN (SELECT patient_id FROM summary)", 1, &[Rows]);
+        admitted(
+            "SELECT count(*) FROM stay s WHERE NOT EXISTS (SELECT 1 FROM summary t WHERE t.patient_id = s.patient_id AND t.sex = 'male')",
+            1,
+            &[Rows],
+        );
+        admitted(
+            "SELECT count(*) FROM stay a LEFT JOIN summary b ON a.patient_id = b.patient_id WHERE b.patient_id IS NULL",
+            1,
+            &[Rows],
+        );
+        admitted(
+            "SELECT count(*) FROM (SELECT patient_id, age FROM stay UNION ALL SELECT patient_id, age FROM stay) t WHERE age > 3",
+            1,
+            &[Rows],
+        );
+        admitted("SELECT count(*) FROM (SELECT DISTINCT patient_id, note FROM stay) t", 1, &[Rows]);
+        admitted(
+            "SELECT v.label, count(*) FROM stay s JOIN (VALUES ('E11', 'diabetes'), ('I10', 'hypertension')) AS v(code, label) \
+             ON s.note = v.code GROUP BY v.label",
+            2,
+            &[Rows],
+        );
+        admitted(
+            "SELECT count(*) FILTER (WHERE died), avg(days) FILTER (WHERE sex = 'male') FROM stay",
+            1,
+            &[Present { argument: 0 }, Sum { argument: 1, centre: 50 }, Present { argument: 1 }],
+        );
+        admitted(
+            "SELECT count(DISTINCT patient_id) FILTER (WHERE died) FROM stay",
+            1,
+            &[Patients { present: Some(0) }],
+        );
+        // One row a patient after GROUP BY the patient, whatever the table has.
+        let first = "SELECT avg(least(n, 20)), avg(oldest) FROM (SELECT patient_id, count(*) AS n, max(age) AS oldest FROM stay GROUP BY patient_id) t";
+        let plan = admitted(
+            first,
+            1,
+            &[
+                Sum { argument: 0, centre: 10 },
+                Present { argument: 0 },
+                Sum { argument: 1, centre: 60 },
+                Present { argument: 1 },
+            ],
+        );
+        assert!(plan.one_row && !plan.ordered);
+        let windows = "SELECT sex, count(*) FROM (SELECT sex, row_number() OVER (PARTITION BY patient_id ORDER BY admitted) AS r FROM stay) t WHERE r = 1 GROUP BY sex";
+        admitted(windows, 4, &[Rows]);
+        // A join may multiply rows, so that a patient's one row is no longer known.
+        assert_eq!(rows("SELECT count(*) FROM summary"), 1);
+        assert_eq!(rows("SELECT count(*) FROM summary a JOIN summary b ON a.patient_id = b.patient_id"), 1);
+        assert_eq!(rows("SELECT count(*) FROM summary a JOIN stay b ON a.patient_id = b.patient_id"), 3);
+        assert_eq!(rows("SELECT count(*) FROM summary a JOIN (VALUES (1), (2)) v(x) ON v.x < 5"), 3);
+    }
+
+    #[test]
     fn everything_else_is_refused_by_name() {
         use Code::{
             ColumnNotPermitted, RowLevel, SqlSyntax, SqlUnknownName, SqlUnsupported, UnboundedColumn, UnknownDomain,
@@ -514,7 +607,7 @@ mod tests {
             ("SELECT patient_id % 10, count(*) FROM stay GROUP BY patient_id % 10", ColumnNotPermitted, "patient_id"),
             ("SELECT sum(free) FROM stay", UnboundedColumn, "free"),
             ("SELECT sum(days * free) FROM stay", UnboundedColumn, "free"),
-            ("SELECT sum(days) FROM (SELECT free AS days FROM stay) t", UnboundedColumn, "free"),
+            ("SELECT sum(days) FROM (SELECT free AS days FROM stay) t", UnboundedColumn, "days"),
             ("SELECT note, count(*) FROM stay GROUP BY note", UnknownDomain, "note"),
             ("SELECT free, count(*) FROM stay GROUP BY free", UnknownDomain, "free"),
             ("SELECT upper(note), count(*) FROM stay GROUP BY 1", UnknownDomain, "note"),
@@ -529,26 +622,61 @@ mod tests {
             ("INSERT INTO stay VALUES (1)", SqlUnsupported, "SELECT"),
             ("SELECT count(*) FROM chapter", SqlUnsupported, "public"),
             ("SELECT 1", SqlUnsupported, "protected"),
-            ("SELECT count(*) FROM stay a JOIN stay b ON a.patient_id = b.patient_id", SqlUnsupported, "join"),
-            ("SELECT count(*) FROM stay, summary", SqlUnsupported, "join"),
-            ("SELECT count(*) FROM (SELECT age FROM stay UNION ALL SELECT age FROM stay) t", SqlUnsupported, "UNION"),
-            ("SELECT count(*) FROM stay WHERE age IN (SELECT age FROM stay)", SqlUnsupported, "subquery"),
+            ("SELECT count(*) FROM stay a JOIN stay b ON a.age = b.age", SqlUnsupported, "not on the patient"),
+            (
+                "SELECT count(*) FROM stay a JOIN stay b ON a.patient_id <> b.patient_id",
+                SqlUnsupported,
+                "not on the patient",
+            ),
+            ("SELECT count(*) FROM stay, summary", SqlUnsupported, "not on the patient"),
+            (
+                "SELECT count(*) FROM stay a FULL JOIN summary b ON a.patient_id = b.patient_id",
+                SqlUnsupported,
+                "kind of join",
+            ),
+            (
+                "SELECT count(*) FROM stay a RIGHT JOIN chapter c ON a.note = c.code",
+                SqlUnsupported,
+                "without a patient",
+            ),
+            ("SELECT count(*) FROM stay WHERE age IN (SELECT age FROM stay)", SqlUnsupported, "patient"),
             ("SELECT count(*) FROM stay WHERE age > (SELECT count(*) FROM stay)", SqlUnsupported, "subquery"),
+            (
+                "SELECT count(*) FROM stay s WHERE EXISTS (SELECT 1 FROM summary t WHERE t.age = s.age)",
+                SqlUnsupported,
+                "EXISTS",
+            ),
             ("SELECT sex, (SELECT count(*) FROM stay) FROM stay GROUP BY sex", SqlUnsupported, ""),
             ("SELECT count(*) FROM (SELECT sex FROM stay LIMIT 1) t", SqlUnsupported, "LIMIT"),
             ("SELECT count(*) FROM (SELECT DISTINCT age FROM stay) t", SqlUnsupported, "DISTINCT"),
+            ("SELECT count(*) FROM (SELECT age FROM stay UNION SELECT age FROM stay) t", SqlUnsupported, "DISTINCT"),
+            ("SELECT avg(n) FROM (SELECT count(*) n FROM stay GROUP BY sex) t", SqlUnsupported, "not per patient"),
             (
-                "SELECT avg(n) FROM (SELECT count(*) n FROM stay GROUP BY sex) t",
+                "SELECT count(*) FROM (SELECT row_number() OVER (ORDER BY age) AS r FROM stay) t WHERE r = 1",
                 SqlUnsupported,
-                "aggregate of an aggregate",
+                "window",
             ),
-            ("SELECT count(*) FILTER (WHERE died) FROM stay", SqlUnsupported, "FILTER"),
+            (
+                "SELECT count(*) FROM (SELECT row_number() OVER (PARTITION BY sex) AS r FROM stay) t",
+                SqlUnsupported,
+                "window",
+            ),
+            (
+                "SELECT sum(n) FROM (SELECT patient_id, max(patient_id) AS n FROM stay GROUP BY patient_id) t",
+                ColumnNotPermitted,
+                "patient",
+            ),
+            (
+                "SELECT count(*) FROM stay a LEFT JOIN summary b ON a.patient_id = b.patient_id WHERE b.patient_id = 7",
+                ColumnNotPermitted,
+                "patient",
+            ),
             ("SELECT count(DISTINCT sex) FROM stay", SqlUnsupported, "DISTINCT"),
             ("SELECT sum(DISTINCT days) FROM stay", SqlUnsupported, "DISTINCT"),
             ("SELECT sex, count(*) FROM stay GROUP BY ROLLUP(sex)", SqlUnsupported, "ROLLUP"),
             ("SELECT 100 * count(*) FROM stay", SqlUnsupported, "afterwards"),
             ("SELECT max(age) FROM stay", SqlUnsupported, "max"),
-            ("SELECT row_number() OVER () FROM stay", SqlUnsupported, "row_number"),
+            ("SELECT row_number() OVER () FROM stay", SqlUnsupported, "window"),
             ("SELECT count(*) FROM stay WHERE random() < 0.5", SqlUnsupported, "random"),
             ("SELECT count(*) FROM stay WHERE 1 / age > 0", SqlUnsupported, "division"),
             ("SELECT count(*) FROM stay WHERE age / 0 > 0", SqlUnsupported, "division"),
@@ -572,12 +700,35 @@ mod tests {
         refused(&format!("SELECT count(*) FROM stay WHERE note = '{}'", "x".repeat(10 << 20)), Code::TooLarge, "bytes");
         let deep = format!("SELECT count(*) FROM stay WHERE {}age{} > 1", "(".repeat(5000), ")".repeat(5000));
         refused(&deep, Code::SqlSyntax, "");
-        // Each level doubles the expression: 2^30 parts from a kilobyte of text.
-        let mut sql = String::from("WITH t0 AS (SELECT age AS x FROM stay)");
-        for i in 1..30 {
-            sql += &format!(", t{i} AS (SELECT x + x AS x FROM t{})", i - 1);
+    }
+
+    #[test]
+    fn long_chains_and_costly_keys_are_refused_before_they_cost_anything() {
+        let chain = |term: &str, operator: &str, n: usize| vec![term; n].join(operator);
+        for sql in [
+            format!("SELECT count(*) FROM stay WHERE {}", chain("age = 1", " OR ", 500)),
+            format!("SELECT count(*) FROM stay WHERE {} > 0", chain("1", " + ", 10_000)),
+            format!("SELECT count(*) FROM stay HAVING {}", chain("count(*) = 1", " OR ", 3_000)),
+            format!("SELECT {} FROM stay WHERE age > 1", chain("count(*)", ", ", 65)),
+            format!("SELECT count(*) FROM stay GROUP BY {}", chain("died", ", ", 17)),
+            format!("SELECT count(*) FROM stay WHERE note IN ({})", chain("'x'", ", ", 10_000)),
+        ] {
+            refused(&sql, Code::SqlUnsupported, "");
         }
-        refused(&(sql + " SELECT sum(x) FROM t29"), Code::SqlUnsupported, "parts");
+        // Ten CTEs of 20 additions each, on top of each other: shallow text, deep expression.
+        let mut sql = String::from("WITH t0 AS (SELECT age AS x FROM stay)");
+        for i in 1..=10 {
+            sql += &format!(", t{i} AS (SELECT x{} AS x FROM t{})", " + 1".repeat(20), i - 1);
+        }
+        admitted(&format!("{sql} SELECT count(x) FROM t10"), 1, &[Measure::Present { argument: 0 }]);
+        let branches: String = (0..1_200).map(|i| format!(" WHEN {i} THEN age * 1000 + days + {i}")).collect();
+        let costly = format!("SELECT count(*) FROM stay GROUP BY CASE free{branches} END");
+        assert!(analyse(&costly).is_err());
+        refused(
+            "SELECT sum(-((-9223372036854775808) * (4611686018427387904 * 4))) FROM stay",
+            Code::UnboundedColumn,
+            "",
+        );
     }
 
     #[test]
@@ -598,7 +749,7 @@ mod tests {
         let rho = MicroRho::try_from(1000).unwrap();
         let ask = |sql: &str| PrivatePlan::analyse(sql, &example::schema(), &permit, rho).unwrap();
         let plan = ask("SELECT sex, count(*) FROM stay GROUP BY sex");
-        assert_eq!(plan.measures(), [Measure::Rows, Measure::Patients]);
+        assert_eq!(plan.measures(), [Measure::Rows, Measure::Patients { present: None }]);
         assert_eq!((plan.guard(), plan.rho_each().get(), plan.outputs().len()), (1, 500, 1));
         // Where a patient has one row, rows are patients.
         let plan = ask("SELECT sex, count(*) FROM summary GROUP BY sex");

@@ -16,12 +16,17 @@ use datafusion_common::DFSchema;
 use datafusion_expr::{Expr, ExprSchemable};
 use sekisho_protocol::refusal::{Code, Refusal};
 
-use crate::relation::{Fact, Relation};
+use crate::{
+    relation::{Fact, Relation},
+    scalar::nodes,
+};
 
 /// The most combinations of column values over which one expression is evaluated.
 const MAX_COMBINATIONS: usize = 200_000;
 /// The same for an expression of a subquery, which may never become a group key.
 const SMALL: usize = 5_000;
+/// The most steps of evaluating one expression over its combinations.
+const MAX_STEPS: usize = 5_000_000;
 /// The most values of one group key.
 const MAX_VALUES: usize = 10_000;
 
@@ -99,7 +104,10 @@ impl fmt::Display for KeyValue {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Int(value) => write!(f, "{value}"),
-            Self::Date(days) => write!(f, "{}", NaiveDate::default() + chrono::Duration::days((*days).into())),
+            Self::Date(days) => match NaiveDate::default().checked_add_signed(chrono::Duration::days((*days).into())) {
+                Some(day) => write!(f, "{day}"),
+                None => write!(f, "{days} days"),
+            },
             Self::Bool(value) => write!(f, "{value}"),
         }
     }
@@ -183,6 +191,10 @@ fn image_of(expr: &Expr, kind: KeyKind, relation: &Relation, most: usize) -> Res
         let mut all = Image { kind, values: Vec::new(), null: case.else_expr.is_none(), outside: false };
         for branch in case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr) {
             all = all.or(&image_of(branch, kind, relation, most)?).ok_or_else(internal)?;
+            if all.values.len() > MAX_VALUES {
+                let detail = format!("a group key has more than {MAX_VALUES} values; group more coarsely");
+                return Err(Refusal::new(Code::UnknownDomain, detail));
+            }
         }
         return Ok(all);
     }
@@ -213,7 +225,8 @@ fn internal() -> Refusal {
 fn evaluate(expr: &Expr, relation: &Relation, most: usize) -> Result<ArrayRef, Refusal> {
     let mut columns: Vec<_> = expr.column_refs().into_iter().cloned().collect();
     columns.sort();
-    let (mut fields, mut values): (Vec<(Option<datafusion_common::TableReference>, Arc<Field>)>, Vec<ArrayRef>) = Default::default();
+    let (mut fields, mut values): (Vec<(Option<datafusion_common::TableReference>, Arc<Field>)>, Vec<ArrayRef>) =
+        Default::default();
     let mut rows = 1_usize;
     for column in &columns {
         let fact = relation.fact(column).ok_or_else(internal)?;
@@ -228,6 +241,10 @@ fn evaluate(expr: &Expr, relation: &Relation, most: usize) -> Result<ArrayRef, R
         fields.push((qualifier.cloned(), field));
         values.push(public);
     }
+    if rows.saturating_mul(nodes(expr)) > MAX_STEPS {
+        let detail = "a group key is too long for the number of values of its columns; write it shorter";
+        return Err(Refusal::new(Code::UnknownDomain, detail));
+    }
     let mut repeat = 1_u32;
     let mut arrays = Vec::with_capacity(columns.len());
     for values in &values {
@@ -239,7 +256,8 @@ fn evaluate(expr: &Expr, relation: &Relation, most: usize) -> Result<ArrayRef, R
     }
     let schema = DFSchema::new_with_metadata(fields, Default::default()).map_err(|_| internal())?;
     let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(rows));
-    let batch = RecordBatch::try_new_with_options(Arc::clone(schema.inner()), arrays, &options).map_err(|_| internal())?;
+    let batch =
+        RecordBatch::try_new_with_options(Arc::clone(schema.inner()), arrays, &options).map_err(|_| internal())?;
     let physical = datafusion_physical_expr::create_physical_expr(
         expr,
         &schema,

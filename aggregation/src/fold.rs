@@ -226,7 +226,9 @@ impl Fold {
                         .and_then(|offset| one.sum[*argument][cell].checked_sub(offset))
                         .and_then(|centred| centred.checked_mul(weight)),
                     Measured::Patients(None) => Some(everywhere),
-                    Measured::Patients(Some(argument)) if one.present[*argument][cell] > 0 => Some(conditional[*argument]),
+                    Measured::Patients(Some(argument)) if one.present[*argument][cell] > 0 => {
+                        Some(conditional[*argument])
+                    }
                     Measured::Patients(Some(_)) => Some(0),
                 };
                 let sum = amount.and_then(|a| cells[cell].checked_add(a));
@@ -378,7 +380,7 @@ impl Values {
             DataType::Decimal128(..) => {
                 Ok(Self::Decimal(column.as_primitive_opt::<Decimal128Type>().ok_or(FoldError::Shape)?.clone(), lo, hi))
             }
-            DataType::Int64 | DataType::Int32 => {
+            DataType::Int64 | DataType::Int32 | DataType::UInt64 => {
                 let column = cast(column, &DataType::Int64).map_err(|_| FoldError::Shape)?;
                 Ok(Self::Int(column.as_primitive_opt::<Int64Type>().ok_or(FoldError::Shape)?.clone(), lo, hi))
             }

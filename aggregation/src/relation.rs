@@ -138,7 +138,8 @@ impl<'a> Walk<'a> {
             LogicalPlan::Filter(filter) => self.filter(filter),
             LogicalPlan::SubqueryAlias(alias) => {
                 let input = self.relation(&alias.input)?;
-                let plan = LogicalPlanBuilder::from(input.plan).alias(alias.alias.clone()).and_then(LogicalPlanBuilder::build);
+                let plan =
+                    LogicalPlanBuilder::from(input.plan).alias(alias.alias.clone()).and_then(LogicalPlanBuilder::build);
                 Ok(Relation { plan: plan.map_err(cannot_build)?, ..input })
             }
             LogicalPlan::Join(join) => self.join(join),
@@ -200,7 +201,8 @@ impl<'a> Walk<'a> {
         if let Expr::Column(column) = expr {
             return input.fact(column).cloned().unwrap_or_default();
         }
-        let from = expr.column_refs().iter().filter_map(|c| input.fact(c)).flat_map(|f| f.from.iter().cloned()).collect();
+        let from =
+            expr.column_refs().iter().filter_map(|c| input.fact(c)).flat_map(|f| f.from.iter().cloned()).collect();
         let range = input.bounded(expr).map(|(_, range)| range);
         Fact { range, image: image_if_small(expr, input), from, ..Fact::default() }
     }
@@ -244,7 +246,8 @@ impl<'a> Walk<'a> {
                 condition => {
                     let condition = input.admit_condition(condition)?;
                     self.uses(&condition, &input);
-                    let plan = LogicalPlanBuilder::from(input.plan).filter(condition).and_then(LogicalPlanBuilder::build);
+                    let plan =
+                        LogicalPlanBuilder::from(input.plan).filter(condition).and_then(LogicalPlanBuilder::build);
                     Relation { plan: plan.map_err(cannot_build)?, ..input }
                 }
             };
@@ -296,7 +299,11 @@ impl<'a> Walk<'a> {
             let plan = LogicalPlanBuilder::from(inner.plan).filter(condition).and_then(LogicalPlanBuilder::build);
             inner = Relation { plan: plan.map_err(cannot_build)?, ..inner };
         }
-        let refuse = || unsupported("EXISTS needs WHERE inner.patient = outer.patient, and other conditions on the inner table alone");
+        let refuse = || {
+            unsupported(
+                "EXISTS needs WHERE inner.patient = outer.patient, and other conditions on the inner table alone",
+            )
+        };
         let [condition] = outer.as_slice() else { return Err(refuse()) };
         let Expr::BinaryExpr(equal) = condition else { return Err(refuse()) };
         let (outer, own) = match (&*equal.left, &*equal.right) {
@@ -333,7 +340,9 @@ impl<'a> Walk<'a> {
             ));
         }
         let keeps = match (join.join_type, protected) {
-            (JoinType::Inner, _) | (JoinType::Left, (true, _) | (false, false)) | (JoinType::Right, (_, true) | (false, false)) => true,
+            (JoinType::Inner, _)
+            | (JoinType::Left, (true, _) | (false, false))
+            | (JoinType::Right, (_, true) | (false, false)) => true,
             (JoinType::Left | JoinType::Right, _) => false,
             (
                 JoinType::Full
@@ -347,7 +356,9 @@ impl<'a> Walk<'a> {
             ) => return Err(unsupported("this kind of join is not admitted: use INNER or LEFT JOIN")),
         };
         if !keeps {
-            return Err(unsupported("an outer join would keep rows without a patient: keep the protected table's rows"));
+            return Err(unsupported(
+                "an outer join would keep rows without a patient: keep the protected table's rows",
+            ));
         }
         let both = both(&left, &right);
         let mut on = Vec::with_capacity(conditions.len());
@@ -423,7 +434,8 @@ impl<'a> Walk<'a> {
             aggregates.push(expr);
             facts.push(fact);
         }
-        let plan = LogicalPlanBuilder::from(input.plan).aggregate(groups, aggregates).and_then(LogicalPlanBuilder::build);
+        let plan =
+            LogicalPlanBuilder::from(input.plan).aggregate(groups, aggregates).and_then(LogicalPlanBuilder::build);
         Ok(Relation { plan: plan.map_err(cannot_build)?, facts, patient: Some(patient), rows, ordered: false })
     }
 
@@ -433,7 +445,9 @@ impl<'a> Walk<'a> {
             return Err(unsupported(format!("{expr} is not admitted per patient: use count, sum, avg, min or max")));
         };
         if !params.order_by.is_empty() || params.null_treatment.is_some() {
-            return Err(unsupported("ORDER BY inside an aggregate is not admitted: use first_value() OVER (PARTITION BY patient …)"));
+            return Err(unsupported(
+                "ORDER BY inside an aggregate is not admitted: use first_value() OVER (PARTITION BY patient …)",
+            ));
         }
         let mut params = params;
         let mut admitted = Vec::new();
@@ -457,7 +471,9 @@ impl<'a> Walk<'a> {
             }
             ("sum" | "avg", Some(_)) => Fact::default(),
             (other, _) => {
-                return Err(unsupported(format!("{other} is not admitted per patient: use count, sum, avg, min or max")));
+                return Err(unsupported(format!(
+                    "{other} is not admitted per patient: use count, sum, avg, min or max"
+                )));
             }
         };
         let from = admitted.iter().flat_map(|a| self.fact_of(a, input).from).collect();
@@ -482,7 +498,11 @@ impl<'a> Walk<'a> {
         Ok(Relation { plan: plan.map_err(cannot_build)?, facts, patient, rows, ordered: false })
     }
 
-    fn window_function(&mut self, function: WindowFunction, input: &Relation) -> Result<(WindowFunction, Fact), Refusal> {
+    fn window_function(
+        &mut self,
+        function: WindowFunction,
+        input: &Relation,
+    ) -> Result<(WindowFunction, Fact), Refusal> {
         let WindowFunction { fun, mut params } = function;
         if !params.partition_by.iter().any(|e| input.is_patient(e)) {
             return Err(unsupported("a window across patients is not admitted: write OVER (PARTITION BY patient …)"));
@@ -525,7 +545,9 @@ impl<'a> Walk<'a> {
         let visible = input_plan.schema().columns();
         let has_patient = visible.iter().any(|c| input.fact(c).is_some_and(|f| f.patient));
         if input.patient.is_some() && !has_patient {
-            return Err(unsupported("DISTINCT across patients is not admitted: select the patient as well, or use count(DISTINCT patient)"));
+            return Err(unsupported(
+                "DISTINCT across patients is not admitted: select the patient as well, or use count(DISTINCT patient)",
+            ));
         }
         let facts: Vec<Fact> = visible.iter().map(|c| input.fact(c).cloned().unwrap_or_default()).collect();
         for column in &visible {

@@ -168,7 +168,11 @@ impl Release {
         let numbers: Vec<i128> =
             cells.chunks_exact(16).filter_map(|c| <[u8; 16]>::try_from(c).ok()).map(i128::from_le_bytes).collect();
         let measures = header.measures.len();
-        if measures == 0 || numbers.len() * 16 != cells.len() || !numbers.len().is_multiple_of(measures) {
+        if measures == 0
+            || numbers.is_empty()
+            || numbers.len() * 16 != cells.len()
+            || !numbers.len().is_multiple_of(measures)
+        {
             return Err(NotARelease("its cells are not whole"));
         }
         let cells = numbers.chunks(numbers.len() / measures).map(<[i128]>::to_vec).collect();

@@ -21,7 +21,29 @@ use crate::relation::Relation;
 use arrow::datatypes::DataType;
 
 /// The most nodes of all expressions of a query after views and CTEs were put in place.
-pub(crate) const MAX_NODES: usize = 20_000;
+pub(crate) const MAX_NODES: usize = 4_000;
+/// How deep an expression may be: what walks it recurses.
+pub(crate) const MAX_DEPTH: usize = 256;
+/// The longest LIKE pattern in bytes: a longer one may be too large an automaton on some path of the engine.
+const MAX_PATTERN: usize = 256;
+/// The largest literal position or length of a text function.
+const MAX_POSITION: i64 = 1_000_000;
+
+/// Whether an expression is at most [`MAX_DEPTH`] deep; looks without recursion.
+pub(crate) fn shallow(expr: &Expr) -> bool {
+    let mut left = vec![(expr, 1_usize)];
+    while let Some((expr, depth)) = left.pop() {
+        if depth > MAX_DEPTH {
+            return false;
+        }
+        // The closure never fails, so neither does the walk; it visits direct children only.
+        let _ = expr.apply_children(|child| {
+            left.push((child, depth + 1));
+            Ok(datafusion_common::tree_node::TreeNodeRecursion::Continue)
+        });
+    }
+    true
+}
 
 /// How many nodes an expression has.
 pub(crate) fn nodes(expr: &Expr) -> usize {
@@ -72,8 +94,12 @@ impl Relation {
                 Expr::BinaryExpr(expr::BinaryExpr::new(boxed(binary.left)?, binary.op, boxed(binary.right)?))
             }
             Expr::Like(like) => {
-                if !matches!(*like.pattern, Expr::Literal(..)) {
-                    return Err(unsupported("LIKE with a computed pattern", "write the pattern as a literal"));
+                let short = literal_text(&like.pattern).is_some_and(|pattern| pattern.len() <= MAX_PATTERN);
+                if !short || like.escape_char.is_some() {
+                    return Err(unsupported(
+                        "LIKE with a computed or long pattern, or with ESCAPE",
+                        "write the pattern as a literal of at most 256 bytes",
+                    ));
                 }
                 Expr::Like(expr::Like { expr: boxed(like.expr)?, ..like })
             }
@@ -111,7 +137,7 @@ impl Relation {
                 else_expr: case.else_expr.map(boxed).transpose()?,
             }),
             Expr::Cast(cast) => self.admit_cast(cast)?,
-            Expr::TryCast(cast) => Expr::TryCast(expr::TryCast { expr: boxed(cast.expr)?, field: cast.field }),
+            Expr::TryCast(cast) => self.admit_try_cast(cast)?,
             Expr::ScalarFunction(function) => self.admit_function(function)?,
             Expr::InList(list) => {
                 let literals = list.list.into_iter().map(|item| match self.admit(item)? {
@@ -178,6 +204,9 @@ impl Relation {
         let total = match (&from, &to) {
             (from, to) if from == to => true,
             (DataType::Int32, DataType::Int64) => true,
+            // Only row_number and rank make these: they count rows.
+            (DataType::UInt64, DataType::Int64) => true,
+            (DataType::UInt64, DataType::Decimal128(p, s)) => *s >= 0 && i16::from(*p) - i16::from(*s) >= 20,
             (DataType::Int32 | DataType::Int64, DataType::Decimal128(p, s)) => {
                 *s >= 0 && i16::from(*p) - i16::from(*s) >= 19
             }
@@ -185,7 +214,7 @@ impl Relation {
                 t >= s && i16::from(*q) - i16::from(*t) >= i16::from(*p) - i16::from(*s)
             }
             (DataType::Boolean, DataType::Int64 | DataType::Utf8) => true,
-            (DataType::Int32 | DataType::Int64 | DataType::Date32, DataType::Utf8) => true,
+            (DataType::Int32 | DataType::Int64, DataType::Utf8) => true,
             (DataType::Utf8 | DataType::Utf8View, DataType::Utf8 | DataType::Utf8View) => true,
             _ => false,
         };
@@ -193,6 +222,23 @@ impl Relation {
             return Err(unsupported(&format!("a cast from {from} to {to}"), "it may fail; use TRY_CAST"));
         }
         Ok(Expr::Cast(expr::Cast { expr: Box::new(self.admit(*cast.expr)?), field: cast.field }))
+    }
+
+    /// TRY_CAST between types where the engine gives NULL for whatever does not fit. Dates and times are made of text only:
+    /// a number far outside the calendar would be a date that later steps fail on.
+    fn admit_try_cast(&self, cast: expr::TryCast) -> Result<Expr, Refusal> {
+        use DataType::{Boolean, Date32, Decimal128, Float64, Int32, Int64, Utf8, Utf8View};
+        let (from, to) = (self.kind_of(&cast.expr)?, cast.field.data_type().clone());
+        let total = from == to
+            || matches!(
+                (&from, &to),
+                (Utf8 | Utf8View, Int32 | Int64 | Float64 | Boolean | Date32 | Decimal128(..) | Utf8)
+                    | (Int32 | Int64 | Decimal128(..) | Boolean, Int32 | Int64 | Float64 | Decimal128(..) | Utf8)
+            );
+        if !total {
+            return Err(unsupported(&format!("TRY_CAST from {from} to {to}"), "cast numbers, booleans or text"));
+        }
+        Ok(Expr::TryCast(expr::TryCast { expr: Box::new(self.admit(*cast.expr)?), field: cast.field }))
     }
 
     fn admit_function(&self, function: expr::ScalarFunction) -> Result<Expr, Refusal> {
@@ -212,14 +258,32 @@ impl Relation {
                 }
             }
             "left" | "substr" => {
-                let last = args.last().and_then(whole);
-                if args.len() < 2 || args[1..].iter().any(|a| whole(a).is_none()) || last.is_none_or(|n| n < 0) {
-                    return Err(unsupported("a computed or negative length", "write lengths as literals"));
+                let fits = |(i, a): (usize, &Expr)| {
+                    // A position counts from 1; a length may be 0.
+                    let least = i64::from(name == "substr" && i == 0);
+                    whole(a).is_some_and(|n| (least..=MAX_POSITION).contains(&n))
+                };
+                if args.len() < 2 || !args[1..].iter().enumerate().all(fits) {
+                    return Err(unsupported(
+                        "a computed, negative or huge position or length",
+                        "write it as a literal",
+                    ));
                 }
             }
             other => return Err(unsupported(&format!("the function {other}"), "use the functions of the manual")),
         }
         Ok(Expr::ScalarFunction(expr::ScalarFunction { func: function.func, args }))
+    }
+
+    /// Whether the engine can run the expression at all: what it cannot must be refused before anything is charged.
+    ///
+    /// # Errors
+    /// `sql_unsupported`.
+    pub(crate) fn check_runs(&self, expr: &Expr) -> Result<(), Refusal> {
+        let properties = datafusion_expr::execution_props::ExecutionProps::new();
+        datafusion_physical_expr::create_physical_expr(expr, self.schema(), &properties, &Default::default())
+            .map(|_| ())
+            .map_err(|_| unsupported("an expression that the engine cannot run", "write it more simply"))
     }
 
     /// The expression with its columns clamped to their bounds, and the range of its values in units of
@@ -230,7 +294,13 @@ impl Relation {
         (range.lo >= -limit && range.hi <= limit).then_some((expr, range))
     }
 
+    /// The clamped expression and its range, or nothing once it passes 10^30: arithmetic on ranges never overflows.
     fn range(&self, expr: &Expr) -> Option<(Expr, Range)> {
+        let most = 10_i128.pow(30);
+        self.range_of(expr).filter(|(_, range)| range.lo >= -most && range.hi <= most)
+    }
+
+    fn range_of(&self, expr: &Expr) -> Option<(Expr, Range)> {
         match expr {
             Expr::Column(column) => {
                 let range = self.fact(column)?.range.clone()?;
@@ -249,7 +319,7 @@ impl Relation {
             Expr::Literal(value, _) => Some((expr.clone(), literal_range(value)?)),
             Expr::Negative(inner) => {
                 let (inner, range) = self.range(inner)?;
-                Some((Expr::Negative(Box::new(inner)), Range { lo: -range.hi, hi: -range.lo }))
+                Some((Expr::Negative(Box::new(inner)), range.negated()?))
             }
             Expr::Case(case) => self.case_range(case),
             Expr::Cast(cast) => {
@@ -275,7 +345,7 @@ impl Relation {
                     Operator::Plus => same(&a, &binary.left)?.plus(&same(&b, &binary.right)?)?,
                     Operator::Minus => {
                         let b = same(&b, &binary.right)?;
-                        same(&a, &binary.left)?.plus(&Range { lo: -b.hi, hi: -b.lo })?
+                        same(&a, &binary.left)?.plus(&b.negated()?)?
                     }
                     Operator::Multiply => a.corners(&b, i128::checked_mul)?,
                     Operator::Divide if result == 0 => a.corners(&b, i128::checked_div)?,
@@ -299,9 +369,16 @@ impl Relation {
     fn extreme(&self, function: &expr::ScalarFunction) -> Option<(Expr, Range)> {
         let parts = function.args.iter().map(|a| self.range(a)).collect::<Option<Vec<_>>>()?;
         let (args, ranges): (Vec<Expr>, Vec<Range>) = parts.into_iter().unzip();
+        let literals: Vec<i128> = function.args.iter().filter_map(constant).collect();
         let (lows, highs) = (ranges.iter().map(|r| r.lo), ranges.iter().map(|r| r.hi));
-        // With a NULL among the arguments the others decide: only the outermost ends are sure.
-        let range = Range { lo: lows.min()?, hi: highs.max()? };
+        // With NULLs among the arguments the others decide, so only the outermost ends are sure; but a literal is never NULL.
+        let (mut lo, mut hi) = (lows.min()?, highs.max()?);
+        if function.func.name() == "least" {
+            hi = literals.iter().copied().min().map_or(hi, |l| l.min(hi));
+        } else {
+            lo = literals.iter().copied().max().map_or(lo, |l| l.max(lo));
+        }
+        let range = Range { lo: lo.min(hi), hi: hi.max(lo) };
         let func = std::sync::Arc::clone(&function.func);
         Some((Expr::ScalarFunction(expr::ScalarFunction { func, args }), range))
     }
@@ -351,6 +428,10 @@ pub(crate) struct Range {
 }
 
 impl Range {
+    fn negated(&self) -> Option<Self> {
+        Some(Self { lo: self.hi.checked_neg()?, hi: self.lo.checked_neg()? })
+    }
+
     fn plus(&self, other: &Self) -> Option<Self> {
         Some(Self { lo: self.lo.checked_add(other.lo)?, hi: self.hi.checked_add(other.hi)? })
     }
@@ -369,8 +450,16 @@ impl Range {
 /// The scale of a number type: 0 for integers; `None` for anything else.
 pub(crate) fn scale_of(kind: &DataType) -> Option<u32> {
     match kind {
-        DataType::Int32 | DataType::Int64 => Some(0),
+        DataType::Int32 | DataType::Int64 | DataType::UInt64 => Some(0),
         DataType::Decimal128(_, scale) => u32::try_from(*scale).ok(),
+        _ => None,
+    }
+}
+
+/// The value of a literal of a scale of zero.
+fn constant(expr: &Expr) -> Option<i128> {
+    match expr {
+        Expr::Literal(value @ (ScalarValue::Int64(_) | ScalarValue::Int32(_)), _) => literal_range(value).map(|r| r.lo),
         _ => None,
     }
 }
@@ -415,4 +504,155 @@ fn coalesce(mut args: Vec<Expr>) -> Expr {
     let when_then_expr =
         args.into_iter().map(|a| (Box::new(Expr::IsNotNull(Box::new(a.clone()))), Box::new(a))).collect();
     Expr::Case(expr::Case { expr: None, when_then_expr, else_expr: last })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{ArrayRef, BooleanArray, Date32Array, Decimal128Array, Int64Array, StringArray},
+        record_batch::RecordBatch,
+    };
+    use datafusion_common::tree_node::TreeNode;
+    use sekisho_protocol::units::MicroRho;
+
+    use crate::{example, plan::PrivatePlan, sql::arrow_schema};
+
+    /// Rows of `stay` with the worst values that a snapshot holds.
+    fn extremes() -> RecordBatch {
+        let schema = example::schema();
+        let numbers = [Some(i64::MIN), Some(i64::MAX), Some(0), Some(-1), Some(104), None];
+        let long = "x".repeat(1 << 20);
+        let texts = [Some(""), Some("é"), Some("9223372036854775808"), Some("-0.0e400"), Some(long.as_str()), None];
+        let integers = || Arc::new(Int64Array::from(numbers.to_vec())) as ArrayRef;
+        let text = || Arc::new(StringArray::from(texts.to_vec())) as ArrayRef;
+        let most = 10_i128.pow(18) - 1;
+        let decimals = Decimal128Array::from(vec![Some(most), Some(-most), Some(0), Some(1), Some(-1), None]);
+        // 0001-01-01 and 9999-12-31: what a snapshot admits.
+        let dates = Date32Array::from(vec![Some(-719_162), Some(2_932_896), Some(0), Some(-1), Some(1), None]);
+        let bools = BooleanArray::from(vec![Some(true), Some(false), None, Some(true), Some(false), None]);
+        let ids = Int64Array::from(vec![i64::MIN, -1, 0, 1, 2, i64::MAX]);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(ids),
+            text(),
+            integers(),
+            Arc::new(decimals.with_precision_and_scale(18, 1).unwrap()),
+            integers(),
+            integers(),
+            text(),
+            Arc::new(bools),
+            Arc::new(dates),
+        ];
+        RecordBatch::try_new(arrow_schema(schema.table("stay").unwrap()), columns).unwrap()
+    }
+
+    /// Evaluates all of a plan's expressions over the extremes; `None` when the SQL is refused.
+    fn fails(condition: &str) -> Option<String> {
+        let sql = format!("SELECT sex, count({condition}) FROM stay WHERE ({condition}) IS NOT NULL GROUP BY sex");
+        let rho = MicroRho::try_from(1000).unwrap();
+        let plan = PrivatePlan::analyse(&sql, &example::schema(), &example::permit(3, 2), rho).ok()?;
+        let batch = extremes();
+        let schema = datafusion_common::DFSchema::try_from_qualified_schema("stay", &batch.schema()).unwrap();
+        let mut expressions = Vec::new();
+        plan.rows()
+            .apply(|node| {
+                expressions.extend(node.expressions());
+                Ok(datafusion_common::tree_node::TreeNodeRecursion::Continue)
+            })
+            .unwrap();
+        for expr in &expressions {
+            let properties = datafusion_expr::execution_props::ExecutionProps::new();
+            let run = datafusion_physical_expr::create_physical_expr(expr, &schema, &properties, &Default::default());
+            if let Err(error) = run.and_then(|e| e.evaluate(&batch)).and_then(|v| v.into_array(batch.num_rows())) {
+                return Some(error.to_string());
+            }
+        }
+        Some(String::new())
+    }
+
+    #[test]
+    fn what_is_admitted_fails_on_no_value() {
+        for condition in [
+            "age + days - free * 7",
+            "-free",
+            "free / 3 + free % 7",
+            "weight + weight > 1.5",
+            "weight * weight > 1",
+            "weight - 0.1",
+            "TRY_CAST(note AS bigint)",
+            "TRY_CAST(note AS int)",
+            "TRY_CAST(note AS date)",
+            "TRY_CAST(note AS boolean)",
+            "TRY_CAST(note AS double)",
+            "TRY_CAST(note AS decimal(18, 3))",
+            "TRY_CAST(free AS int)",
+            "TRY_CAST(free AS decimal(10, 2))",
+            "TRY_CAST(free AS text)",
+            "TRY_CAST(weight AS bigint)",
+            "TRY_CAST(weight AS text)",
+            "CAST(free AS text)",
+            "CAST(died AS bigint)",
+            "CAST(free AS decimal(30, 4))",
+            "left(note, 3)",
+            "left(note, 0)",
+            "substr(note, 1, 3)",
+            "substring(note FROM 2)",
+            "upper(note) = lower(note)",
+            "character_length(note)",
+            "starts_with(note, 'E11')",
+            "note LIKE 'E1_%'",
+            "note ILIKE '%x%'",
+            "NOT (note LIKE '%_%_%_x')",
+            "coalesce(free, age, 0)",
+            "nullif(free, 0)",
+            "nullif(note, '')",
+            "date_part('year', admitted)",
+            "date_part('week', admitted)",
+            "date_part('doy', admitted)",
+            "extract(month FROM admitted)",
+            "admitted BETWEEN DATE '2024-01-01' AND DATE '2024-12-31'",
+            "admitted - admitted > 30",
+            "free IN (1, 2, 3)",
+            "note NOT IN ('a', 'b')",
+            "CASE free WHEN 1 THEN age WHEN 2 THEN days ELSE free END",
+            "CASE WHEN died IS TRUE THEN 1 WHEN died IS UNKNOWN THEN 2 END",
+            "free IS DISTINCT FROM age",
+            "died AND age > 3 OR NOT died",
+        ] {
+            assert_eq!(fails(condition).as_deref(), Some(""), "{condition} (None: refused)");
+        }
+    }
+
+    #[test]
+    fn what_fails_on_some_value_is_refused() {
+        let long = format!("note LIKE '{}%x'", "_".repeat(30_000));
+        for condition in [
+            "CAST(TRY_CAST(CASE WHEN age = 104 THEN 2000000000 ELSE 0 END AS date) AS text)",
+            "TRY_CAST(TRY_CAST(free AS timestamp(0)) AS text)",
+            "TRY_CAST(free AS time)",
+            "TRY_CAST(note AS timestamp)",
+            "CAST(admitted AS text)",
+            "substr(note, -9223372036854775808, 1)",
+            "substr(note, 0, 1)",
+            "substr(note, 1, -1)",
+            "left(note, -1)",
+            "left(note, age)",
+            long.as_str(),
+            "note LIKE 'a!_' ESCAPE '!'",
+            "note LIKE note",
+            "note ~ 'a'",
+            "free / 0",
+            "free / age",
+            "free % 0",
+            "CAST(note AS bigint)",
+            "CAST(free AS int)",
+            "CAST(weight AS bigint)",
+            "admitted + INTERVAL '1 day'",
+            "CAST(free AS timestamp)",
+            "weight * weight * weight",
+        ] {
+            assert_eq!(fails(condition), None, "{condition} is admitted");
+        }
+    }
 }

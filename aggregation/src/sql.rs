@@ -16,7 +16,12 @@ use datafusion_optimizer::analyzer::{AnalyzerRule, type_coercion::TypeCoercion};
 use datafusion_sql::{
     parser::{DFParserBuilder, Statement},
     planner::{ParserOptions, SqlToRel},
-    sqlparser::{ast, dialect::PostgreSqlDialect},
+    sqlparser::{
+        ast,
+        dialect::PostgreSqlDialect,
+        keywords::Keyword,
+        tokenizer::{Token, Tokenizer},
+    },
 };
 use sekisho_protocol::{
     query::MAX_SQL_BYTES,
@@ -26,8 +31,10 @@ use sekisho_protocol::{
 
 /// How deeply a statement may nest.
 const MAX_NESTING: usize = 48;
-/// The most operators of a plan, views and CTEs put in place.
-const MAX_OPERATORS: usize = 1000;
+/// The most operators of a statement.
+const MAX_OPERATORS: usize = 256;
+/// The most parts of a plan, views and CTEs put in place.
+const MAX_PARTS: usize = 500;
 
 /// A statement planned twice: as written, for what follows the release, and with its types made equal, for the analysis.
 pub(crate) struct Planned {
@@ -61,26 +68,61 @@ pub(crate) fn plan(sql: &str, schema: &Schema) -> Result<Planned, Refusal> {
         let detail = format!("the SQL has {} bytes; at most {MAX_SQL_BYTES} are read", sql.len());
         return Err(Refusal::new(Code::TooLarge, detail));
     }
+    check_operators(sql)?;
     let statement = parse(sql)?;
     let catalogue = Catalogue::new(schema);
     let options =
         ParserOptions { parse_float_as_decimal: true, map_string_types_to_utf8view: false, ..ParserOptions::default() };
     let planner = SqlToRel::new_with_options(&catalogue, options);
     let as_written = planner.statement_to_plan(statement).map_err(refuse)?;
-    check_size(&as_written)?;
+    check_parts(&as_written)?;
     let typed = TypeCoercion::new().analyze(as_written.clone(), &catalogue.options).map_err(refuse)?;
     Ok(Planned { as_written, typed })
 }
 
-/// Counts a plan's operators, and stops early: CTEs that use each other twice make 2^n of them from n lines.
-fn check_size(plan: &LogicalPlan) -> Result<(), Refusal> {
-    let mut operators = 0;
-    let _ = plan.apply_with_subqueries(|_| {
-        operators += 1;
-        Ok(if operators > MAX_OPERATORS { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
+/// Counts the operators of the text: a chain of them is as deep as it is long, and what walks it recurses.
+fn check_operators(sql: &str) -> Result<(), Refusal> {
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, sql).tokenize();
+    let tokens = tokens.map_err(|e| Refusal::new(Code::SqlSyntax, e.to_string()))?;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other tokens do not nest")]
+    let operator = |token: &&Token| match token {
+        Token::Word(word) => {
+            matches!(
+                word.keyword,
+                Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::UNION | Keyword::JOIN | Keyword::IS
+            )
+        }
+        Token::Whitespace(_)
+        | Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::Comma
+        | Token::LParen
+        | Token::RParen
+        | Token::Period
+        | Token::SemiColon => false,
+        _ => true,
+    };
+    let operators = tokens.iter().filter(operator).count();
     if operators > MAX_OPERATORS {
-        let detail = format!("the query has more than {MAX_OPERATORS} parts; write it shorter");
+        let detail = format!(
+            "the SQL has {operators} operators; at most {MAX_OPERATORS} are read (a list of values is better written with IN)"
+        );
+        return Err(Refusal::new(Code::SqlUnsupported, detail));
+    }
+    Ok(())
+}
+
+/// Counts a plan's parts, and stops early: CTEs that use each other twice make 2^n of them from n lines.
+fn check_parts(plan: &LogicalPlan) -> Result<(), Refusal> {
+    let mut parts = 0;
+    // The closure never fails, so neither does the walk.
+    let _ = plan.apply_with_subqueries(|_| {
+        parts += 1;
+        Ok(if parts > MAX_PARTS { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    if parts > MAX_PARTS {
+        let detail = format!("the query has more than {MAX_PARTS} parts, views put in place; write it shorter");
         return Err(Refusal::new(Code::SqlUnsupported, detail));
     }
     Ok(())

@@ -30,7 +30,7 @@ pub const CELL_NOTE: &str = "cell_note";
 const SUPPRESSED: &str = "suppressed";
 const INCOMPLETE: &str = "incomplete";
 
-fn hidden(outputs: usize) -> impl Iterator<Item = String> {
+fn hidden_names(outputs: usize) -> impl Iterator<Item = String> {
     (0..outputs).flat_map(|i| [format!("__low_{i}"), format!("__high_{i}")]).chain(["__note".to_string()])
 }
 
@@ -51,10 +51,22 @@ fn rounded(value: i128, unit: i128) -> i128 {
 }
 
 impl PrivatePlan {
+    /// The released number of patients of each cell, rounded: by it the preset judges.
+    pub fn guard_values(&self, combined: &Combined) -> Vec<i128> {
+        let unit = self.unit(&self.measures()[self.guard()]);
+        combined.cells[self.guard()].iter().map(|patients| rounded(*patients, unit)).collect()
+    }
+
+    /// Which cells the preset hides.
+    pub fn hidden(&self, combined: &Combined) -> Vec<bool> {
+        self.guard_values(combined).into_iter().map(|patients| hides(self.preset(), patients)).collect()
+    }
+
     /// Every cell with its keys, estimates and intervals at `level`: columns `c0…` for keys, then for outputs, then
     /// `__low_i`, `__high_i` for each output and `__note`.
     ///
-    /// `complete` is false when a hospital that was asked is missing.
+    /// `complete` is false when a hospital that was asked is missing. `also_hidden` hides cells beside those that the preset
+    /// hides, one flag for each cell; empty for none.
     ///
     /// # Errors
     /// None is expected; arrow's when lengths differ.
@@ -63,13 +75,12 @@ impl PrivatePlan {
         combined: &Combined,
         complete: bool,
         level: f64,
+        also_hidden: &[bool],
     ) -> Result<RecordBatch, DataFusionError> {
         let cells: Vec<Vec<CellKey>> = (0..self.cells()).map(|ordinal| self.cell(ordinal)).collect();
-        let guard = &self.measures()[self.guard()];
-        let shown: Vec<bool> = combined.cells[self.guard()]
-            .iter()
-            .map(|patients| !hides(self.preset(), rounded(*patients, self.unit(guard))))
-            .collect();
+        let hidden_too = |cell: usize| also_hidden.get(cell).copied().unwrap_or(false);
+        let shown: Vec<bool> =
+            self.hidden(combined).into_iter().enumerate().map(|(cell, hidden)| !hidden && !hidden_too(cell)).collect();
         let mut columns: Vec<ArrayRef> = Vec::new();
         for (i, key) in self.keys().iter().enumerate() {
             let value = |cell: &Vec<CellKey>| match &cell[i] {
@@ -105,8 +116,9 @@ impl PrivatePlan {
         };
         columns.extend(bounds);
         columns.push(Arc::new(cells.iter().zip(&shown).map(note).collect::<StringArray>()));
-        let names =
-            (0..self.keys().len() + self.outputs().len()).map(|i| format!("c{i}")).chain(hidden(self.outputs().len()));
+        let names = (0..self.keys().len() + self.outputs().len())
+            .map(|i| format!("c{i}"))
+            .chain(hidden_names(self.outputs().len()));
         let fields: Vec<Field> = names.zip(&columns).map(|(n, c)| Field::new(n, c.data_type().clone(), true)).collect();
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
@@ -184,7 +196,7 @@ impl PrivatePlan {
             .iter()
             .enumerate()
             .map(|(i, (qualifier, field))| col(format!("c{i}")).alias_qualified(qualifier.cloned(), field.name()));
-        let named: Vec<Expr> = named.chain(hidden(self.outputs().len()).map(col)).collect();
+        let named: Vec<Expr> = named.chain(hidden_names(self.outputs().len()).map(col)).collect();
         let cells = LogicalPlanBuilder::from(cells).project(named)?.build()?;
         self.rebuild(self.as_written(), &cells)
     }
@@ -199,7 +211,7 @@ impl PrivatePlan {
             LogicalPlan::Aggregate(_) => Ok(cells.clone()),
             LogicalPlan::Projection(projection) => {
                 let input = self.rebuild(&projection.input, cells)?;
-                let extra = hidden(self.outputs().len()).map(|name| Expr::Column(Column::from_name(name)));
+                let extra = hidden_names(self.outputs().len()).map(|name| Expr::Column(Column::from_name(name)));
                 LogicalPlanBuilder::from(input).project(projection.expr.iter().cloned().chain(extra))?.build()
             }
             LogicalPlan::Filter(filter) => {

@@ -73,7 +73,7 @@ fn noise(plan: &PrivatePlan, measure: &Measure) -> Option<NoiseReport> {
         Measure::Rows => "rows",
         Measure::Present { .. } => "present",
         Measure::Sum { .. } => "sum",
-        Measure::Patients => "patients",
+        Measure::Patients { .. } => "patients",
     };
     let standard_deviation = plan.variance(measure)?.as_f64().sqrt() / plan.unit(measure) as f64;
     Some(NoiseReport { measure: name.into(), standard_deviation })
@@ -133,7 +133,7 @@ async fn table(
     complete: bool,
     confidence: f64,
 ) -> Result<RecordBatch, ResultError> {
-    let cells = plan.released_cells(&combine(plan, releases)?, complete, confidence)?;
+    let cells = plan.released_cells(&combine(plan, releases)?, complete, confidence, &[])?;
     // One partition: rows keep the order of the cells, or that of the SQL.
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     session.register_batch("cells", cells)?;

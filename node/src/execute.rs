@@ -14,7 +14,14 @@ use std::{
     time::Duration,
 };
 
-use datafusion::{error::DataFusionError, physical_plan::execute_stream_partitioned, prelude::SessionContext};
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    datasource::provider_as_source,
+    error::DataFusionError,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder, col},
+    physical_plan::execute_stream_partitioned,
+    prelude::SessionContext,
+};
 use futures::StreamExt;
 use sekisho_aggregation::{
     fold::{Fold, FoldError, RawCells},
@@ -23,7 +30,7 @@ use sekisho_aggregation::{
 };
 use tokio::task::JoinSet;
 
-use crate::data::row_plan::assert_row_plan;
+use crate::data::row_plan::{assert_leaves, assert_row_plan};
 
 /// The limits of one execution.
 #[derive(Clone, Copy, Debug)]
@@ -105,13 +112,13 @@ async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPla
         let provider = tables.table_provider(name.clone()).await?;
         sources.insert(name, provider_as_source(provider));
     }
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only scans are replaced")]
     let bound = rows.clone().transform_up(|node| match node {
         LogicalPlan::TableScan(scan) => {
             let source = sources.get(&scan.table_name).ok_or(DataFusionError::Plan("an unknown table".into()))?;
             let scan = LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), scan.projection.clone())?;
             Ok(Transformed::yes(scan.build()?))
         }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "only scans are replaced")]
         other => Ok(Transformed::no(other)),
     })?;
     Ok(bound.data)
@@ -119,9 +126,14 @@ async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPla
 
 async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext, max_rows: u64) -> Result<RawCells, ExecuteError> {
     let rows = bound(plan.rows(), tables).await?;
-    let rows = if plan.ordered() { rows } else { LogicalPlanBuilder::from(rows).sort([col("c0").sort(true, true)])?.build()? };
+    let rows = if plan.ordered() {
+        rows
+    } else {
+        LogicalPlanBuilder::from(rows).sort([col("c0").sort(true, true)])?.build()?
+    };
     let physical = tables.state().create_physical_plan(&rows).await?;
-    assert_row_plan(&physical, plan.ordered()).map_err(|e| ExecuteError::Plan(e.to_string()))?;
+    let checked = if plan.ordered() { assert_row_plan(&physical) } else { assert_leaves(&physical) };
+    checked.map_err(|e| ExecuteError::Plan(e.to_string()))?;
     let read = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
     for mut stream in execute_stream_partitioned(physical, tables.task_ctx())? {

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::dsse::DsseError;
 
+/// The most characters of a refusal's detail.
+pub const MAX_DETAIL: usize = 500;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $advice:literal;)*) => {
         /// Why nothing was released.
@@ -145,9 +148,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with `code` because of `detail`.
+    /// A refusal with `code` because of the first [`MAX_DETAIL`] characters of `detail`, which may quote the asker's SQL.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        let detail: String = detail.into();
+        Self { code, detail: detail.chars().take(MAX_DETAIL).collect() }
     }
 }
 

@@ -2,11 +2,10 @@
 
 use tonic::{Code as Grpc, Status, metadata::MetadataValue};
 
-use crate::refusal::{Code, Refusal};
+use crate::refusal::{Code, MAX_DETAIL, Refusal};
 
 const CODE_KEY: &str = "sekisho-code";
-/// The most characters of a refusal's detail that are carried or believed.
-const MAX_DETAIL: usize = 1000;
+
 
 /// The gRPC status that carries `refusal`.
 pub fn status_of(refusal: &Refusal) -> Status {

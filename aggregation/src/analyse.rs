@@ -708,6 +708,11 @@ mod tests {
         ] {
             refused(&sql, Code::SqlUnsupported, "");
         }
+        let mut sql = String::from("WITH t0 AS (SELECT age FROM stay)");
+        for i in 1..=40 {
+            sql += &format!(", t{i} AS (SELECT age FROM t{0} UNION ALL SELECT age FROM t{0})", i - 1);
+        }
+        refused(&format!("{sql} SELECT count(*) FROM t40"), Code::SqlUnsupported, "parts");
         // Ten CTEs of 20 additions each, on top of each other: shallow text, deep expression.
         let mut sql = String::from("WITH t0 AS (SELECT age AS x FROM stay)");
         for i in 1..=10 {

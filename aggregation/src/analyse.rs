@@ -76,10 +76,8 @@ impl PrivatePlan {
             let detail = format!("{micro_rho} cannot be split over {} measures; name more", measures.len());
             Refusal::new(Code::BudgetQuery, detail)
         })?;
-        let patient_kind = match relation.schema().field(relation.patient.unwrap_or(0)).data_type() {
-            arrow::datatypes::DataType::Int64 => Kind::Int64,
-            _ => Kind::Text,
-        };
+        let patient_type = relation.schema().field(relation.patient.unwrap_or(0)).data_type();
+        let patient_kind = if *patient_type == arrow::datatypes::DataType::Int64 { Kind::Int64 } else { Kind::Text };
         for expr in keys.iter().map(|k| &k.expr).chain(arguments.iter().map(|a| &a.expr)) {
             relation.check_runs(expr)?;
         }
@@ -715,6 +713,11 @@ mod tests {
         ] {
             refused(&sql, Code::SqlUnsupported, "");
         }
+        let mut sql = String::from("WITH t0 AS (SELECT age FROM stay)");
+        for i in 1..=40 {
+            sql += &format!(", t{i} AS (SELECT age FROM t{0} UNION ALL SELECT age FROM t{0})", i - 1);
+        }
+        refused(&format!("{sql} SELECT count(*) FROM t40"), Code::SqlUnsupported, "parts");
         // Ten CTEs of 20 additions each, on top of each other: shallow text, deep expression.
         let mut sql = String::from("WITH t0 AS (SELECT age AS x FROM stay)");
         for i in 1..=10 {

@@ -198,8 +198,23 @@ fn image_of(expr: &Expr, kind: KeyKind, relation: &Relation, most: usize) -> Res
         }
         return Ok(all);
     }
-    let image = collect(&evaluate(expr, relation, most)?, kind)?;
-    Ok(Image { outside: kind != KeyKind::Bool, ..image })
+    if kind == KeyKind::Bool {
+        // Whatever it is of, it is one of these.
+        let values = vec![KeyValue::Bool(false), KeyValue::Bool(true)];
+        return Ok(Image { kind, values, null: true, outside: false });
+    }
+    match evaluate(expr, relation, most) {
+        Ok(values) => Ok(Image { outside: true, ..collect(&values, kind)? }),
+        Err(refusal) => counted(expr, kind, relation).ok_or(refusal),
+    }
+}
+
+/// Every integer of a known and short range, as `least(count, 10)` has.
+fn counted(expr: &Expr, kind: KeyKind, relation: &Relation) -> Option<Image> {
+    let (_, range) =
+        relation.bounded(expr).filter(|(_, r)| kind == KeyKind::Int && r.hi - r.lo < MAX_VALUES as i128)?;
+    let values = (range.lo..=range.hi).filter_map(|v| i64::try_from(v).ok()).map(KeyValue::Int).collect();
+    Some(Image { kind, values, null: true, outside: true })
 }
 
 /// The values of `array`, and whether NULL is among them.
@@ -225,8 +240,7 @@ fn internal() -> Refusal {
 fn evaluate(expr: &Expr, relation: &Relation, most: usize) -> Result<ArrayRef, Refusal> {
     let mut columns: Vec<_> = expr.column_refs().into_iter().cloned().collect();
     columns.sort();
-    let (mut fields, mut values): (Vec<(Option<datafusion_common::TableReference>, Arc<Field>)>, Vec<ArrayRef>) =
-        Default::default();
+    let (mut fields, mut values) = (Vec::new(), Vec::<ArrayRef>::new());
     let mut rows = 1_usize;
     for column in &columns {
         let fact = relation.fact(column).ok_or_else(internal)?;

@@ -189,10 +189,12 @@ impl<'a> Walk<'a> {
         }
         let admitted = input.admit(bare.clone())?;
         let fact = self.fact_of(&admitted, input);
-        let named = match expr {
-            Expr::Alias(alias) => admitted.alias_qualified(alias.relation.clone(), alias.name.clone()),
-            _ if admitted == *expr => admitted,
-            _ => admitted.alias(expr.schema_name().to_string()),
+        let named = if let Expr::Alias(alias) = expr {
+            admitted.alias_qualified(alias.relation.clone(), alias.name.clone())
+        } else if admitted == *expr {
+            admitted
+        } else {
+            admitted.alias(expr.schema_name().to_string())
         };
         Ok((named, fact))
     }
@@ -233,6 +235,10 @@ impl<'a> Walk<'a> {
         Some(exprs.len() - 1)
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other condition is admitted, or refused, as an expression"
+    )]
     fn filter(&mut self, filter: &Filter) -> Result<Relation, Refusal> {
         let mut input = self.relation(&filter.input)?;
         for condition in split_conjunction_owned(filter.predicate.clone()) {
@@ -287,10 +293,11 @@ impl<'a> Walk<'a> {
         while let LogicalPlan::Projection(p) = inner_plan {
             inner_plan = &p.input;
         }
-        let (conditions, inner_plan) = match inner_plan {
-            LogicalPlan::Filter(filter) => (split_conjunction_owned(filter.predicate.clone()), filter.input.as_ref()),
-            other => (Vec::new(), other),
-        };
+        let mut conditions = Vec::new();
+        if let LogicalPlan::Filter(filter) = inner_plan {
+            conditions = split_conjunction_owned(filter.predicate.clone());
+            inner_plan = &filter.input;
+        }
         let (outer, own): (Vec<Expr>, Vec<Expr>) = conditions.into_iter().partition(|c| c.contains_outer());
         let mut inner = self.relation(inner_plan)?;
         for condition in own {

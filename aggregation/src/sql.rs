@@ -4,7 +4,7 @@
 //! a short list, so that what is not listed does not exist. A node plans from the text itself and never runs a
 //! plan that somebody else made. Nothing here sees a row.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use datafusion_common::{DataFusionError, TableReference, config::ConfigOptions, tree_node::TreeNodeRecursion};
@@ -140,13 +140,67 @@ fn parse(sql: &str) -> Result<Statement, Refusal> {
         return Err(Refusal::new(Code::SqlSyntax, "write exactly one statement"));
     };
     match &statement {
-        Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)) => Ok(statement),
-        Statement::Statement(_)
-        | Statement::CreateExternalTable(_)
-        | Statement::CopyTo(_)
-        | Statement::Explain(_)
-        | Statement::Reset(_) => Err(Refusal::new(Code::SqlUnsupported, "only a SELECT is admitted")),
+        Statement::Statement(inner) => {
+            let ast::Statement::Query(query) = &**inner else {
+                return Err(Refusal::new(Code::SqlUnsupported, "only a SELECT is admitted"));
+            };
+            check_views(query)?;
+            Ok(statement)
+        }
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Explain(_) | Statement::Reset(_) => {
+            Err(Refusal::new(Code::SqlUnsupported, "only a SELECT is admitted"))
+        }
     }
+}
+
+/// Which relations each CTE of a statement reads, by lower-case name; CTEs of the same name are taken together.
+#[derive(Default)]
+struct Views(HashMap<String, Vec<String>>);
+
+fn relations(query: &impl ast::Visit) -> Vec<String> {
+    let mut names = Vec::new();
+    let _: ControlFlow<()> = ast::visit_relations(query, |name| {
+        names.push(name.to_string().to_lowercase());
+        ControlFlow::Continue(())
+    });
+    names
+}
+
+impl ast::Visitor for Views {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+        for cte in query.with.iter().flat_map(|w| &w.cte_tables) {
+            let name = cte.alias.name.to_string().to_lowercase();
+            self.0.entry(name).or_default().extend(relations(&*cte.query));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Views {
+    /// Takes what `name` stands for off `left`; false when it does not suffice.
+    fn fits(&self, name: &str, left: &mut usize, depth: usize) -> bool {
+        *left = left.saturating_sub(1);
+        let inner = self.0.get(name).map(Vec::as_slice).unwrap_or_default();
+        *left > 0 && depth < MAX_NESTING && inner.iter().all(|n| self.fits(n, left, depth + 1))
+    }
+}
+
+/// Counts the relations that a query reads once every CTE stands in its place, before it is planned: CTEs that use each other
+/// twice make 2^n of n lines, and the planner walks them all.
+fn check_views(query: &ast::Query) -> Result<(), Refusal> {
+    use ast::Visit;
+    let mut views = Views::default();
+    let _ = query.visit(&mut views);
+    let mut left = MAX_PARTS;
+    if relations(&*query.body).iter().all(|name| views.fits(name, &mut left, 0)) {
+        return Ok(());
+    }
+    let detail = format!(
+        "the query reads more than {MAX_PARTS} parts, CTEs put in place, or nests them deeper than {MAX_NESTING}"
+    );
+    Err(Refusal::new(Code::SqlUnsupported, detail))
 }
 
 /// What the planner said, with a stable code. Planner errors speak of the text and the schema, both public.

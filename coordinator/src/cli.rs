@@ -22,6 +22,9 @@ use crate::{
     daemon::{Daemon, Hooks, SystemClock},
 };
 
+/// The stack of each thread in bytes: SQL is bounded in depth before it is planned, and this is the second line.
+const STACK_BYTES: usize = 16 << 20;
+
 /// The coordinator of a Sekisho network: passes signed queries to hospitals and combines their releases.
 #[derive(Parser)]
 #[command(name = "sekisho-coordinator", version)]
@@ -88,7 +91,11 @@ fn run(path: &std::path::Path, hooks: Hooks) -> miette::Result<()> {
         LogFormat::Text => drop(log.try_init()),
         LogFormat::Json => drop(log.json().try_init()),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().into_diagnostic()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build()
+        .into_diagnostic()?;
     runtime.block_on(async {
         // Listened to from the start on, so that a stop that comes early is not lost.
         let stop = stop_signal().into_diagnostic().wrap_err("signals")?;

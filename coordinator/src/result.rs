@@ -1,8 +1,9 @@
 //! From checked releases to what a person reads: one table of all hospitals, one of each, and a report.
 //!
-//! Promises: the disclosure preset is applied to every table that leaves; a hospital that is missing is never a zero
-//! (the combined table says `incomplete`, and without any answer it has no rows); all of it is post-processing of
-//! released numbers and costs nothing.
+//! Promises: the disclosure preset is applied to every table that leaves, and no cell that it hides is what is left
+//! when the shown tables of one answer are subtracted from each other; a hospital that is missing is never a zero (the
+//! combined table says `incomplete`, and without any answer it has no rows); all of it is post-processing of released
+//! numbers and costs nothing.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,7 +19,7 @@ use datafusion::{
 };
 use sekisho_aggregation::{
     accounting::epsilon_at_delta,
-    combine::{CombineError, combine},
+    combine::{CombineError, Combined, combine},
     plan::{Measure, PrivatePlan},
     release::Release,
 };
@@ -116,24 +117,56 @@ pub async fn tables(
     let plan = &query.plan;
     let metadata = HashMap::from([(RESULT_KEY.to_string(), serde_json::to_string(&report)?)]);
     let releases: Vec<&Release> = answers.iter().map(|answer| &answer.release).collect();
-    let combined = table(plan, &releases, report.complete, report.confidence).await?;
+    let all = combine(plan, &releases)?;
+    // One hospital's sums at a time: together they may be as large as all that was collected.
+    let (mut hidden, mut patients) = (Vec::new(), Vec::new());
+    for release in &releases {
+        let own = combine(plan, &[*release])?;
+        hidden.push(plan.hidden(&own));
+        patients.push(plan.guard_values(&own));
+    }
+    let also_hidden = also_hidden(&plan.hidden(&all), &hidden, &patients);
+    let combined = table(plan, &all, report.complete, report.confidence, &[]).await?;
     let combined = if answers.is_empty() { combined.slice(0, 0) } else { combined };
     let mut batches = vec![labelled(&combined, ALL_HOLDERS, &metadata)?];
-    for answer in &answers {
-        let own = table(plan, &[&answer.release], true, report.confidence).await?;
+    for (answer, also_hidden) in answers.iter().zip(&also_hidden) {
+        let own = combine(plan, &[&answer.release])?;
+        let own = table(plan, &own, true, report.confidence, also_hidden).await?;
         batches.push(labelled(&own, &answer.name, &metadata)?);
     }
     Ok(batches)
 }
 
-/// The table of some releases, as the SQL says after its aggregate.
+/// Which cells of each hospital are hidden besides those that the preset hides.
+///
+/// A cell of the combined table is the sum of the hospitals' cells: where exactly one of all these is hidden, the
+/// others give it away. There, the hospital's shown cell with the fewest released patients is hidden too (of equals,
+/// the first). `combined` and `hospitals` say what the preset hides, `patients` how many each hospital released.
+fn also_hidden(combined: &[bool], hospitals: &[Vec<bool>], patients: &[Vec<i128>]) -> Vec<Vec<bool>> {
+    let mut more = vec![vec![false; combined.len()]; hospitals.len()];
+    for (cell, combined) in combined.iter().enumerate() {
+        let hides = |hidden: &Vec<bool>| hidden.get(cell).copied().unwrap_or(true);
+        if usize::from(*combined) + hospitals.iter().filter(|hidden| hides(hidden)).count() != 1 {
+            continue;
+        }
+        let shown = hospitals.iter().zip(patients).zip(&mut more).filter(|((hidden, _), _)| !hides(hidden));
+        let fewest = shown.min_by_key(|((_, patients), _)| patients.get(cell).copied());
+        if let Some(hidden) = fewest.and_then(|(_, more)| more.get_mut(cell)) {
+            *hidden = true;
+        }
+    }
+    more
+}
+
+/// One table, as the SQL says after its aggregate.
 async fn table(
     plan: &PrivatePlan,
-    releases: &[&Release],
+    sums: &Combined,
     complete: bool,
     confidence: f64,
+    also_hidden: &[bool],
 ) -> Result<RecordBatch, ResultError> {
-    let cells = plan.released_cells(&combine(plan, releases)?, complete, confidence, &[])?;
+    let cells = plan.released_cells(sums, complete, confidence, also_hidden)?;
     // One partition: rows keep the order of the cells, or that of the SQL.
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     session.register_batch("cells", cells)?;
@@ -157,4 +190,44 @@ fn labelled(
     let holder: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, table.num_rows())));
     let columns = std::iter::once(holder).chain(table.columns().iter().cloned()).collect();
     RecordBatch::try_new(Arc::new(Schema::new_with_metadata(fields, metadata.clone())), columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_hidden_cell_is_the_difference_of_shown_ones() {
+        // Hospitals' cells as (released patients, hidden by the preset), and the place of the one that is hidden too.
+        type Case = (&'static str, bool, &'static [(i128, bool)], Option<usize>);
+        let cases: [Case; 12] = [
+            ("nothing is hidden", false, &[(20, false), (30, false)], None),
+            ("one of two", false, &[(5, true), (30, false)], Some(1)),
+            ("one of three: the fewest", false, &[(40, false), (5, true), (30, false)], Some(2)),
+            ("equals: the first", false, &[(30, false), (5, true), (30, false)], Some(0)),
+            ("a noised count below zero is the fewest", false, &[(5, true), (30, false), (-2, false)], Some(2)),
+            ("two of three hide each other", false, &[(5, true), (6, true), (30, false)], None),
+            ("all of the hospitals", false, &[(6, true), (7, true)], None),
+            ("the combined cell and one more", true, &[(5, true), (0, false)], None),
+            ("the combined cell alone: the hospitals' sum", true, &[(12, false), (-4, false)], Some(1)),
+            ("one hospital, hidden: its cell is the combined one", true, &[(5, true)], None),
+            ("one hospital, shown", false, &[(50, false)], None),
+            ("no hospital", false, &[], None),
+        ];
+        for (name, combined, hospitals, expect) in cases {
+            let hidden: Vec<Vec<bool>> = hospitals.iter().map(|(_, hidden)| vec![*hidden]).collect();
+            let patients: Vec<Vec<i128>> = hospitals.iter().map(|(patients, _)| vec![*patients]).collect();
+            let more = also_hidden(&[combined], &hidden, &patients);
+            let places: Vec<usize> = (0..more.len()).filter(|i| more[*i][0]).collect();
+            assert_eq!(places, expect.into_iter().collect::<Vec<_>>(), "{name}");
+        }
+    }
+
+    #[test]
+    fn cells_are_judged_one_by_one() {
+        let hidden = [vec![true, false, false], vec![false, false, true]];
+        let patients = [vec![5, 20, 30], vec![30, 10, 6]];
+        let more = also_hidden(&[false, false, false], &hidden, &patients);
+        assert_eq!(more, [vec![false, false, true], vec![true, false, false]]);
+    }
 }

@@ -117,11 +117,11 @@ pub struct Budget {
 /// The bounds of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long one query may run.
+    /// How long one query may take, from its arrival to its release.
     pub query_timeout: Duration,
     /// How much memory one query may take, in bytes.
     pub memory_bytes: u64,
-    /// Answers leave at multiples of this after the request.
+    /// Answers that are ready by then leave this long after the request; all others the time limit later.
     pub answer_step: Duration,
     /// How many queries run at once.
     pub max_concurrent_queries: usize,

@@ -96,9 +96,9 @@ pub(crate) struct LimitsFile {
 impl Default for LimitsFile {
     fn default() -> Self {
         Self {
-            query_timeout_s: 120,
+            query_timeout_s: 60,
             memory_mb: 2048,
-            answer_step_ms: 1000,
+            answer_step_ms: 2000,
             max_concurrent_queries: 2,
             max_rows: 1_000_000_000,
         }

@@ -53,15 +53,23 @@ pub const KEYS: &[Key] = &[
     ),
     optional("register.days", "30", "Days between notice and first use under `jp-ngmia`, 1 to 3650."),
     optional("datasets[].mapping", "none", "A data set's mapping file: which source is which table of a schema."),
-    optional("limits.query_timeout_s", "120", "How long one query may run, in seconds, 1 to 3600."),
+    optional(
+        "limits.query_timeout_s",
+        "60",
+        "How long one query may take from its arrival to its release, in seconds, 1 to 3600; beyond it there is no answer, and the charge stands.",
+    ),
     optional("limits.memory_mb", "2048", "How much memory one query may take, in MiB, 64 to 1048576."),
     optional(
         "limits.answer_step_ms",
-        "1000",
-        "Answers leave at multiples of this after the request, in milliseconds, 100 to 60000: the time tells nothing.",
+        "2000",
+        "An answer leaves this long after its request if it is ready by then, otherwise `query_timeout_s` later, and at no other time, in milliseconds, 100 to 60000. One bit remains: whether the query took longer than this.",
     ),
     optional("limits.max_concurrent_queries", "2", "How many queries run at once, 1 to 64."),
-    optional("limits.max_rows", "1000000000", "How many rows a table may have, 1 to 10^12; sums are proved to fit."),
+    optional(
+        "limits.max_rows",
+        "1000000000",
+        "How many rows a table may have, 1 to 10^12; with a snapshot that has more the node does not start.",
+    ),
     optional("log.format", "\"text\"", "`text` for people, `json` for machines."),
     optional("log.level", "\"info\"", "`error`, `warn`, `info` or `debug`."),
 ];

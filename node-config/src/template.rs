@@ -108,7 +108,8 @@ days = 30
 [limits]
 query_timeout_s = {timeout}
 memory_mb = {memory}
-# 回答はこの倍数の時刻に送る / answers leave at multiples of this
+# 回答は到着からこの時間後に、間に合わなければさらに query_timeout_s 後に送る
+# answers leave this long after the request, or query_timeout_s later
 answer_step_ms = {step}
 max_concurrent_queries = {concurrent}
 max_rows = {rows}

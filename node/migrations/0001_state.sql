@@ -4,7 +4,7 @@
 -- Append-only tables number their rows without a gap, and the number is given with the row: so neither
 -- UPDATE, DELETE nor INSERT OR REPLACE changes what was written.
 
--- One study: what is set aside for it, and how many charged runs in a row gave no answer.
+-- One study: what is set aside for it, and how many charged runs gave no answer since it was last resumed.
 CREATE TABLE study (
     study_id TEXT PRIMARY KEY,
     earmark INTEGER NOT NULL CHECK (earmark >= 0),

@@ -1,52 +1,48 @@
 //! One query at the node, from bytes to a release: verify → admit → plan → reserve → execute → release → log.
 //!
 //! Before the reservation nothing depends on data, so refusals are distinct. From the reservation on there is an answer
-//! or `no_answer`, whatever the cause, and it leaves at a time that the request alone fixes: a multiple of the
-//! configured step after its arrival. A run has one release for ever: it is stored, with its receipt, before it is sent,
-//! and served again free; a run that was charged and not released is executed again on the same charge.
+//! or `no_answer`, whatever the cause, a panic too, and it leaves at one of two times ([`Departure`]). A run has one
+//! release for ever: it is stored, with its receipt, before it is sent, and served again free; a run that was charged
+//! and not released is executed again on the same charge.
+//!
+//! Who asked what, and what became of it, is in the hospital's log, so that it sees probing; SQL and details are not.
+
+mod charged;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::NaiveDate;
-use rand::{RngCore, SeedableRng};
-use rand_chacha::ChaCha20Rng;
-use sekisho_aggregation::{
-    plan::PrivatePlan,
-    release::Release,
-    reservation::{Charge, Ledger as Charges, Reservation},
-};
+use sekisho_aggregation::{plan::PrivatePlan, release::Release};
 use sekisho_protocol::{
     clock::Clock,
     digest::Digest,
-    dsse::{Envelope, Verified},
+    dsse::Envelope,
     keys::SecretKey,
     permit::OptOut,
-    query::Query,
-    receipt::{DryRun, Receipt, ReservationRecord},
+    receipt::DryRun,
     refusal::{Code, Refusal},
-    units::{AttoDelta, MicroRho},
+    units::MicroRho,
 };
-use tokio::{
-    sync::{Mutex, Semaphore},
-    time::Instant,
-};
-use tracing::{Instrument, info, info_span, warn};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{Instrument, Span, field, info, info_span};
 
 use crate::{
     data::snapshot::Snapshot,
+    departure::Departure,
     documents::Documents,
-    execute::{self, execute},
     guard::{AdmittedQuery, InForce, SignedQuery, Trust},
-    holding::{DataSet, tables},
+    holding::DataSet,
     hooks::Hooks,
-    ledger::{ChargeRequest, Ledger, Reserved, Run, RunKey, RunState, StoredRelease},
+    ledger::{Ledger, Run, RunKey, RunState},
     register::Register,
+    slots::{RunLocks, Slot, Slots},
 };
 
 /// This node's software, as receipts name it.
 pub const SOFTWARE: &str = concat!("sekisho-node ", env!("CARGO_PKG_VERSION"));
-/// Locks over runs: two requests for one run never execute side by side.
-const RUN_LOCKS: usize = 64;
+/// How long the analysis of one query may take.
+const ANALYSIS: Duration = Duration::from_secs(10);
 
 /// Everything that answering needs.
 pub struct Answering {
@@ -61,38 +57,23 @@ pub struct Answering {
     /// Roster, status and permits.
     pub documents: Documents,
     /// The data sets with their snapshots.
-    pub data: Vec<DataSet>,
+    pub data: Vec<Arc<DataSet>>,
     /// Signs receipts, reservations and acceptances.
     pub signing: Arc<SecretKey>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
-    /// Limits of execution.
-    pub limits: execute::Limits,
+    /// How long one query may take, from its arrival to its release.
+    pub timeout: Duration,
     /// Memory of one execution in bytes.
     pub memory_bytes: usize,
-    /// Answers leave at multiples of this.
-    pub step: Duration,
+    /// When answers leave.
+    pub departure: Departure,
     /// How many queries run at once.
-    pub slots: Semaphore,
+    pub slots: Arc<Slots>,
     /// Kill points of the tests.
     pub hooks: Hooks,
-    /// One lock for each share of the runs.
+    /// One lock for each run.
     pub locks: RunLocks,
-}
-
-/// Locks for runs, chosen by query key.
-pub struct RunLocks(Vec<Mutex<()>>);
-
-impl Default for RunLocks {
-    fn default() -> Self {
-        Self((0..RUN_LOCKS).map(|_| Mutex::new(())).collect())
-    }
-}
-
-impl RunLocks {
-    fn of(&self, key: &RunKey) -> &Mutex<()> {
-        &self.0[(key.query_key.as_bytes()[0] as usize + key.run as usize) % RUN_LOCKS]
-    }
 }
 
 /// A release with its receipt, as it leaves.
@@ -104,14 +85,15 @@ pub struct Answer {
 }
 
 /// An admitted query with the plan that this node made of it.
-struct Ready<'a> {
-    admitted: AdmittedQuery,
+struct Ready {
+    admitted: Arc<AdmittedQuery>,
     plan: Arc<PrivatePlan>,
-    data: &'a DataSet,
+    data: Arc<DataSet>,
     snapshot: Arc<Snapshot>,
+    _slot: Arc<Slot>,
 }
 
-impl Ready<'_> {
+impl Ready {
     fn key(&self) -> RunKey {
         let query = self.admitted.query();
         RunKey { permit: self.admitted.permit().digest(), query_key: query.key(), run: query.run }
@@ -119,29 +101,22 @@ impl Ready<'_> {
 }
 
 impl Answering {
-    /// Answers a routed query.
+    /// Answers a routed query. Whoever drops this future stops nothing that was charged.
     ///
     /// # Errors
     /// A refusal before the reservation; `no_answer` after it.
-    pub async fn answer(&self, bytes: &[u8]) -> Result<Answer, Refusal> {
+    pub async fn answer(self: &Arc<Self>, bytes: &[u8]) -> Result<Answer, Refusal> {
         let arrived = Instant::now();
-        let _slot = self.slots.try_acquire().map_err(|_| Refusal::new(Code::Busy, "too many queries at once"))?;
-        let ready = self.ready(bytes).await?;
-        let query = ready.admitted.query();
-        let span = info_span!("query", query = %query.key().short(), run = query.run, study = %ready.admitted.permit().study_id);
-        async {
-            let lock = self.locks.of(&ready.key()).lock().await;
-            let answer = self.charged(&ready).await;
-            drop(lock);
-            self.leave(arrived).await;
-            match &answer {
-                Ok(_) => info!("answered"),
-                Err(refusal) => info!(code = %refusal.code, "not answered"),
+        let span = asked("query");
+        let ready = self.ready(bytes).instrument(span.clone()).await.inspect_err(|refusal| refused(&span, refusal))?;
+        let task = tokio::spawn(Arc::clone(self).locked(ready, arrived).instrument(span));
+        match task.await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.departure.wait(arrived).await;
+                Err(Refusal::new(Code::NoAnswer, "the query stopped"))
             }
-            answer
         }
-        .instrument(span)
-        .await
     }
 
     /// Says whether a query would be answered, and its price; no row is touched and nothing is charged.
@@ -149,37 +124,44 @@ impl Answering {
     /// # Errors
     /// The refusal that the query would meet before its reservation.
     pub async fn dry_run(&self, bytes: &[u8]) -> Result<DryRun, Refusal> {
-        let _slot = self.slots.try_acquire().map_err(|_| Refusal::new(Code::Busy, "too many queries at once"))?;
-        let ready = self.ready(bytes).await?;
-        let run = self.ledger.find(&ready.key()).await?;
-        let (micro_rho, study) = (ready.plan.micro_rho(), &ready.admitted.permit().study_id);
-        let cost = if run.is_some() { MicroRho::ZERO } else { micro_rho };
-        let left = self.ledger.check(study, cost).await?;
-        let stored = matches!(run, Some(Run { state: RunState::Released(_), .. }));
-        Ok(DryRun { micro_rho: cost, stored, study_left: left.study })
+        let span = asked("dry run");
+        let report = async {
+            let ready = self.ready(bytes).await?;
+            let run = self.ledger.find(&ready.key()).await?;
+            let permit = ready.admitted.permit();
+            let cost = if run.is_some() { MicroRho::ZERO } else { ready.plan.micro_rho() };
+            let left = self.ledger.check(&permit.study_id, permit.dp.micro_rho_total, cost).await?;
+            let stored = matches!(run, Some(Run { state: RunState::Released(_), .. }));
+            Ok(DryRun { micro_rho: cost, stored, study_left: left.study })
+        };
+        report.instrument(span.clone()).await.inspect_err(|refusal| refused(&span, refusal))
     }
 
-    /// Verify, admit, plan: everything before the reservation.
-    async fn ready(&self, bytes: &[u8]) -> Result<Ready<'_>, Refusal> {
-        let now = self.clock.now();
+    /// Verify, admit, plan: everything before the reservation. What is known of the asker is noted in the span.
+    async fn ready(&self, bytes: &[u8]) -> Result<Ready, Refusal> {
+        let (now, span) = (self.clock.now(), Span::current());
         let signed = SignedQuery::from_json(bytes)?;
         let in_force = InForce { roster: self.documents.roster(now).await?, status: self.documents.status(now).await? };
         let digest = signed.permit()?;
+        span.record("permit", digest.short());
         let Some(stored) = self.documents.permit(digest).await? else {
             return Err(Refusal::new(Code::PermitUnknown, format!("no permit {} here", digest.short())));
         };
+        span.record("study", field::debug(&stored.study_id));
         let verified = signed.verify(&stored.envelope()?, &self.trust, &in_force, now)?;
+        span.record("person", field::debug(verified.person()));
+        span.record("query", verified.query().key().short()).record("run", verified.query().run);
         if let Some(code) = stored.refused() {
             return Err(Refusal::new(code, "this hospital refused the permit when it arrived"));
         }
+        let slot = self.slots.take(&verified.permit().study_id)?;
         let data = self.data_for(verified.permit().schema)?;
-        let admitted = verified.admit(&self.trust, &in_force.status, data.synthetic(), now)?;
+        let admitted = Arc::new(verified.admit(&self.trust, &in_force.status, data.synthetic(), now)?);
         let study = &admitted.permit().study_id;
         if self.ledger.suspended(study).await? {
             return Err(Refusal::new(Code::Suspended, format!("study {study} had too many queries without an answer")));
         }
-        let query = admitted.query();
-        let plan = PrivatePlan::analyse(&query.sql, data.schema(), admitted.permit(), query.micro_rho)?;
+        let plan = analyse(&admitted, &data, &slot).await?;
         for table in plan.tables() {
             let named = admitted.permit().table(table);
             if !named.is_some_and(|t| t.holder_nodes.contains(&self.trust.name)) {
@@ -187,182 +169,61 @@ impl Answering {
                 return Err(Refusal::new(Code::HolderNotPermitted, detail));
             }
         }
-        let snapshot = data.snapshot(plan.tables())?;
-        Ok(Ready { admitted, plan: Arc::new(plan), data, snapshot })
+        let snapshot = data.snapshot(plan.tables()).await?;
+        Ok(Ready { admitted, plan, data, snapshot, _slot: slot })
     }
 
-    fn data_for(&self, schema: Digest) -> Result<&DataSet, Refusal> {
+    fn data_for(&self, schema: Digest) -> Result<Arc<DataSet>, Refusal> {
         let found = self.data.iter().find(|d| d.schema().digest() == schema);
-        found.ok_or_else(|| {
+        found.cloned().ok_or_else(|| {
             Refusal::new(Code::SchemaMismatch, format!("no data here is mapped to schema {}", schema.short()))
         })
     }
 
-    /// Serves a stored release, or reserves, executes, releases and logs.
-    async fn charged(&self, ready: &Ready<'_>) -> Result<Answer, Refusal> {
-        if let Some(Run { state: RunState::Released(stored), .. }) = self.ledger.find(&ready.key()).await? {
-            return served(&stored);
-        }
-        let permit = ready.admitted.permit().digest();
-        let query = ready.admitted.query();
-        let charges = Durable { answering: self, ready, register_seq: self.register.seq().await? };
-        let reservation = Reservation::make(&ready.plan, permit, query.key(), query.run, &charges).await?;
-        self.hooks.at("reserved");
-        // From here on there is one code: a cause could tell of the data.
-        match self.run(ready, reservation).await {
-            Ok(answer) => Ok(answer),
-            Err(Failed { charge_id, why }) => {
-                warn!(why, "charged, and no answer");
-                if let Err(error) = self.ledger.fail(charge_id, self.clock.now()).await {
-                    warn!(%error, "a query without an answer was not counted");
-                }
-                Err(Refusal::new(Code::NoAnswer, "the query was charged and has no answer"))
-            }
-        }
-    }
-
-    async fn run(&self, ready: &Ready<'_>, reservation: Reservation<Run>) -> Result<Answer, Failed> {
-        let run = reservation.record().clone();
-        let failed = |why: String| Failed { charge_id: run.charge_id, why };
-        if let RunState::Released(stored) = &run.state {
-            return served(stored).map_err(|e| failed(e.detail));
-        }
-        let permit = ready.admitted.permit();
-        let rules = [permit.optout, self.own_rule];
-        let kind = ready.plan.patient_kind();
-        let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
-        let eligible = eligible.map_err(|_| failed("the register".into()))?;
-        let snapshot = ready.data.snapshot_of_run(&ready.snapshot, &run.snapshot).map_err(|e| failed(e.detail))?;
-        let tables = tables(&snapshot, eligible, self.memory_bytes).map_err(|e| failed(e.to_string()))?;
-        let raw = execute(&ready.plan, &reservation, &tables, self.limits).await.map_err(|e| failed(e.to_string()))?;
-        let mut rng = ChaCha20Rng::from_os_rng();
-        let synthetic = ready.data.synthetic();
-        let release = Release::make(&ready.plan, raw, &reservation, run.as_of, synthetic, &mut rng);
-        let release = release.ok_or_else(|| failed("no release could be made".into()))?;
-        let commitments =
-            self.commitments(&snapshot, run.register_seq, &mut rng).await.map_err(|_| failed("the register".into()))?;
-        let receipt = self.receipt(ready, reservation.charge(), &run, &release, &commitments);
-        let receipt = receipt.map_err(|e| failed(e.to_string()))?;
-        let (header, cells) = release.to_bytes();
-        let stored = StoredRelease { header, cells, receipt: receipt.to_json(), salts: commitments.salts };
-        self.ledger.complete(run.charge_id, &stored).await.map_err(|e| failed(e.to_string()))?;
-        self.hooks.at("released");
-        Ok(Answer { release, receipt })
-    }
-
-    async fn commitments(
-        &self,
-        snapshot: &Snapshot,
-        register_seq: i64,
-        rng: &mut ChaCha20Rng,
-    ) -> Result<Commitments, Refusal> {
-        let mut salts = vec![0; 64];
-        rng.fill_bytes(&mut salts);
-        let commit = |salt: &[u8], what: Digest| Digest::of_parts(&[b"sekisho commitment v1", salt, what.as_bytes()]);
-        let register = self.register.commitment(register_seq).await?;
-        let (snapshot, register) = (commit(&salts[..32], snapshot.manifest_digest()), commit(&salts[32..], register));
-        Ok(Commitments { salts, snapshot, register })
-    }
-
-    fn receipt(
-        &self,
-        ready: &Ready<'_>,
-        charge: &Charge,
-        run: &Run,
-        release: &Release,
-        commitments: &Commitments,
-    ) -> Result<Envelope, sekisho_protocol::dsse::DsseError> {
-        let receipt = Receipt {
-            node: self.trust.name.clone(),
-            permit: charge.permit,
-            study_id: ready.admitted.permit().study_id.clone(),
-            query: ready.admitted.query().digest(),
-            query_key: charge.query_key,
-            run: charge.run,
-            plan: ready.plan.digest(),
-            micro_rho: charge.micro_rho,
-            atto_delta: charge.atto_delta,
-            synthetic: ready.data.synthetic(),
-            snapshot_commitment: commitments.snapshot,
-            register_commitment: commitments.register,
-            as_of: run.as_of,
-            release: release.digest(),
-            software: SOFTWARE.into(),
-            at: run.charged_at,
+    /// The charge and the run, under the run's lock, until the answer may leave. Lock and slot are held until then, so
+    /// that a second request learns no more of the first one's time than its departure.
+    async fn locked(self: Arc<Self>, ready: Ready, arrived: Instant) -> Result<Answer, Refusal> {
+        let (ready, deadline) = (Arc::new(ready), arrived + self.timeout);
+        let lock = timeout_at(deadline, self.locks.of(ready.key()).lock_owned()).await;
+        let answer = match &lock {
+            Ok(_) => self.charged(&ready, deadline).await,
+            Err(_) => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
         };
-        Envelope::sign(&receipt, &[&self.signing])
-    }
-
-    /// Waits for the next multiple of the step after `arrived`.
-    async fn leave(&self, arrived: Instant) {
-        let step = self.step.as_millis().max(1);
-        let steps = arrived.elapsed().as_millis() / step + 1;
-        let at = Duration::from_millis(u64::try_from(steps * step).unwrap_or(u64::MAX));
-        tokio::time::sleep_until(arrived + at).await;
-    }
-}
-
-struct Commitments {
-    salts: Vec<u8>,
-    snapshot: Digest,
-    register: Digest,
-}
-
-/// A run that was charged and has no release, and why: for the node's own log.
-struct Failed {
-    charge_id: i64,
-    why: String,
-}
-
-fn served(stored: &StoredRelease) -> Result<Answer, Refusal> {
-    let broken = || Refusal::new(Code::NoAnswer, "a stored release cannot be read");
-    let release = Release::from_bytes(&stored.header, &stored.cells).map_err(|_| broken())?;
-    let receipt = Envelope::from_json::<Receipt>(&stored.receipt).map_err(|_| broken())?;
-    Ok(Answer { release, receipt })
-}
-
-/// The ledger as the reservation sees it: a charge with all that the run is bound to.
-struct Durable<'a> {
-    answering: &'a Answering,
-    ready: &'a Ready<'a>,
-    register_seq: i64,
-}
-
-impl Charges for Durable<'_> {
-    type Record = Run;
-    type Error = Refusal;
-
-    async fn charge(&self, charge: &Charge) -> Result<Run, Refusal> {
-        let (node, query): (&Answering, &Verified<Query>) = (self.answering, self.ready.admitted.query());
-        let study_id = self.ready.admitted.permit().study_id.clone();
-        let at = node.clock.now();
-        let as_of: NaiveDate = node.clock.today();
-        let record = ReservationRecord {
-            node: node.trust.name.clone(),
-            study_id: study_id.clone(),
-            query: query.digest(),
-            query_key: charge.query_key,
-            run: charge.run,
-            micro_rho: charge.micro_rho,
-            atto_delta: AttoDelta::ZERO,
-            at,
-        };
-        let entry = Envelope::sign(&record, &[&node.signing])?.to_json();
-        let request = ChargeRequest {
-            key: RunKey { permit: charge.permit, query_key: charge.query_key, run: charge.run },
-            study_id,
-            query: query.digest(),
-            nonce: query.nonce.clone(),
-            nonce_expires: query.expires,
-            micro_rho: charge.micro_rho,
-            atto_delta: charge.atto_delta,
-            register_seq: self.register_seq,
-            as_of,
-            snapshot: self.ready.snapshot.id().to_string(),
-            at,
-        };
-        match node.ledger.reserve(&request, &entry).await? {
-            Reserved::New(run) | Reserved::Existing(run) => Ok(run),
+        self.departure.wait(arrived).await;
+        match &answer {
+            Ok(_) => info!("answered"),
+            Err(refusal) => refused(&Span::current(), refusal),
         }
+        answer
+    }
+}
+
+/// A span that names who asks what, as far as it is known.
+fn asked(what: &'static str) -> Span {
+    let empty = field::Empty;
+    info_span!("asked", what, permit = empty, study = empty, person = empty, query = empty, run = empty)
+}
+
+fn refused(span: &Span, refusal: &Refusal) {
+    span.in_scope(|| info!(code = %refusal.code, "not answered"));
+}
+
+/// The plan of an admitted query. The text is hostile, so it is read on a thread of its own that has a deep stack, for a
+/// while; the slot is taken for as long as that thread works.
+async fn analyse(
+    admitted: &Arc<AdmittedQuery>,
+    data: &Arc<DataSet>,
+    slot: &Arc<Slot>,
+) -> Result<Arc<PrivatePlan>, Refusal> {
+    let (admitted, data, slot) = (Arc::clone(admitted), Arc::clone(data), Arc::clone(slot));
+    let analysis = tokio::task::spawn_blocking(move || {
+        let _slot = slot;
+        let query = admitted.query();
+        PrivatePlan::analyse(&query.sql, data.schema(), admitted.permit(), query.micro_rho)
+    });
+    match timeout(ANALYSIS, analysis).await {
+        Ok(Ok(plan)) => plan.map(Arc::new),
+        Ok(Err(_)) => Err(Refusal::new(Code::Unavailable, "the analysis of the SQL stopped")),
+        Err(_) => Err(Refusal::new(Code::Busy, "the analysis of the SQL takes too long")),
     }
 }

@@ -3,8 +3,11 @@
 //! Data goes to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command
 //! shows about patients stays on the hospital's own console.
 
+mod patients;
+
 use std::{
     ffi::OsString,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -30,8 +33,10 @@ use crate::{
     },
     hooks::Hooks,
     ledger::Ledger,
-    register::{EventKind, Register},
 };
+
+/// The stack of each of the runtime's threads, in bytes.
+const STACK: usize = 16 << 20;
 
 /// A hospital's node of Sekisho: holds its data, and answers approved queries with noised statistics only.
 #[derive(Parser)]
@@ -209,7 +214,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode 
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let runtime = tokio::runtime::Runtime::new().into_diagnostic();
+    // Hostile SQL nests: its analysis has a deep stack.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    let runtime = runtime.into_diagnostic();
     match runtime.and_then(|runtime| runtime.block_on(command(cli.command, hooks))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(report) => {
@@ -241,7 +248,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
             eprintln!("done; a running node takes the new snapshot up when it is restarted");
             Ok(())
         }
-        Command::Patients(patients) => self::patients(patients, &clock).await,
+        Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Ledger { config, output } => ledger(&config, output).await,
         Command::Resume { study, config } => {
             let (config, ledger) = opened(&config).await?;
@@ -300,7 +307,11 @@ fn init(args: &Init) -> Result<()> {
         return Err(miette!("{} is not empty; name a new folder", dir.display()));
     }
     let keys = dir.join("keys");
-    std::fs::create_dir_all(&keys).into_diagnostic()?;
+    std::fs::create_dir_all(dir).into_diagnostic()?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).into_diagnostic()?;
+    for folder in [&keys, &dir.join("state")] {
+        daemon::private_folder(folder).into_diagnostic()?;
+    }
     let (transport, signing) = (SecretKey::generate(&mut rand::rng()), SecretKey::generate(&mut rand::rng()));
     key_file::write(&keys.join("transport.pem"), &transport).into_diagnostic()?;
     key_file::write(&keys.join("signing.pem"), &signing).into_diagnostic()?;
@@ -361,57 +372,25 @@ async fn ledger(path: &Path, output: Output) -> Result<()> {
     Ok(())
 }
 
-async fn patients(command: Patients, clock: &SystemClock) -> Result<()> {
-    let register = async |config: &Path| -> Result<(NodeConfig, Register)> {
-        let config = configured(config)?;
-        let store = daemon::store(&config).await.into_diagnostic()?;
-        Ok((config, Register::new(store)))
-    };
-    let record = async |patient: &str, kind, on: Option<NaiveDate>, at: &At| -> Result<()> {
-        let (_, register) = register(&at.config).await?;
-        let on = on.unwrap_or_else(|| clock.today());
-        register.record(patient, kind, on, &at.by, clock.now()).await.into_diagnostic()?;
-        println!("recorded; it acts on the next new run / 記録しました。次の新しい照会から反映されます");
-        Ok(())
-    };
-    match command {
-        Patients::Import { file, at } => {
-            let (_, register) = register(&at.config).await?;
-            let progress = |lines: u64| eprintln!("{lines} lines read");
-            let imported = register.import_csv(&file, &at.by, clock.now(), &progress).await.into_diagnostic()?;
-            println!("{} lines read, {} events recorded", imported.lines, imported.events);
-            Ok(())
-        }
-        Patients::OptOut { patient, on, at } => record(&patient, EventKind::OptedOut, on, &at).await,
-        Patients::Withdraw { patient, on, at } => record(&patient, EventKind::OptOutWithdrawn, on, &at).await,
-        Patients::Status { patient: Some(patient), config } => {
-            let (config, register) = register(&config).await?;
-            let Some(status) = register.status(&patient).await.into_diagnostic()? else {
-                println!("not in the register / 登録がありません");
-                return Ok(());
-            };
-            for event in &status.events {
-                println!("{}\t{}\tby {} at {}", event.on, event.kind.as_str(), event.by, event.recorded_at);
-            }
-            let eligible = status.eligible(&[config.register], clock.today()).into_diagnostic()?;
-            println!(
-                "{}",
-                if eligible {
-                    "counts today / 本日、集計の対象です"
-                } else {
-                    "does not count today / 本日、集計の対象外です"
-                }
-            );
-            Ok(())
-        }
-        Patients::Status { patient: None, config } => {
-            let (_, register) = register(&config).await?;
-            let counts = register.counts(clock.today()).await.into_diagnostic()?;
-            println!(
-                "{} patients, {} notified, {} opted out, {} died, {} events",
-                counts.patients, counts.notified, counts.opted_out, counts.died, counts.events
-            );
-            Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_folder_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = dir.path().join("made/node");
+        let key = SecretKey::generate(&mut rand::rng());
+        let (peer, public) = (peer_id_of_seed(&key.seed()).unwrap().to_string(), key.public().to_string());
+        let member = SecretKey::generate(&mut rand::rng()).public();
+        let args = ["sekisho-node", "init", node.to_str().unwrap(), "--name", "west"];
+        let trust = ["--coordinator", "/ip4/127.0.0.1/tcp/1", "--coordinator-peer", &peer, "--governance", &public];
+        let committee = ["--quorum", "1", "--committee", &format!("m:ethics:{member}")];
+        let args = args.into_iter().chain(trust).chain(committee).map(OsString::from);
+        assert_eq!(main(args, Hooks::default()), ExitCode::SUCCESS);
+        for folder in ["", "keys", "state"] {
+            let mode = std::fs::metadata(node.join(folder)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700, "{folder}");
         }
     }
 }

@@ -1,6 +1,11 @@
 //! The node's process: opens its state, dials the coordinator, answers until it is told to stop.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use sekisho_aggregation::accounting::{CeilingError, Ceilings};
@@ -10,14 +15,13 @@ use sekisho_protocol::{
     key_file,
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
 };
-use tokio::sync::Semaphore;
 use tracing::info;
 
 use crate::{
-    answer::{Answering, RunLocks},
+    answer::Answering,
     data::snapshot::Progress,
+    departure::Departure,
     documents::Documents,
-    execute,
     guard::Trust,
     holding::{DataSet, HoldingError},
     hooks::Hooks,
@@ -25,6 +29,7 @@ use crate::{
     link,
     register::Register,
     service,
+    slots::{RunLocks, Slots},
     store::{Store, StoreError},
 };
 
@@ -78,13 +83,21 @@ impl Clock for SystemClock {
     }
 }
 
+/// Makes a folder that its owner alone may open, and its parents.
+///
+/// # Errors
+/// When the disk says no.
+pub fn private_folder(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// The node's database of `config`.
 ///
 /// # Errors
 /// When it cannot be opened.
 pub async fn store(config: &NodeConfig) -> Result<Store, RunError> {
     let io = |source| RunError::Io { path: config.state_dir.clone(), source };
-    std::fs::create_dir_all(&config.state_dir).map_err(io)?;
+    private_folder(&config.state_dir).map_err(io)?;
     Ok(Store::open(&config.state_dir.join("node.db")).await?)
 }
 
@@ -96,19 +109,20 @@ pub async fn data(
     config: &NodeConfig,
     progress: &(dyn Fn(Progress) + Sync),
     clock: &dyn Clock,
-) -> Result<Vec<DataSet>, RunError> {
+) -> Result<Vec<Arc<DataSet>>, RunError> {
     let mut sets = Vec::new();
     for path in &config.datasets {
         let snapshots = config.state_dir.join("snapshots");
-        let set = DataSet::open(path, &config.trust.governance_key, &snapshots, progress, clock.now()).await;
-        sets.push(set.map_err(|source| RunError::Data { path: path.clone(), source })?);
+        let (governance, max_rows) = (&config.trust.governance_key, config.limits.max_rows);
+        let set = DataSet::open(path, governance, &snapshots, progress, clock.now(), max_rows).await;
+        sets.push(Arc::new(set.map_err(|source| RunError::Data { path: path.clone(), source })?));
     }
     Ok(sets)
 }
 
 /// Checks the lifetime cap against the ceiling: the higher one only where every data set is declared synthetic.
-fn check_ceiling(config: &NodeConfig, data: &[DataSet]) -> Result<(), CeilingError> {
-    let synthetic = !data.is_empty() && data.iter().all(DataSet::synthetic);
+fn check_ceiling(config: &NodeConfig, data: &[Arc<DataSet>]) -> Result<(), CeilingError> {
+    let synthetic = !data.is_empty() && data.iter().all(|set| set.synthetic());
     let ceilings = if synthetic { Ceilings::SYNTHETIC } else { Ceilings::PATIENTS };
     ceilings.check_lifetime(config.budget.lifetime)
 }
@@ -141,10 +155,10 @@ pub async fn answering(
         data,
         signing: Arc::new(key_file::read(&config.signing_key)?),
         clock,
-        limits: execute::Limits { timeout: config.limits.query_timeout, max_rows: config.limits.max_rows },
+        timeout: config.limits.query_timeout,
         memory_bytes: usize::try_from(config.limits.memory_bytes).unwrap_or(usize::MAX),
-        step: config.limits.answer_step,
-        slots: Semaphore::new(config.limits.max_concurrent_queries),
+        departure: Departure::fixed(config.limits.answer_step, config.limits.query_timeout),
+        slots: Slots::new(config.limits.max_concurrent_queries),
         hooks,
         locks: RunLocks::default(),
     })

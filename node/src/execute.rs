@@ -1,18 +1,11 @@
 //! Runs a private plan over a snapshot: the only place where rows are read.
 //!
-//! The row plan is built from the [`PrivatePlan`] alone, over tables that apply the patient register under every scan,
+//! The row plan is that of the [`PrivatePlan`], over tables that apply the patient register under every scan,
 //! and is asserted again as it stands before it runs: only operators that keep a patient's rows together and in
-//! order. Memory, time and rows are limited. What fails says so without a value: DataFusion's own words may quote
+//! order. Memory is limited by the session, time by whoever waits. What fails says so without a value: DataFusion's own words may quote
 //! one, so only their kind is told.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
@@ -32,15 +25,6 @@ use tokio::task::JoinSet;
 
 use crate::data::row_plan::{assert_leaves, assert_row_plan};
 
-/// The limits of one execution.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How long it may take.
-    pub timeout: Duration,
-    /// How many rows it may read.
-    pub max_rows: u64,
-}
-
 /// Why there are no cells.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
@@ -53,12 +37,6 @@ pub enum ExecuteError {
     /// The rows could not be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
-    /// It took too long.
-    #[error("the time limit was reached")]
-    Timeout,
-    /// It read too much.
-    #[error("the row limit was reached")]
-    TooManyRows,
     /// The reservation is for another plan.
     #[error("the reservation is for another plan")]
     Reservation,
@@ -79,22 +57,19 @@ impl From<DataFusionError> for ExecuteError {
     }
 }
 
-/// Reads the rows that `plan` needs from `tables` and folds them into exact cells.
+/// Reads the rows that `plan` needs from `tables` and folds them into exact cells. Dropped, it stops.
 ///
 /// # Errors
-/// When a limit is reached or the engine fails; the charge stands.
+/// When memory is exhausted or the engine fails; the charge stands.
 pub async fn execute<T>(
     plan: &Arc<PrivatePlan>,
     reservation: &Reservation<T>,
     tables: &SessionContext,
-    limits: Limits,
 ) -> Result<RawCells, ExecuteError> {
     if reservation.plan() != plan.digest() {
         return Err(ExecuteError::Reservation);
     }
-    tokio::time::timeout(limits.timeout, cells(plan, tables, limits.max_rows))
-        .await
-        .map_err(|_| ExecuteError::Timeout)?
+    cells(plan, tables).await
 }
 
 /// The row plan over this node's tables: each scan of a table of the schema becomes a scan of the table that applies the
@@ -124,7 +99,7 @@ async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPla
     Ok(bound.data)
 }
 
-async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext, max_rows: u64) -> Result<RawCells, ExecuteError> {
+async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCells, ExecuteError> {
     let rows = bound(plan.rows(), tables).await?;
     let rows = if plan.ordered() {
         rows
@@ -134,19 +109,14 @@ async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext, max_rows: u64) 
     let physical = tables.state().create_physical_plan(&rows).await?;
     let checked = if plan.ordered() { assert_row_plan(&physical) } else { assert_leaves(&physical) };
     checked.map_err(|e| ExecuteError::Plan(e.to_string()))?;
-    let read = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
     for mut stream in execute_stream_partitioned(physical, tables.task_ctx())? {
-        let (mut fold, read) = (Fold::new(plan), Arc::clone(&read));
+        let mut fold = Fold::new(plan);
         tasks.spawn(async move {
             while let Some(batch) = stream.next().await {
-                let batch = batch?;
-                if read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed) > max_rows {
-                    return Err(ExecuteError::TooManyRows);
-                }
-                fold.push(&batch)?;
+                fold.push(&batch?)?;
             }
-            Ok(fold)
+            Ok::<_, ExecuteError>(fold)
         });
     }
     let mut folds = Vec::new();

@@ -104,7 +104,7 @@ impl SignedQuery {
         if query.permit != permit.digest() {
             return Err(Refusal::new(Code::PermitUnknown, "the query names another permit"));
         }
-        let route = self.verify_route(&in_force.roster, trust)?;
+        let route = self.verify_route(in_force, trust)?;
         if route.query != query.digest() || route.to != trust.name {
             return Err(Refusal::new(Code::NotAddressed, "the route is for another query or another hospital"));
         }
@@ -120,11 +120,14 @@ impl SignedQuery {
         Ok(VerifiedQuery { query, permit })
     }
 
-    fn verify_route(&self, roster: &Roster, trust: &Trust) -> Result<Verified<Route>, Refusal> {
-        let member = roster.member_by_peer(&trust.coordinator_peer).filter(|m| m.role == Role::Coordinator);
+    fn verify_route(&self, in_force: &InForce, trust: &Trust) -> Result<Verified<Route>, Refusal> {
+        let member = in_force.roster.member_by_peer(&trust.coordinator_peer).filter(|m| m.role == Role::Coordinator);
         let Some(coordinator) = member else {
             return Err(Refusal::new(Code::NotOnRoster, "the pinned coordinator is not on the roster"));
         };
+        if !counts(coordinator.signing_key, &in_force.status) {
+            return Err(Refusal::new(Code::NotOnRoster, "the coordinator's signing key is void"));
+        }
         Ok(self.0.route.verify(&[coordinator.signing_key], 1)?)
     }
 }
@@ -167,6 +170,17 @@ pub fn in_force(permit: &Verified<Permit>, status: &Status, now: DateTime<Utc>) 
 }
 
 impl VerifiedQuery {
+    /// The question.
+    pub fn query(&self) -> &Verified<Query> {
+        &self.query
+    }
+
+    /// Who asks, by the id in the permit.
+    pub fn person(&self) -> &str {
+        let signed = |key: PublicKey| self.query.signers().contains(&key.fingerprint());
+        self.permit.authorised_persons.iter().find(|p| signed(p.key)).map_or("", |p| &p.id)
+    }
+
     /// The permit that the query names.
     pub fn permit(&self) -> &Verified<Permit> {
         &self.permit

@@ -13,10 +13,11 @@ use sekisho_protocol::{
     refusal::{Code, Refusal},
     schema::Schema,
 };
+use tracing::warn;
 
 use crate::data::{
     mapping::{Mapping, MappingError},
-    protected::{Eligible, TableError, register_all, session},
+    protected::{Eligible, TableError, register_all, rows, session},
     snapshot::{self, Progress, Settings, Snapshot, SnapshotError},
 };
 use crate::register::EligibleSet;
@@ -37,19 +38,32 @@ pub enum HoldingError {
     /// Its snapshot.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// A table of its snapshot.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A table is larger than the configuration says.
+    #[error("table {table} has more rows than limits.max_rows allows ({max_rows})")]
+    TooManyRows {
+        /// The table.
+        table: String,
+        /// The configured limit.
+        max_rows: u64,
+    },
 }
 
 impl DataSet {
     /// Opens the data set of the mapping file `path`, with its current snapshot; takes one if there is none.
     ///
     /// # Errors
-    /// When the mapping or the snapshot is not as it must be.
+    /// When the mapping or the snapshot is not as it must be, or a table has more than `max_rows` rows. That is looked
+    /// at here and not in a query: a query that fails beyond an exact number of rows tells of one patient.
     pub async fn open(
         path: &Path,
         governance: &PublicKey,
         snapshots: &Path,
         progress: &(dyn Fn(Progress) + Sync),
         now: DateTime<Utc>,
+        max_rows: u64,
     ) -> Result<Self, HoldingError> {
         let mapping = Mapping::load(path, governance)?;
         let current = match snapshot::open(&mapping, snapshots)? {
@@ -57,6 +71,11 @@ impl DataSet {
             None => snapshot::take(&mapping, snapshots, &Settings::default(), progress, now).await?,
         };
         current.verify_files()?;
+        for table in current.tables() {
+            if rows(&current, table)? > max_rows {
+                return Err(HoldingError::TooManyRows { table: table.into(), max_rows });
+            }
+        }
         Ok(Self { mapping, snapshots: snapshots.into(), current: Arc::new(current) })
     }
 
@@ -65,21 +84,24 @@ impl DataSet {
         self.mapping.schema()
     }
 
-    /// Whether the data set is declared synthetic.
+    /// Whether the data are synthetic: declared so when the current snapshot was taken, and still.
     pub fn synthetic(&self) -> bool {
-        self.mapping.synthetic()
+        self.current.synthetic()
     }
 
     /// The current snapshot, if it has all of `tables` and its sources are still what they were.
     ///
     /// # Errors
     /// `schema_mismatch`, `source_changed` or `unavailable`.
-    pub fn snapshot(&self, tables: &[String]) -> Result<Arc<Snapshot>, Refusal> {
+    pub async fn snapshot(&self, tables: &[String]) -> Result<Arc<Snapshot>, Refusal> {
         if let Some(table) = tables.iter().find(|t| self.current.table_path(t).is_none()) {
             return Err(Refusal::new(Code::SchemaMismatch, format!("this hospital has no table {table}")));
         }
-        let state = self.current.source_state().map_err(|e| Refusal::new(Code::Unavailable, e.to_string()))?;
-        state.require_unchanged()?;
+        // It may read a source to its end.
+        let current = Arc::clone(&self.current);
+        let state = tokio::task::spawn_blocking(move || current.source_state()).await;
+        let state = state.map_err(|_| Refusal::new(Code::Unavailable, "the sources cannot be looked at"))?;
+        state.inspect_err(|error| warn!(%error, "a source cannot be looked at"))?.require_unchanged()?;
         Ok(Arc::clone(&self.current))
     }
 

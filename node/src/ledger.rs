@@ -1,8 +1,8 @@
 //! The ledger: what every study was charged against the patient register, and what each run released.
 //!
 //! Promises: a charge is durable, and its record in the log, before [`Ledger::reserve`] returns; a study is
-//! never charged beyond its earmark, nor all studies beyond the lifetime cap, nor one run twice; a run has
-//! one release, ever; the log, the charges and the releases are append-only (triggers in the database see
+//! never charged beyond its earmark or its permit's total, nor all studies beyond the lifetime cap, nor one
+//! run twice; a run has one release, ever; the log, the charges and the releases are append-only (triggers in the database see
 //! to it). Amounts are zCDP in integer micro-rho, so sums are exact (Bun and Steinke 2016, Lemma 1.7).
 //!
 //! Deliberately absent: any refund (a run that fails has cost), any reset of what a study spent when its
@@ -26,7 +26,7 @@ pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredReleas
 use self::statements::{append, earmark_of, find, insert_charge, open_charge, use_nonce};
 use crate::store::{self, Store, StoreError, instant, read_amount};
 
-/// How many charged runs in a row may give no answer before their study is suspended.
+/// How many charged runs without an answer suspend their study; answers between them change nothing.
 pub const MAX_NO_ANSWERS: u32 = 3;
 /// The most log entries that are read at once.
 pub const MAX_LOG_PAGE: u32 = 1000;
@@ -34,7 +34,7 @@ pub const MAX_LOG_PAGE: u32 = 1000;
 /// What is left before a charge, in micro-rho.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// Of the study's earmark.
+    /// Of the study's earmark, or of the permit's total where that is lower.
     pub study: MicroRho,
     /// Of the lifetime cap.
     pub lifetime: MicroRho,
@@ -80,7 +80,7 @@ pub struct LogEntry {
 /// Why nothing was charged, set aside or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The study's earmark does not cover the cost.
+    /// The study's earmark, or the permit's total, does not cover the cost.
     #[error("the study has {left} left at this hospital, and {asked} is asked")]
     Study {
         /// What is left.
@@ -173,20 +173,26 @@ impl Ledger {
         Ok(amount)
     }
 
-    /// What is left before a charge of `micro_rho`, for dry runs: nothing is written.
+    /// What is left before a charge of `micro_rho` under a permit of `permit_total`, for dry runs: nothing is written.
     ///
     /// # Errors
     /// [`LedgerError::Study`] or [`LedgerError::Lifetime`] when the charge would be refused.
-    pub async fn check(&self, study_id: &str, micro_rho: MicroRho) -> Result<Left, LedgerError> {
+    pub async fn check(
+        &self,
+        study_id: &str,
+        permit_total: MicroRho,
+        micro_rho: MicroRho,
+    ) -> Result<Left, LedgerError> {
         // A read transaction: both sums are of one state.
         let mut tx = self.store.read().begin().await.map_err(StoreError::from)?;
-        self.affordable(&mut tx, study_id, micro_rho).await
+        self.affordable(&mut tx, study_id, permit_total, micro_rho).await
     }
 
     async fn affordable(
         &self,
         tx: &mut SqliteConnection,
         study_id: &str,
+        permit_total: MicroRho,
         asked: MicroRho,
     ) -> Result<Left, LedgerError> {
         let earmark = earmark_of(tx, study_id).await?.unwrap_or(MicroRho::ZERO);
@@ -196,7 +202,8 @@ impl Ledger {
             .await?;
         let all: i64 = sqlx::query_scalar("SELECT coalesce(sum(micro_rho), 0) FROM charge").fetch_one(&mut *tx).await?;
         let left = Left {
-            study: earmark.saturating_sub(read_amount(spent)?),
+            // A newer permit with a lower total lowers what is left; the earmark stays as it was.
+            study: earmark.min(permit_total).saturating_sub(read_amount(spent)?),
             lifetime: self.cap.saturating_sub(read_amount(all)?),
         };
         if asked > left.study {
@@ -230,7 +237,7 @@ impl Ledger {
             tx.commit().await?;
             return Ok(Reserved::Existing(run));
         }
-        self.affordable(&mut tx, &request.study_id, request.micro_rho).await?;
+        self.affordable(&mut tx, &request.study_id, request.permit_total, request.micro_rho).await?;
         let charge_id = insert_charge(&mut tx, request).await?;
         append(&mut tx, charge_id, log_entry).await?;
         let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
@@ -239,7 +246,7 @@ impl Ledger {
     }
 
     /// Stores the one release of a charged run and appends its receipt to the log, in one transaction that is
-    /// durable on return. The study's count of missing answers starts again.
+    /// durable on return.
     ///
     /// # Errors
     /// [`LedgerError::AlreadyReleased`] when the run has a release, [`LedgerError::UnknownCharge`] when it was
@@ -256,9 +263,6 @@ impl Ledger {
             .execute(&mut *tx)
             .await?;
         append(&mut tx, charge_id, &release.receipt).await?;
-        let count = "UPDATE study SET no_answers = 0
-            WHERE study_id = (SELECT study_id FROM charge WHERE charge_id = ?1)";
-        sqlx::query(count).bind(charge_id).execute(&mut *tx).await?;
         Ok(tx.commit().await?)
     }
 
@@ -281,7 +285,7 @@ impl Ledger {
         Ok(tx.commit().await?)
     }
 
-    /// Whether the study rests: its last [`MAX_NO_ANSWERS`] runs gave no answer, and nobody resumed it.
+    /// Whether the study rests: [`MAX_NO_ANSWERS`] runs gave no answer since it was resumed, if it ever was.
     ///
     /// # Errors
     /// When the database fails.
@@ -293,7 +297,7 @@ impl Ledger {
         Ok(count.is_some_and(rests))
     }
 
-    /// Lets a suspended study ask again; its operator looked into the cause.
+    /// Lets a suspended study ask again, and counts from nothing; its operator looked into the cause.
     ///
     /// # Errors
     /// When the database fails.

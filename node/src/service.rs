@@ -74,10 +74,7 @@ impl FlightService for Service {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         self.only_coordinator(&request)?;
-        // Its own task: a coordinator that hangs up must not stop a run between its charge and its release.
-        let (answering, bytes) = (Arc::clone(&self.0), request.into_inner().ticket);
-        let answer = tokio::spawn(async move { answering.answer(&bytes).await }).await;
-        let answer = answer.map_err(|_| status_of(&Refusal::new(Code::NoAnswer, "the query stopped")))?;
+        let answer = self.0.answer(&request.into_inner().ticket).await;
         let batch = answer.and_then(|a| batch_of(&a)).map_err(|r| status_of(&r))?;
         let stream = FlightDataEncoderBuilder::new()
             .with_schema(batch.schema())

@@ -30,7 +30,7 @@ enum Command {
         /// Leave the network running, and say how to talk to it.
         #[arg(long)]
         keep: bool,
-        /// Where everything goes; a temporary folder if it is left out.
+        /// Where everything goes, and stays; a new temporary folder if it is left out.
         #[arg(long)]
         dir: Option<PathBuf>,
         /// QUIC instead of TCP.

@@ -2,7 +2,8 @@
 //!
 //! It succeeds only if every cell that is shown has its truth within a simultaneous 99.9 % interval (Bonferroni over
 //! all intervals of the demo), the third question is refused, and the opted-out patient is in no answer. Tables go to
-//! stdout, progress to stderr; all that was started is stopped, unless it is to be kept.
+//! stdout, progress to stderr; all that was started is stopped, unless it is to be kept. The folder stays, for its
+//! receipts and logs.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,7 +31,7 @@ const SIMULTANEOUS: f64 = 0.999;
 /// What the demo shall do.
 #[derive(Clone, Debug)]
 pub struct Demo {
-    /// Where everything goes; a fresh temporary folder if it is left out.
+    /// Where everything goes; a fresh temporary folder if it is left out. It stays.
     pub dir: Option<PathBuf>,
     /// Leave the network running.
     pub keep: bool,
@@ -86,10 +87,20 @@ fn each() -> f64 {
 /// # Errors
 /// When a step fails, or an answer is not what it must be.
 pub async fn run(demo: &Demo, launcher: Launcher, now: DateTime<Utc>) -> Result<()> {
+    if let Some(dir) = &demo.dir {
+        return play(demo, dir, launcher, now).await;
+    }
+    let dir = tempfile::Builder::new().prefix("sekisho-demo-").tempdir().into_diagnostic()?.keep();
+    let played = play(demo, &dir, launcher, now).await;
+    // Only of a folder of our own, and whether or not the demo went well.
+    eprintln!("Everything of this demo is in {0}; remove it with: rm -r {0}", dir.display());
+    played
+}
+
+/// The demo in `dir`.
+async fn play(demo: &Demo, dir: &Path, launcher: Launcher, now: DateTime<Utc>) -> Result<()> {
     let started = Instant::now();
     let say = |text: &str| eprintln!("[{:5.1} s] {text}", started.elapsed().as_secs_f64());
-    let temporary = tempfile::Builder::new().prefix("sekisho-demo-").tempdir().into_diagnostic()?;
-    let dir = demo.dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
     say(&format!("five synthetic hospitals in {}", dir.display()));
     let hospitals = dir.join("hospitals");
     let plan = generate::Plan {
@@ -149,8 +160,6 @@ pub async fn run(demo: &Demo, launcher: Launcher, now: DateTime<Utc>) -> Result<
     if demo.keep {
         keep(&network, &permit);
         network.leave();
-        // The folder stays with the processes.
-        let _ = temporary.keep();
     } else if started.elapsed() > Duration::from_secs(60) {
         say("the demo took more than a minute on this machine");
     }
@@ -180,8 +189,8 @@ fn opt_out_of_truth(folder: &Path, patient: i64, on: NaiveDate) -> Result<()> {
     std::fs::write(&path, text).into_diagnostic()
 }
 
-/// Asks a question twice, at 95 % for people and at the simultaneous level for the check: the second time is the same run,
-/// served again free. Returns how many true values lie outside.
+/// Asks a question twice, at 95 % for people and at the simultaneous level for the check: the second time is the same
+/// run, served again free. Returns how many true values lie outside.
 async fn ask(
     network: &Network,
     question: &Question,

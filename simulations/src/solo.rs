@@ -10,6 +10,7 @@ use miette::{IntoDiagnostic, Result};
 use sekisho_node::{
     answer::{Answer, Answering},
     daemon,
+    departure::Departure,
     hooks::Hooks,
     permits,
 };
@@ -50,7 +51,7 @@ pub struct Plan<'a> {
 /// A node and everybody's keys.
 pub struct Solo {
     /// The node.
-    pub node: Answering,
+    pub node: Arc<Answering>,
     /// Signs roster, status and schema.
     pub governance: SecretKey,
     /// Two of three make a permit.
@@ -133,12 +134,12 @@ impl Solo {
         };
         let config = load(&dir.join("node.toml")).into_diagnostic()?;
         let mut node = daemon::answering(&config, &|_| {}, clock, Hooks::default()).await.into_diagnostic()?;
-        // An answer within this process need not wait for its step.
-        node.step = std::time::Duration::from_millis(1);
+        // An answer within this process need not wait.
+        node.departure = Departure::AtOnce;
         if let Some(register) = plan.register {
             node.register.import_csv(register, "setup", now, &|_| {}).await.into_diagnostic()?;
         }
-        let solo = Self { node, governance, committee, coordinator, researcher, schemas, roster };
+        let solo = Self { node: Arc::new(node), governance, committee, coordinator, researcher, schemas, roster };
         solo.put(&solo.roster(), &[&solo.governance]).await.into_diagnostic()?;
         solo.put(&solo.status(1), &[&solo.governance]).await.into_diagnostic()?;
         Ok(solo)

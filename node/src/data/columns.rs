@@ -2,10 +2,12 @@
 //!
 //! [`convert`] never fails on a value: one that does not fit becomes NULL, and [`Conversion`] counts it for
 //! the operator's own report. Numbers that are no integers are no `int64`; decimals round half away from
-//! zero; only 0 and 1 are numbers that `bool` takes.
+//! zero; only 0 and 1 are numbers that `bool` takes; dates are of the years 1 to 9999. A patient's textual id is
+//! trimmed as the register trims it, and a blank one is none: "A1" and "A1 " are one patient.
 
 use std::{
     hash::{Hash, Hasher},
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,9 +15,9 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, StringArray},
     compute::{CastOptions, can_cast_types, cast_with_options, kernels::cmp, not, nullif},
-    datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema, SchemaRef},
+    datatypes::{DataType, Date32Type, Field, Int64Type, Schema as ArrowSchema, SchemaRef},
     error::ArrowError,
 };
 use datafusion::{
@@ -26,6 +28,9 @@ use sekisho_protocol::schema::{Column, Kind, Table};
 
 /// The digits that a decimal column holds, before and after the point together.
 const PRECISION: u8 = 18;
+
+/// The days from 0001-01-01 to 9999-12-31, counted from 1970-01-01.
+const DAYS: RangeInclusive<i32> = -719_162..=2_932_896;
 
 /// The Arrow type of a schema column.
 pub(super) fn arrow_type(column: &Column) -> DataType {
@@ -66,8 +71,20 @@ fn convert(values: &ArrayRef, column: &Column) -> Result<ArrayRef, ArrowError> {
             let bits: BooleanArray = numbers.as_primitive::<Int64Type>().iter().map(|n| n.and_then(bit)).collect();
             Ok(Arc::new(bits))
         }
-        Kind::Bool | Kind::Decimal | Kind::Text | Kind::Date => cast(values, &arrow_type(column)),
+        Kind::Date => {
+            let dates = cast(values, &DataType::Date32)?;
+            let within = |day| DAYS.contains(&day).then_some(day);
+            Ok(Arc::new(dates.as_primitive::<Date32Type>().unary_opt::<_, Date32Type>(within)))
+        }
+        Kind::Bool | Kind::Decimal | Kind::Text => cast(values, &arrow_type(column)),
     }
+}
+
+/// Ids without blanks around them; a blank one is NULL.
+fn trimmed(ids: &ArrayRef) -> ArrayRef {
+    let Some(ids) = ids.as_string_opt::<i32>() else { return Arc::clone(ids) };
+    let trim = |id: Option<&str>| id.map(str::trim).filter(|id| !id.is_empty()).map(String::from);
+    Arc::new(ids.iter().map(trim).collect::<StringArray>())
 }
 
 fn integer(values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
@@ -89,6 +106,8 @@ fn cast(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
 #[derive(Debug)]
 pub(super) struct Conversion {
     column: Column,
+    /// Whether it names the patient.
+    patient: bool,
     signature: Signature,
     counts: Arc<Counts>,
 }
@@ -119,11 +138,12 @@ impl Counts {
 }
 
 impl Conversion {
-    /// The function into `column`, and its counts. It is volatile, so that no rule evaluates it twice.
-    pub(super) fn function(column: &Column) -> (ScalarUDF, Arc<Counts>) {
+    /// The function into `column` of `table`, and its counts. It is volatile, so that no rule evaluates it twice.
+    pub(super) fn function(table: &Table, column: &Column) -> (ScalarUDF, Arc<Counts>) {
         let counts = Arc::new(Counts::default());
         let signature = Signature::any(1, Volatility::Volatile);
-        let function = Self { column: column.clone(), signature, counts: Arc::clone(&counts) };
+        let patient = table.patient.as_ref() == Some(&column.name);
+        let function = Self { column: column.clone(), patient, signature, counts: Arc::clone(&counts) };
         (ScalarUDF::new_from_impl(function), counts)
     }
 }
@@ -160,7 +180,10 @@ impl ScalarUDFImpl for Conversion {
             return Err(DataFusionError::Internal("convert takes one value".into()));
         };
         let values = value.to_array(arguments.number_rows)?;
-        let converted = convert(&values, &self.column)?;
+        let mut converted = convert(&values, &self.column)?;
+        if self.patient {
+            converted = trimmed(&converted);
+        }
         let (before, after) = (values.logical_null_count() as u64, converted.null_count() as u64);
         self.counts.lost.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
         self.counts.null.fetch_add(after, Ordering::Relaxed);
@@ -171,7 +194,7 @@ impl ScalarUDFImpl for Conversion {
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{Float64Array, Int64Array, StringArray},
+        array::{Date32Array, Float64Array, Int64Array, StringArray},
         util::display::array_value_to_string,
     };
 
@@ -222,7 +245,12 @@ mod tests {
     fn dates_are_days_and_texts_keep_their_zeros() {
         let days = StringArray::from(vec!["2020-02-29", "2020-02-30", "2020-01-02 03:04:05", "x"]);
         check(days, r#"{"name":"c","type":"date"}"#, &["2020-02-29", "", "2020-01-02", ""]);
-        check(StringArray::from(vec!["007"]), r#"{"name":"c","type":"text"}"#, &["007"]);
+        check(
+            Date32Array::from(vec![-719_163, -719_162, 0, 2_932_896, 2_932_897, i32::MIN, i32::MAX]),
+            r#"{"name":"c","type":"date"}"#,
+            &["", "0001-01-01", "1970-01-01", "9999-12-31", "", "", ""],
+        );
+        check(StringArray::from(vec!["007", " 7 "]), r#"{"name":"c","type":"text"}"#, &["007", " 7 "]);
         let date: Column = serde_json::from_str(r#"{"name":"c","type":"date"}"#).unwrap();
         assert!(!convertible(&DataType::Boolean, &date));
     }

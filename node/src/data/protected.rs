@@ -85,12 +85,24 @@ impl From<TableError> for Refusal {
     }
 }
 
+/// How many rows the table called `name` of `snapshot` has, by its file's footer; for the operator only.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn rows(snapshot: &Snapshot, name: &str) -> Result<u64, TableError> {
+    let (Some(path), Some(table)) = (snapshot.table_path(name), snapshot.schema().table(name)) else {
+        return Err(TableError::Declaration(name.into()));
+    };
+    Ok(TableFile::open(&path, table)?.rows)
+}
+
 /// A Parquet file of a snapshot and where its row groups begin.
 struct TableFile {
     meta: ObjectMeta,
     schema: SchemaRef,
     /// The offset in bytes of each row group's first page.
     starts: Vec<i64>,
+    rows: u64,
     /// The index of the column by which it is sorted.
     sorted_by: Option<usize>,
 }
@@ -121,7 +133,8 @@ impl TableFile {
         let starts = footer.row_groups().iter().filter_map(start).collect();
         let schema = arrow_schema(table);
         let sorted_by = table.patient.as_ref().and_then(|patient| schema.index_of(patient).ok());
-        Ok(Self { meta, schema, starts, sorted_by })
+        let rows = footer.file_metadata().num_rows().cast_unsigned();
+        Ok(Self { meta, schema, starts, rows, sorted_by })
     }
 
     /// A scan of `columns`, in at most `partitions` parts of whole row groups in the file's order.

@@ -402,7 +402,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::data::fixture::{Fixture, count_files, rows, session};
+    use crate::data::{
+        fixture::{Fixture, count_files, rows, session},
+        protected,
+    };
 
     const PERSON: &str =
         "\n[tables.person]\nsource = \"person.parquet\"\n[tables.person.columns]\npid = \"id\"\nweight = \"kg\"\n";
@@ -437,6 +440,22 @@ mod tests {
         assert_eq!(found, ["-1000000|", "-5|-1.3", "0|", "3|1.3"]);
         let found = rows(&session(&snapshot, 2, &["-5", "3"]), "SELECT pid FROM person").await;
         assert_eq!(found, ["-1000000", "0"], "opted out by integer id");
+    }
+
+    #[tokio::test]
+    async fn a_textual_patient_id_has_no_blanks_around_it_and_a_blank_one_is_none() {
+        let fixture = Fixture::new();
+        let visits = "Uid,Age,kg,day,dead\nA1,1,,0001-01-01,\nB,2,,9999-12-31,\nA1 ,3,,,\n\u{3000}A1\t,4,,,\n  ,5,,,\n";
+        fixture.gzip("visit.csv.gz", visits).await;
+        let (snapshot, report) = fixture.take(1).await.unwrap();
+        let found =
+            rows(&session(&snapshot, 1, &[]), "SELECT pid, count(*), min(seen) FROM visit GROUP BY pid ORDER BY 1")
+                .await;
+        assert_eq!(found, ["A1|3|0001-01-01", "B|1|9999-12-31"]);
+        assert_eq!(report, ["visit: 4 rows, 1 without patient, pid=1"]);
+        let found = rows(&session(&snapshot, 1, &["A1"]), "SELECT pid FROM visit").await;
+        assert_eq!(found, ["B"], "all rows of one who said no");
+        assert_eq!((protected::rows(&snapshot, "visit").unwrap(), protected::rows(&snapshot, "x").is_err()), (4, true));
     }
 
     #[tokio::test]

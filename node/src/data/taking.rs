@@ -241,7 +241,7 @@ fn converted(
             column: column.name.clone(),
             reason,
         })?;
-        let (function, counted) = Conversion::function(column);
+        let (function, counted) = Conversion::function(table, column);
         columns.push(function.call(vec![value]).alias(&column.name));
         counts.insert(column.name.clone(), counted);
     }

@@ -26,6 +26,8 @@ pub struct ChargeRequest {
     pub key: RunKey,
     /// The study that pays.
     pub study_id: String,
+    /// What the permit lets the study spend here in total; the study's earmark holds beside it.
+    pub permit_total: MicroRho,
     /// The digest of the signed message that asks.
     pub query: Digest,
     /// The message's nonce.

@@ -21,6 +21,7 @@ fn request(study: &str, question: u64, run: u32, micro_rho: u64) -> ChargeReques
     ChargeRequest {
         key: RunKey { permit: Digest::of(study.as_bytes()), query_key: Digest::of(&question.to_be_bytes()), run },
         study_id: study.into(),
+        permit_total: MicroRho::MAX,
         query: Digest::of(message.as_bytes()),
         nonce: message,
         nonce_expires: at(60),
@@ -98,9 +99,24 @@ async fn a_study_pays_from_its_earmark_and_a_run_pays_once() {
     assert_eq!(reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap(), (false, run));
     assert!(reserve(&ledger, &request("a", 1, 2, 10)).await.unwrap().0, "a new run is charged");
     assert_eq!(told(reserve(&ledger, &request("a", 1, 3, 10)).await), "study 5");
-    assert_eq!(told(ledger.check("a", rho(6)).await), "study 5");
-    assert_eq!(ledger.check("a", rho(5)).await.unwrap(), Left { study: rho(5), lifetime: rho(80) });
+    assert_eq!(told(ledger.check("a", MicroRho::MAX, rho(6)).await), "study 5");
+    assert_eq!(ledger.check("a", MicroRho::MAX, rho(5)).await.unwrap(), Left { study: rho(5), lifetime: rho(80) });
     assert_eq!(ledger.log_len().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_newer_permit_with_a_lower_total_lowers_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    ledger.earmark("a", rho(50)).await.unwrap();
+    assert_eq!(told(reserve(&ledger, &request("a", 1, 1, 20)).await), "ok");
+    for (total, left) in [(30, 10), (20, 0), (5, 0), (50, 30), (90, 30)] {
+        assert_eq!(ledger.check("a", rho(total), MicroRho::ZERO).await.unwrap().study, rho(left));
+        let asked = ChargeRequest { permit_total: rho(total), ..request("a", 2, 1, left + 1) };
+        assert_eq!(told(reserve(&ledger, &asked).await), format!("study {left}"), "total {total}");
+    }
+    let asked = ChargeRequest { permit_total: rho(30), ..request("a", 2, 1, 10) };
+    assert_eq!(told(reserve(&ledger, &asked).await), "ok");
 }
 
 #[tokio::test]
@@ -152,13 +168,13 @@ async fn a_run_has_one_release_and_its_receipt_is_logged_with_it() {
 }
 
 #[tokio::test]
-async fn three_missing_answers_in_a_row_suspend_a_study_and_cost_all_the_same() {
+async fn three_missing_answers_suspend_a_study_whatever_lies_between_and_cost_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path(), 100).await;
     ledger.earmark("a", rho(100)).await.unwrap();
     let mut run = 0;
     for (answered, suspended) in
-        [(false, false), (false, false), (true, false), (false, false), (false, false), (false, true)]
+        [(true, false), (false, false), (true, false), (false, false), (true, false), (false, true)]
     {
         run += 1;
         let (_, charged) = reserve(&ledger, &request("a", 1, run, 1)).await.unwrap();
@@ -170,7 +186,12 @@ async fn three_missing_answers_in_a_row_suspend_a_study_and_cost_all_the_same() 
     }
     assert_eq!(ledger.budget().await.unwrap().spent, rho(6));
     ledger.resume("a").await.unwrap();
-    assert!(!ledger.suspended("a").await.unwrap());
+    for suspended in [false, false, false, true] {
+        assert_eq!(ledger.suspended("a").await.unwrap(), suspended, "counted from nothing");
+        run += 1;
+        let (_, charged) = reserve(&ledger, &request("a", 1, run, 1)).await.unwrap();
+        ledger.fail(charged.charge_id, at(1)).await.unwrap();
+    }
     assert!(!ledger.suspended("nobody").await.unwrap());
 }
 

@@ -6,7 +6,6 @@ use crate::refusal::{Code, MAX_DETAIL, Refusal};
 
 const CODE_KEY: &str = "sekisho-code";
 
-
 /// The gRPC status that carries `refusal`.
 pub fn status_of(refusal: &Refusal) -> Status {
     let grpc = match refusal.code {

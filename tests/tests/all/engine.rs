@@ -7,8 +7,8 @@ use datafusion::{
     prelude::SessionContext,
 };
 use rand::{Rng, SeedableRng};
-use sekisho_aggregation::{combine::combine, plan::PrivatePlan};
-use sekisho_protocol::units::MicroRho;
+use sekisho_aggregation::{combine::combine, plan::PrivatePlan, release::Release};
+use sekisho_protocol::{digest::Digest, permit::Permit, units::MicroRho};
 use sekisho_sim::solo::{Plan, Solo};
 use sekisho_tests::TestClock;
 
@@ -48,7 +48,7 @@ const QUERIES: &[&str] = &[
     "SELECT least(n, 10) AS visits, count(*) AS patients FROM (SELECT patient_id, count(*) AS n FROM visit GROUP BY patient_id) t \
      GROUP BY least(n, 10)",
     "SELECT avg(longest) AS a, sum(longest) AS s FROM (SELECT patient_id, max(days) AS longest FROM visit GROUP BY patient_id) t",
-    "SELECT p.sex, avg(longest) AS a FROM person p JOIN (SELECT patient_id, max(days) AS longest FROM visit GROUP BY patient_id) t \
+    "SELECT p.sex, count(*) AS n, avg(longest) AS a FROM person p JOIN (SELECT patient_id, max(days) AS longest FROM visit GROUP BY patient_id) t \
      ON p.patient_id = t.patient_id GROUP BY p.sex",
     "SELECT date_part('month', first) AS m, count(*) AS n FROM (SELECT patient_id, min(seen) AS first FROM visit GROUP BY patient_id) t \
      GROUP BY date_part('month', first)",
@@ -70,7 +70,7 @@ fn write_files(dir: &Path) {
     let (mut person, mut visit) = (String::from("patient_id,sex,age\n"), String::from("patient_id,code,days,seen\n"));
     for id in 0..300_i64 {
         let id = id * 7919 % 1009 - 500;
-        let sex = ["female", "male", ""][usize::from(rng.random_range(0..20_u8) == 0) * 2 + usize::from(rng.random_bool(0.5)) % 2];
+        let sex = ["female", "male", "female", "male", ""][rng.random_range(0..5)];
         person += &format!("{id},{sex},{}\n", rng.random_range(0..100));
         for _ in 0..rng.random_range(0..8) {
             let code = ["A", "B", "C", "D"][rng.random_range(0..4)];
@@ -85,8 +85,11 @@ fn write_files(dir: &Path) {
 
 fn mapping(dir: &Path) -> String {
     let mut toml = "id = \"engine\"\nsynthetic = true\n".to_string();
-    for (table, columns) in [("person", "patient_id sex age"), ("visit", "patient_id code days seen"), ("chapter", "code label")] {
-        toml += &format!("[tables.{table}]\nsource = {:?}\n[tables.{table}.columns]\n", dir.join(format!("{table}.csv")));
+    for (table, columns) in
+        [("person", "patient_id sex age"), ("visit", "patient_id code days seen"), ("chapter", "code label")]
+    {
+        toml +=
+            &format!("[tables.{table}]\nsource = {:?}\n[tables.{table}.columns]\n", dir.join(format!("{table}.csv")));
         for column in columns.split(' ') {
             let sex = "sex = { sql = \"NULLIF(sex, '')\" }\n".to_string();
             toml += &if column == "sex" { sex } else { format!("{column} = \"{column}\"\n") };
@@ -116,8 +119,9 @@ fn cells(batches: &[RecordBatch], keys: usize, values: usize) -> BTreeMap<String
             let numbers: Vec<f64> = (keys..keys + values).map(number).collect();
             let key = key.join("|");
             let sum: &mut Vec<f64> = all.entry(key).or_insert_with(|| vec![0.0; values]);
-            // NULL and "outside" print alike; only one of them has rows here.
-            if numbers.iter().any(|v| v.abs() > 0.5) {
+            // NULL and "outside" print alike, and only one of them has rows here: the first value is a count, unless there is one
+            // cell alone. A mean over nothing is the middle of its range.
+            if keys == 0 || numbers[0].abs() > 0.5 {
                 *sum = numbers;
             }
         }
@@ -130,7 +134,10 @@ async fn plain(dir: &Path) -> SessionContext {
     let context = SessionContext::new();
     for (table, select) in [
         ("person", "CAST(patient_id AS BIGINT) AS patient_id, NULLIF(sex, '') AS sex, CAST(age AS BIGINT) AS age"),
-        ("visit", "CAST(patient_id AS BIGINT) AS patient_id, code, CAST(days AS BIGINT) AS days, CAST(seen AS DATE) AS seen"),
+        (
+            "visit",
+            "CAST(patient_id AS BIGINT) AS patient_id, code, CAST(days AS BIGINT) AS days, CAST(seen AS DATE) AS seen",
+        ),
         ("chapter", "code, label"),
     ] {
         let options = datafusion::prelude::CsvReadOptions::new().schema_infer_max_records(0);
@@ -142,41 +149,49 @@ async fn plain(dir: &Path) -> SessionContext {
     context
 }
 
+/// A node over the files in `dir`, with a permit at these bounds that lasts for nine queries.
+async fn node(dir: &Path, name: &str, bounds: (u32, u32)) -> (Solo, Permit, Digest) {
+    let plan =
+        Plan { data: vec![(SCHEMA, mapping(dir))], register_rule: "eu-ehds", register: None, budget: (10 * RHO, RHO) };
+    let solo = Solo::build(&dir.join(name), &plan, Arc::new(TestClock::new())).await.unwrap();
+    let permit = solo.permit("engine", "person", &["sex", "age"], |p| {
+        p["data"] = serde_json::json!([
+            {"table": "person", "columns": ["sex", "age"], "holder_nodes": ["solo"]},
+            {"table": "visit", "columns": ["code", "days", "seen"], "holder_nodes": ["solo"]},
+            {"table": "chapter", "columns": ["code", "label"], "holder_nodes": ["solo"]},
+        ]);
+        p["dp"]["rows_per_patient"] = bounds.0.into();
+        p["dp"]["groups_per_patient"] = bounds.1.into();
+        p["dp"]["micro_rho_per_query"] = RHO.into();
+        p["dp"]["micro_rho_total"] = (10 * RHO).into();
+    });
+    let permit = permit.unwrap();
+    let digest = solo.grant(&permit).await.unwrap();
+    (solo, permit, digest)
+}
+
+fn analysed(sql: &str, permit: &Permit) -> PrivatePlan {
+    let schema = serde_json::from_str(SCHEMA).unwrap();
+    let plan = PrivatePlan::analyse(sql, &schema, permit, MicroRho::try_from(RHO).unwrap());
+    plan.unwrap_or_else(|refusal| panic!("{sql}: {refusal}"))
+}
+
+async fn released(solo: &Solo, permit: Digest, sql: &str) -> Release {
+    let answer = solo.ask(&solo.query(permit, sql, RHO, 1)).await;
+    answer.unwrap_or_else(|refusal| panic!("{sql}: {refusal}")).release
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_negligible_noise_the_engine_agrees_with_plain_datafusion() {
     let dir = tempfile::tempdir().unwrap();
     write_files(dir.path());
     let plain = plain(dir.path()).await;
-    let schema = serde_json::from_str(SCHEMA).unwrap();
-    // A register's lifetime cap, even a synthetic one, is spent after nine such queries.
+    // A register's lifetime cap, even a synthetic one, is spent after ten such queries.
     for (batch, queries) in QUERIES.chunks(9).enumerate() {
-        let plan = Plan {
-            data: vec![(SCHEMA, mapping(dir.path()))],
-            register_rule: "eu-ehds",
-            register: None,
-            budget: (10 * RHO, RHO),
-        };
-        let node = dir.path().join(format!("node-{batch}"));
-        let solo = Solo::build(&node, &plan, Arc::new(TestClock::new())).await.unwrap();
-        let permit = solo.permit("engine", "person", &["sex", "age"], |p| {
-            p["data"] = serde_json::json!([
-                {"table": "person", "columns": ["sex", "age"], "holder_nodes": ["solo"]},
-                {"table": "visit", "columns": ["code", "days", "seen"], "holder_nodes": ["solo"]},
-                {"table": "chapter", "columns": ["code", "label"], "holder_nodes": ["solo"]},
-            ]);
-            p["dp"]["rows_per_patient"] = 60.into();
-            p["dp"]["groups_per_patient"] = 20.into();
-            p["dp"]["micro_rho_per_query"] = RHO.into();
-            p["dp"]["micro_rho_total"] = (10 * RHO).into();
-        });
-        let permit = permit.unwrap();
-        let digest = solo.grant(&permit).await.unwrap();
+        let (solo, permit, digest) = node(dir.path(), &format!("node-{batch}"), (60, 20)).await;
         for sql in queries {
-            let plan = PrivatePlan::analyse(sql, &schema, &permit, MicroRho::try_from(RHO).unwrap());
-            let plan = plan.unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
-            let release = solo.ask(&solo.query(digest, sql, RHO, 1)).await;
-            let release = release.unwrap_or_else(|refusal| panic!("{sql}: {refusal}")).release;
-            let combined = combine(&plan, &[&release]).unwrap();
+            let plan = analysed(sql, &permit);
+            let combined = combine(&plan, &[&released(&solo, digest, sql).await]).unwrap();
             let released = plan.released_cells(&combined, true, 0.95, &[]).unwrap();
             let (keys, values) = (plan.keys().len(), plan.outputs().len());
             let got = cells(&[released], keys, values);
@@ -188,6 +203,46 @@ async fn with_negligible_noise_the_engine_agrees_with_plain_datafusion() {
                     let near = (got - want).abs() < 0.6 || (got.is_nan() && want.is_nan());
                     assert!(near, "{sql}, cell {key}: {got} and not {want}");
                 }
+            }
+        }
+    }
+}
+
+/// Neighbours: the same hospital with one patient more, who has extreme values in hundreds of rows of every table.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_patient_moves_no_answer_by_more_than_the_bounds_say() {
+    let (without, with) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_files(without.path());
+    write_files(with.path());
+    let append = |file: &str, text: &str| {
+        let path = with.path().join(file);
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + text).unwrap();
+    };
+    append("person.csv", "70000,male,9999\n");
+    let row = |i: i32| {
+        format!(
+            "70000,{},{},2024-{:02}-{:02}\n",
+            ["A", "B", "C", "D"][i as usize % 4],
+            i * 1000 - 99_999,
+            i % 12 + 1,
+            i % 28 + 1
+        )
+    };
+    append("visit.csv", &(0..200).map(row).collect::<String>());
+    for (batch, queries) in QUERIES.chunks(9).enumerate() {
+        let name = format!("node-{batch}");
+        let (left, permit, digest) = node(without.path(), &name, (3, 2)).await;
+        let (right, _, other) = node(with.path(), &name, (3, 2)).await;
+        for sql in queries {
+            let plan = analysed(sql, &permit);
+            let (a, b) = (released(&left, digest, sql).await, released(&right, other, sql).await);
+            for (i, measure) in plan.measures().iter().enumerate() {
+                #[expect(clippy::cast_precision_loss)]
+                let moved =
+                    a.cells()[i].iter().zip(&b.cells()[i]).map(|(a, b)| ((b - a) as f64).powi(2)).sum::<f64>().sqrt();
+                let bound = plan.squared_sensitivity(measure).to_string().parse::<f64>().unwrap().sqrt();
+                // The noise of a cell is some ten-thousandths of the bound.
+                assert!(moved <= bound * 1.01, "{sql}: {measure:?} moved by {moved}, the bound is {bound}");
             }
         }
     }

@@ -1,11 +1,15 @@
-//! Kill -9 at the worst lines: the charge stands, nothing is charged twice, and the run can be asked again.
+//! Kill -9 and standstill at the worst lines: the charge stands, nothing is charged twice, the others' answer is not
+//! held up, and the run can be asked again.
 
 use std::{
     path::Path,
     time::{Duration, Instant},
 };
 
-use sekisho_sim::network::{Network, Setup, Site};
+use sekisho_sim::{
+    launch::Party,
+    network::{Network, Setup, Site},
+};
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays};
 use serde_json::Value;
 
@@ -54,10 +58,19 @@ fn case() -> Case {
 impl Case {
     /// Asks a run; the exit code and what was printed.
     fn ask(&self, run: u32) -> (Option<i32>, Value) {
-        let (key, run) = (self.network.key("researcher"), run.to_string());
-        let args = ["query", "--permit", &self.permit, "--sql", SQL, "--key", &key, "--run", &run, "--output", "json"];
-        let output = self.network.ask(&args).unwrap();
-        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
+        self.asking(run, "hospital-1,hospital-2")()
+    }
+
+    /// The same, to be done by another thread.
+    fn asking(&self, run: u32, holders: &'static str) -> impl FnOnce() -> (Option<i32>, Value) + Send + 'static {
+        let (door, key) = (self.network.door().to_string(), self.network.key("researcher"));
+        let (permit, run) = (self.permit.clone(), run.to_string());
+        move || {
+            let query = ["--coordinator", &door, "query", "--permit", &permit, "--sql", SQL, "--key", &key];
+            let args = [&query[..], &["--run", &run, "--holders", holders, "--output", "json"]].concat();
+            let output = crate::launcher().output(Party::Person, &args).unwrap();
+            (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
+        }
     }
 
     fn spent(&self, node: &str) -> u64 {
@@ -66,19 +79,12 @@ impl Case {
         ledger["spent_micro_rho"].as_u64().unwrap()
     }
 
-    /// Asks `run` while a party stands still at `point`, and calls `kill` when it does.
-    fn killed_at(&mut self, point: &str, run: u32, kill: impl FnOnce(&mut Network)) -> Option<i32> {
+    /// Asks `run` while a party stands still at `point` until it is killed, and calls `kill` when it does.
+    fn killed_at(&mut self, point: &str, run: u32, kill: impl FnOnce(&mut Network)) -> (Option<i32>, Value) {
         let (held, reached) =
             (self.hold.path().join(format!("hold-{point}")), self.hold.path().join(format!("reached-{point}")));
         std::fs::write(&held, "").unwrap();
-        let (door, key, permit) =
-            (self.network.door().to_string(), self.network.key("researcher"), self.permit.clone());
-        let asking = std::thread::spawn(move || {
-            let run = run.to_string();
-            let args =
-                ["--coordinator", &door, "query", "--permit", &permit, "--sql", SQL, "--key", &key, "--run", &run];
-            crate::launcher().output(sekisho_sim::launch::Party::Person, &args).unwrap().status.code()
-        });
+        let asking = std::thread::spawn(self.asking(run, "hospital-1,hospital-2"));
         wait_for(&reached);
         kill(&mut self.network);
         std::fs::remove_file(held).unwrap();
@@ -106,7 +112,7 @@ fn a_kill_at_any_line_loses_nothing_and_charges_nothing_twice() {
     restart(&mut case.network);
 
     // Between the reservation and the release: the other hospital's answer is not held up.
-    let code = case.killed_at("reserved", 1, |network| network.kill_node("hospital-1"));
+    let (code, _) = case.killed_at("reserved", 1, |network| network.kill_node("hospital-1"));
     assert_eq!(code, Some(4), "an incomplete answer");
     assert_eq!((case.spent("hospital-1"), case.spent("hospital-2")), (RHO, RHO));
     restart(&mut case.network);
@@ -117,7 +123,7 @@ fn a_kill_at_any_line_loses_nothing_and_charges_nothing_twice() {
     assert_eq!(first["rows"], again["rows"], "the run has one release for ever");
 
     // Between the release and its sending: the stored release is the answer.
-    let code = case.killed_at("released", 2, |network| network.kill_node("hospital-1"));
+    let (code, _) = case.killed_at("released", 2, |network| network.kill_node("hospital-1"));
     assert_eq!(code, Some(4));
     restart(&mut case.network);
     let (code, second) = case.ask(2);
@@ -125,16 +131,48 @@ fn a_kill_at_any_line_loses_nothing_and_charges_nothing_twice() {
     assert_ne!(first["rows"], second["rows"], "another run has fresh noise");
     assert_eq!((case.spent("hospital-1"), case.spent("hospital-2")), (2 * RHO, 2 * RHO));
 
-    // The coordinator in the middle of a round.
-    case.network.kill_coordinator();
-    case.network.start_coordinator().unwrap();
-    case.network.wait_connected(2).unwrap();
-    let code = case.killed_at("round_fanned_out", 3, Network::kill_coordinator);
-    assert_ne!(code, Some(0), "no answer comes from a dead coordinator");
-    case.network.start_coordinator().unwrap();
-    case.network.wait_connected(2).unwrap();
-    let (code, third) = case.ask(3);
-    assert_eq!(code, Some(0), "roster, status, schema and permit are intact: {third:#}");
-    assert_eq!((case.spent("hospital-1"), case.spent("hospital-2")), (3 * RHO, 3 * RHO));
-    assert_eq!(case.ask(3).1["rows"], third["rows"]);
+    // The coordinator when the round is recorded and nobody was asked; and in the middle of a round.
+    restart_coordinator(&mut case.network);
+    for (run, point, charged) in [(3, "round_started", 2 * RHO), (4, "round_fanned_out", 4 * RHO)] {
+        let (code, _) = case.killed_at(point, run, Network::kill_coordinator);
+        assert_ne!(code, Some(0), "no answer comes from a dead coordinator");
+        assert!(case.spent("hospital-1") <= charged && case.spent("hospital-2") <= charged, "{point}");
+        restart_coordinator(&mut case.network);
+        let (code, answer) = case.ask(run);
+        assert_eq!(code, Some(0), "{point}: roster, status, schema and permit are intact: {answer:#}");
+        let spent = u64::from(run) * RHO;
+        assert_eq!((case.spent("hospital-1"), case.spent("hospital-2")), (spent, spent), "{point}");
+        assert_eq!(case.ask(run).1["rows"], answer["rows"]);
+    }
+
+    // A hospital that neither answers nor dies: the others' answer comes at the deadline, and the run can be completed.
+    // The other one has its release already: a busy machine cannot make it slow too.
+    assert_eq!(case.asking(5, "hospital-2")().0, Some(0));
+    let config = case.network.dir().join("coordinator/coordinator.toml");
+    let patient = std::fs::read_to_string(&config).unwrap();
+    let impatient = patient.replace("query_deadline_s = 120", "query_deadline_s = 5");
+    assert_ne!(patient, impatient);
+    std::fs::write(&config, impatient).unwrap();
+    restart_coordinator(&mut case.network);
+    let asked = Instant::now();
+    let (code, answer) = case.killed_at("reserved", 5, |_| {});
+    assert_eq!(code, Some(4), "an incomplete answer: {answer:#}");
+    assert!(asked.elapsed() < Duration::from_secs(60), "the deadline is 5 s, and it took {:?}", asked.elapsed());
+    let state = |answer: &Value| {
+        let holders = answer["report"]["holders"].as_array().unwrap();
+        holders.iter().map(|h| h["state"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(state(&answer), ["offline", "answered"]);
+    std::fs::write(&config, patient).unwrap();
+    restart(&mut case.network);
+    restart_coordinator(&mut case.network);
+    let (code, answer) = case.ask(5);
+    assert_eq!((code, state(&answer)), (Some(0), vec!["answered".to_string(); 2]));
+    assert_eq!((case.spent("hospital-1"), case.spent("hospital-2")), (5 * RHO, 5 * RHO));
+}
+
+fn restart_coordinator(network: &mut Network) {
+    network.kill_coordinator();
+    network.start_coordinator().unwrap();
+    network.wait_connected(2).unwrap();
 }

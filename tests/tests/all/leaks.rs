@@ -3,6 +3,7 @@
 //! Aside stand what must hold them: the hospitals' sources, snapshots and patient registers.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use sekisho_sim::{
     network::{Network, Setup, Site},
     study::{self, PermitText},
 };
+use serde_json::Value;
 use sqlx::Row;
 
 /// Passes bytes on to `to`, and keeps them all.
@@ -70,9 +72,10 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every value of every table of a node's database but the patient register.
+/// Every value of every table of a node's database but the patient register. The node may run, or have been killed:
+/// then its database is recovered, which writes.
 async fn ledger_of(path: &Path) -> Vec<u8> {
-    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}?mode=ro", path.display())).await.unwrap();
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}?mode=rw", path.display())).await.unwrap();
     let tables: Vec<String> =
         sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'register%'")
             .fetch_all(&pool)
@@ -92,6 +95,53 @@ async fn ledger_of(path: &Path) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The first `each` patients of every hospital.
+pub fn ids(hospitals: &Path, names: &[String], each: usize) -> Vec<i64> {
+    let mut ids = Vec::new();
+    for name in names {
+        let register = std::fs::read_to_string(hospitals.join(name).join("register.csv")).unwrap();
+        ids.extend(register.lines().skip(1).take(each).map(|l| l.split(',').next().unwrap().parse::<i64>().unwrap()));
+        assert!(planted(register.as_bytes(), &ids).is_some(), "the search works");
+    }
+    ids
+}
+
+/// Asserts that nothing planted is in a network's folder: logs, receipts, keys, coordinator's state, ledgers. Returns
+/// the files that were searched.
+pub async fn search(network: &Path, names: &[String], ids: &[i64]) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    files(network, &mut all);
+    assert!(
+        all.iter().any(|f| f.ends_with("logs/hospital-1.log")) && all.iter().any(|f| f.ends_with("coordinator.db"))
+    );
+    for file in &all {
+        let found = planted(&std::fs::read(file).unwrap(), ids);
+        assert!(found.is_none(), "{} holds {found:?}", file.display());
+    }
+    for name in names {
+        let ledger = ledger_of(&network.join("nodes").join(name).join("state/node.db")).await;
+        assert!(ledger.len() > 1000);
+        assert_eq!(planted(&ledger, ids), None, "the ledger of {name}");
+    }
+    all
+}
+
+/// In no cell is exactly one of the combined table's and the hospitals' values hidden: the others would tell it.
+/// Returns how many are hidden.
+fn hidden_cells(answer: &Value) -> usize {
+    let mut hidden: BTreeMap<String, usize> = BTreeMap::new();
+    for table in [&answer["rows"]].into_iter().chain(answer["by_holder"].as_object().unwrap().values()) {
+        for row in table.as_array().unwrap() {
+            let note = row["cell_note"].as_str().unwrap();
+            let (suppressed, facts): (Vec<&str>, Vec<&str>) = note.split("; ").partition(|part| *part == "suppressed");
+            let cell = format!("{} {} {} {facts:?}", row["age_band"], row["sex"], row["first_drug"]);
+            *hidden.entry(cell).or_default() += suppressed.len();
+        }
+    }
+    assert!(hidden.values().all(|n| *n != 1), "{hidden:#?}");
+    hidden.values().sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,41 +190,25 @@ async fn no_planted_identifier_is_in_logs_state_ledgers_or_on_the_wire() {
     let text = PermitText { schema: &schema, researcher: &researcher, holders, per_query: 100_000, total: 400_000 };
     let permit = network.permit("permit", &study::permit(&text, now)).unwrap();
     let (door, key) = (format!("http://{door}"), network.key("researcher"));
+    let mut hidden = 0;
     for (sql, code) in [(study::FEASIBILITY, 0), (study::ADVERSE_EVENTS, 0), (study::ROWS, 1)] {
         let args =
             ["--coordinator", &door, "query", "--permit", &permit, "--sql", sql, "--key", &key, "--output", "json"];
         let output = crate::launcher().output(Party::Person, &args).unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        if code == 0 {
+            hidden += hidden_cells(&serde_json::from_slice(&output.stdout).unwrap());
+        }
     }
+    assert!(hidden > 0, "some of so many cells are small enough to be hidden");
 
-    let mut ids = Vec::new();
-    for name in &names {
-        let register = std::fs::read_to_string(hospitals.join(name).join("register.csv")).unwrap();
-        ids.extend(register.lines().skip(1).take(60).map(|l| l.split(',').next().unwrap().parse::<i64>().unwrap()));
-    }
-    assert!(
-        planted(&std::fs::read(hospitals.join("hospital-1/register.csv")).unwrap(), &ids).is_some(),
-        "the search works"
-    );
-    let mut all = Vec::new();
-    files(network.dir(), &mut all);
-    assert!(
-        all.iter().any(|f| f.ends_with("logs/hospital-1.log")) && all.iter().any(|f| f.ends_with("coordinator.db"))
-    );
+    let ids = ids(&hospitals, &names, 60);
     let log = std::fs::read_to_string(network.dir().join("logs/hospital-1.log")).unwrap();
     assert!(
         log.lines().any(|l| l.starts_with('{') && l.contains("answered") && l.contains("query")),
         "spans carry the query: {log}"
     );
-    for file in all {
-        let found = planted(&std::fs::read(&file).unwrap(), &ids);
-        assert!(found.is_none(), "{} holds {found:?}", file.display());
-    }
-    for name in &names {
-        let ledger = ledger_of(network.node_file(name, "state/node.db").as_ref()).await;
-        assert!(ledger.len() > 1000);
-        assert_eq!(planted(&ledger, &ids), None, "the ledger of {name}");
-    }
+    search(network.dir(), &names, &ids).await;
     for (i, wire) in wires.iter().enumerate() {
         let bytes = wire.lock().unwrap();
         assert!(bytes.len() > 1000, "tap {i} saw {} bytes", bytes.len());

@@ -11,6 +11,7 @@ use sekisho_protocol::{
     permit::Permit,
     query::{Query, Route},
     refusal::{Code, Refusal},
+    roster::Roster,
     status::{PermitVersion, RevokedPermit},
 };
 use sekisho_sim::solo::{NAME, Plan, Solo};
@@ -166,6 +167,12 @@ async fn documents_with_wrong_or_missing_signatures() {
     assert_eq!(code(solo.put(&older, &[&solo.governance]).await).await, Err(Code::OlderDocument));
     older.seq = 0;
     assert_eq!(code(solo.put(&older, &[&solo.governance]).await).await, Err(Code::OlderDocument));
+    for field in ["sig", "payload"] {
+        let roster = Envelope::sign(&Roster { seq: 3, ..solo.roster() }, &[&solo.governance]).unwrap();
+        assert_eq!(offer(&tampered(&roster, field)).await, Err(Code::BadSignature), "a roster's {field}");
+        let status = Envelope::sign(&solo.status(5), &[&solo.governance]).unwrap();
+        assert_eq!(offer(&tampered(&status, field)).await, Err(Code::BadSignature), "a status's {field}");
+    }
     assert_eq!(permits::put(&solo.node, b"{").await.map(|_| ()).unwrap_err().code, Code::Malformed);
     let huge = vec![b' '; 9 << 20];
     assert_eq!(permits::put(&solo.node, &huge).await.map(|_| ()).unwrap_err().code, Code::TooLarge);
@@ -219,6 +226,11 @@ async fn a_coordinator_cannot_invent_alter_reroute_or_replay_a_query() {
     assert_eq!(code(kept).await, Err(Code::StaleMessage));
     let endless = Query { expires: solo.now() + Duration::days(3), ..case.query() };
     assert_eq!(case.code(&endless).await, Err(Code::StaleMessage));
+    // A coordinator whose key the status voids.
+    let mut status = solo.status(3);
+    status.void_keys = vec![solo.coordinator.public().fingerprint()];
+    solo.put(&status, &[&solo.governance]).await.unwrap();
+    assert_eq!(case.code(&case.query()).await, Err(Code::NotOnRoster));
 }
 
 #[tokio::test]

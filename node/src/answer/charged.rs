@@ -1,0 +1,195 @@
+//! From the charge to the release and its receipt.
+
+use std::sync::Arc;
+
+use chrono::NaiveDate;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use sekisho_aggregation::{
+    release::Release,
+    reservation::{Charge, Ledger as Charges, Reservation},
+};
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::{DsseError, Envelope, Verified},
+    query::Query,
+    receipt::{Receipt, ReservationRecord},
+    refusal::{Code, Refusal},
+    units::AttoDelta,
+};
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument, warn};
+
+use super::{Answer, Answering, Ready, SOFTWARE};
+use crate::{
+    data::snapshot::Snapshot,
+    execute::execute,
+    holding::tables,
+    ledger::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease},
+};
+
+struct Commitments {
+    salts: Vec<u8>,
+    snapshot: Digest,
+    register: Digest,
+}
+
+/// Why a run that was charged has no release: for the node's own log.
+struct Failed(String);
+
+impl Answering {
+    /// Serves a stored release, or reserves, executes, releases and logs, all before `deadline`.
+    pub(super) async fn charged(self: &Arc<Self>, ready: &Arc<Ready>, deadline: Instant) -> Result<Answer, Refusal> {
+        if let Some(Run { state: RunState::Released(stored), .. }) = self.ledger.find(&ready.key()).await? {
+            return served(&stored);
+        }
+        let permit = ready.admitted.permit().digest();
+        let query = ready.admitted.query();
+        let charges = Durable { answering: self, ready, register_seq: self.register.seq().await? };
+        let reservation = Reservation::make(&ready.plan, permit, query.key(), query.run, &charges).await?;
+        // From here on there is one code: a cause could tell of the data. A task of its own, so that a panic is one
+        // cause more, and so is a run that never comes back to be told of its deadline.
+        let charge_id = reservation.record().charge_id;
+        let (node, ready) = (Arc::clone(self), Arc::clone(ready));
+        let mut run = tokio::spawn(async move { node.run(&ready, reservation).await }.in_current_span());
+        let why = match timeout_at(deadline, &mut run).await {
+            Ok(Ok(Ok(answer))) => return Ok(answer),
+            Ok(Ok(Err(Failed(why)))) => why,
+            Ok(Err(_)) => "the run panicked".into(),
+            Err(_) => {
+                run.abort();
+                "the time limit was reached".into()
+            }
+        };
+        warn!(why, "charged, and no answer");
+        if let Err(error) = self.ledger.fail(charge_id, self.clock.now()).await {
+            warn!(%error, "a query without an answer was not counted");
+        }
+        Err(Refusal::new(Code::NoAnswer, "the query was charged and has no answer"))
+    }
+
+    async fn run(&self, ready: &Ready, reservation: Reservation<Run>) -> Result<Answer, Failed> {
+        self.hooks.at("reserved");
+        let run = reservation.record().clone();
+        let failed = Failed;
+        if let RunState::Released(stored) = &run.state {
+            return served(stored).map_err(|e| failed(e.detail));
+        }
+        let permit = ready.admitted.permit();
+        let rules = [permit.optout, self.own_rule];
+        let kind = ready.plan.patient_kind();
+        let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
+        let eligible = eligible.map_err(|_| failed("the register".into()))?;
+        let snapshot = ready.data.snapshot_of_run(&ready.snapshot, &run.snapshot).map_err(|e| failed(e.detail))?;
+        let tables = tables(&snapshot, eligible, self.memory_bytes).map_err(|e| failed(e.to_string()))?;
+        let raw = execute(&ready.plan, &reservation, &tables).await.map_err(|e| failed(e.to_string()))?;
+        let (plan, charge, synthetic) = (Arc::clone(&ready.plan), reservation.charge().clone(), snapshot.synthetic());
+        // Noise for many cells takes seconds of a processor: not on a thread that others wait for.
+        let release = tokio::task::spawn_blocking(move || {
+            Release::make(&plan, raw, &reservation, run.as_of, synthetic, &mut ChaCha20Rng::from_os_rng())
+        });
+        let release = release.await.ok().flatten().ok_or_else(|| failed("no release could be made".into()))?;
+        let commitments = self.commitments(&snapshot, run.register_seq).await;
+        let commitments = commitments.map_err(|_| failed("the register".into()))?;
+        let receipt = self.receipt(ready, &charge, &run, &release, &commitments, synthetic);
+        let receipt = receipt.map_err(|e| failed(e.to_string()))?;
+        let (header, cells) = release.to_bytes();
+        let stored = StoredRelease { header, cells, receipt: receipt.to_json(), salts: commitments.salts };
+        self.ledger.complete(run.charge_id, &stored).await.map_err(|e| failed(e.to_string()))?;
+        self.hooks.at("released");
+        Ok(Answer { release, receipt })
+    }
+
+    async fn commitments(&self, snapshot: &Snapshot, register_seq: i64) -> Result<Commitments, Refusal> {
+        let mut salts = vec![0; 64];
+        ChaCha20Rng::from_os_rng().fill_bytes(&mut salts);
+        let commit = |salt: &[u8], what: Digest| Digest::of_parts(&[b"sekisho commitment v1", salt, what.as_bytes()]);
+        let register = self.register.commitment(register_seq).await?;
+        let (snapshot, register) = (commit(&salts[..32], snapshot.manifest_digest()), commit(&salts[32..], register));
+        Ok(Commitments { salts, snapshot, register })
+    }
+
+    fn receipt(
+        &self,
+        ready: &Ready,
+        charge: &Charge,
+        run: &Run,
+        release: &Release,
+        commitments: &Commitments,
+        synthetic: bool,
+    ) -> Result<Envelope, DsseError> {
+        let receipt = Receipt {
+            node: self.trust.name.clone(),
+            permit: charge.permit,
+            study_id: ready.admitted.permit().study_id.clone(),
+            query: ready.admitted.query().digest(),
+            query_key: charge.query_key,
+            run: charge.run,
+            plan: ready.plan.digest(),
+            micro_rho: charge.micro_rho,
+            atto_delta: charge.atto_delta,
+            synthetic,
+            snapshot_commitment: commitments.snapshot,
+            register_commitment: commitments.register,
+            as_of: run.as_of,
+            release: release.digest(),
+            software: SOFTWARE.into(),
+            at: run.charged_at,
+        };
+        Envelope::sign(&receipt, &[&self.signing])
+    }
+}
+
+fn served(stored: &StoredRelease) -> Result<Answer, Refusal> {
+    let broken = || Refusal::new(Code::NoAnswer, "a stored release cannot be read");
+    let release = Release::from_bytes(&stored.header, &stored.cells).map_err(|_| broken())?;
+    let receipt = Envelope::from_json::<Receipt>(&stored.receipt).map_err(|_| broken())?;
+    Ok(Answer { release, receipt })
+}
+
+/// The ledger as the reservation sees it: a charge with all that the run is bound to.
+struct Durable<'a> {
+    answering: &'a Answering,
+    ready: &'a Ready,
+    register_seq: i64,
+}
+
+impl Charges for Durable<'_> {
+    type Record = Run;
+    type Error = Refusal;
+
+    async fn charge(&self, charge: &Charge) -> Result<Run, Refusal> {
+        let (node, query): (&Answering, &Verified<Query>) = (self.answering, self.ready.admitted.query());
+        let permit = self.ready.admitted.permit();
+        let at = node.clock.now();
+        let as_of: NaiveDate = node.clock.today();
+        let record = ReservationRecord {
+            node: node.trust.name.clone(),
+            study_id: permit.study_id.clone(),
+            query: query.digest(),
+            query_key: charge.query_key,
+            run: charge.run,
+            micro_rho: charge.micro_rho,
+            atto_delta: AttoDelta::ZERO,
+            at,
+        };
+        let entry = Envelope::sign(&record, &[&node.signing])?.to_json();
+        let request = ChargeRequest {
+            key: RunKey { permit: charge.permit, query_key: charge.query_key, run: charge.run },
+            study_id: permit.study_id.clone(),
+            permit_total: permit.dp.micro_rho_total,
+            query: query.digest(),
+            nonce: query.nonce.clone(),
+            nonce_expires: query.expires,
+            micro_rho: charge.micro_rho,
+            atto_delta: charge.atto_delta,
+            register_seq: self.register_seq,
+            as_of,
+            snapshot: self.ready.snapshot.id().to_string(),
+            at,
+        };
+        match node.ledger.reserve(&request, &entry).await? {
+            Reserved::New(run) | Reserved::Existing(run) => Ok(run),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+use std::{
+    fs, io,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use chrono::{DateTime, Duration as Days, Utc};
+use sekisho_protocol::{
+    dsse::Document,
+    keys::PublicKey,
+    permit::{OptOutRule, Permit},
+    query::{Query, Route, RoutedQuery},
+    receipt::Receipt,
+    roster::{Member, Role, Roster},
+    schema::Schema,
+    status::Status,
+};
+
+use super::*;
+use crate::{holding::HoldingError, permits::put, store::Store};
+
+const SCHEMA: &str = r#"{"id":"s","version":1,"title":"","tables":[{"name":"stay","patient":"pid","columns":[
+    {"name":"pid","type":"text"},{"name":"age","type":"int64","bounds":{"min":"0","max":"120"}}]}]}"#;
+const MAPPING: &str = "id = \"west\"\nsynthetic = SYNTHETIC\nschema = \"schema.dsse.json\"\n[tables.stay]\n\
+    source = \"stay.csv\"\n[tables.stay.columns]\npid = \"pid\"\nage = \"age\"\n";
+const SQL: &str = "SELECT count(*) AS planted FROM stay";
+
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_750_000_000, 0).unwrap()
+    }
+}
+
+/// A node in this process, with everybody's keys.
+struct Case {
+    dir: tempfile::TempDir,
+    governance: SecretKey,
+    committee: SecretKey,
+    coordinator: SecretKey,
+    researcher: SecretKey,
+    schema: Digest,
+    node: Arc<Answering>,
+}
+
+fn key() -> SecretKey {
+    SecretKey::generate(&mut rand::rng())
+}
+
+async fn open(dir: &Path, governance: PublicKey, max_rows: u64) -> Result<DataSet, HoldingError> {
+    DataSet::open(&dir.join("mapping.toml"), &governance, &dir.join("snapshots"), &|_| {}, Noon.now(), max_rows).await
+}
+
+impl Case {
+    async fn new(change: impl FnOnce(&mut Answering)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (governance, committee, coordinator, researcher) = (key(), key(), key(), key());
+        let schema: Schema = serde_json::from_str(SCHEMA).unwrap();
+        let schema = Envelope::sign(&schema, &[&governance]).unwrap();
+        fs::write(dir.path().join("schema.dsse.json"), schema.to_json()).unwrap();
+        fs::write(dir.path().join("mapping.toml"), MAPPING.replace("SYNTHETIC", "true")).unwrap();
+        fs::write(dir.path().join("stay.csv"), "pid,age\na,40\nb,50\n").unwrap();
+        let store = Store::open(&dir.path().join("node.db")).await.unwrap();
+        let micro_rho = |amount| MicroRho::try_from(amount).unwrap();
+        let mut node = Answering {
+            trust: Trust {
+                name: "west".into(),
+                coordinator_peer: "peer-1".into(),
+                committee: vec![committee.public()],
+                quorum: 1,
+                max_micro_rho_per_query: micro_rho(1000),
+            },
+            own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
+            ledger: Ledger::new(store.clone(), micro_rho(100_000)),
+            register: Register::new(store.clone()),
+            documents: Documents::new(store, governance.public()),
+            data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
+            signing: Arc::new(key()),
+            clock: Arc::new(Noon),
+            timeout: Duration::from_secs(60),
+            memory_bytes: 1 << 28,
+            departure: Departure::AtOnce,
+            slots: Slots::new(2),
+            hooks: Hooks::default(),
+            locks: RunLocks::default(),
+        };
+        change(&mut node);
+        let schema = schema.peek::<Schema>().unwrap().1;
+        let case = Self { dir, governance, committee, coordinator, researcher, schema, node: Arc::new(node) };
+        let member = |name: &str, role, peer: &str, key: &SecretKey| Member {
+            name: name.into(),
+            role,
+            peer_id: peer.into(),
+            signing_key: key.public(),
+        };
+        let members = vec![
+            member("hub", Role::Coordinator, "peer-1", &case.coordinator),
+            member("west", Role::Node, "peer-2", &case.node.signing),
+        ];
+        let expires = Noon.now() + Days::days(1);
+        case.put(&Roster { seq: 1, prev: None, issued: Noon.now(), expires, members }, &case.governance).await;
+        case.status(1, Vec::new()).await;
+        case
+    }
+
+    async fn put<D: Document>(&self, document: &D, key: &SecretKey) -> Digest {
+        let envelope = Envelope::sign(document, &[key]).unwrap();
+        put(&self.node, &envelope.to_json()).await.unwrap();
+        envelope.peek::<D>().unwrap().1
+    }
+
+    async fn status(&self, seq: u64, void_keys: Vec<Digest>) {
+        let status = Status {
+            seq,
+            prev: None,
+            issued: Noon.now(),
+            expires: Noon.now() + Days::days(1),
+            revoked_permits: Vec::new(),
+            permit_versions: Vec::new(),
+            suspended_studies: Vec::new(),
+            void_keys,
+        };
+        self.put(&status, &self.governance).await;
+    }
+
+    /// Grants version `version` of a permit with this total.
+    async fn permit(&self, version: u32, total: u64) -> Digest {
+        let (public, now) = (self.researcher.public(), Noon.now());
+        let permit: Permit = serde_json::from_value(serde_json::json!({
+            "id": "permit", "version": version, "basis": "EHDS-69", "issuer": "i", "study_id": "study",
+            "schema": self.schema, "decision": {"date": now.date_naive(), "reasons": "r"},
+            "purposes": ["scientific_research"], "data_user": "u", "principal_investigator": "p",
+            "authorised_persons": [
+                {"id": "hanako", "role": "analyst", "key": public, "key_fingerprint": public.fingerprint()}],
+            "data": [{"table": "stay", "columns": ["age"], "holder_nodes": ["west"]}],
+            "allowed_statistics": ["count"], "release_kinds": ["noised"], "disclosure": "none",
+            "dp": {"rows_per_patient": 1, "groups_per_patient": 1, "sites_per_patient": 1,
+                   "micro_rho_per_query": 1000, "micro_rho_total": total, "delta_for_reports": "1e-6"},
+            "optout": {"rule": "eu-ehds", "days": 0},
+            "validity": {"from": now - Days::days(1), "to": now + Days::days(30)},
+        }))
+        .unwrap();
+        self.put(&permit, &self.committee).await
+    }
+
+    /// Run `run` of `sql`, signed and routed.
+    fn query(&self, permit: Digest, sql: &str, run: u32) -> Vec<u8> {
+        let expires = Noon.now() + Days::hours(1);
+        let query = Query {
+            permit,
+            sql: sql.into(),
+            holders: vec!["west".into()],
+            micro_rho: MicroRho::try_from(1000).unwrap(),
+            run,
+            expires,
+            nonce: format!("{:032x}", rand::random::<u128>()),
+        };
+        let query = Envelope::sign(&query, &[&self.researcher]).unwrap();
+        let digest = query.peek::<Query>().unwrap().1;
+        let route = Route { query: digest, to: "west".into(), round: "r".into(), expires };
+        let route = Envelope::sign(&route, &[&self.coordinator]).unwrap();
+        serde_json::to_vec(&RoutedQuery { query, route }).unwrap()
+    }
+
+    async fn ask(&self, permit: Digest, run: u32) -> String {
+        code(self.node.answer(&self.query(permit, SQL, run)).await)
+    }
+}
+
+fn code<T>(result: Result<T, Refusal>) -> String {
+    result.err().map_or("ok".into(), |refusal| refusal.code.to_string())
+}
+
+#[tokio::test]
+async fn a_panic_is_no_answer_is_charged_and_counted_and_leaves_on_time() {
+    let step = Duration::from_millis(500);
+    let case = Case::new(|node| {
+        node.departure = Departure::fixed(step, Duration::from_secs(60));
+        node.hooks = Hooks::new(|point| assert_ne!(point, "reserved", "a panic in a run"));
+    })
+    .await;
+    let permit = case.permit(1, 10_000).await;
+    for run in 1..=4 {
+        let asked = Instant::now();
+        let (expect, leaves) = if run == 4 { ("suspended", Duration::ZERO) } else { ("no_answer", step) };
+        assert_eq!(case.ask(permit, run).await, expect);
+        assert!((leaves..leaves + step).contains(&asked.elapsed()), "{:?}", asked.elapsed());
+    }
+    assert_eq!(case.node.ledger.budget().await.unwrap().spent.get(), 3000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_never_ends_is_no_answer_after_the_time_limit_and_runs_again_on_its_charge() {
+    let case = Case::new(|node| {
+        (node.timeout, node.departure) =
+            (Duration::from_millis(300), Departure::fixed(Duration::from_millis(200), Duration::from_millis(300)));
+        let passed = AtomicU32::new(0);
+        node.hooks = Hooks::new(move |point| {
+            if point == "reserved" && passed.fetch_add(1, Ordering::Relaxed) == 0 {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+    })
+    .await;
+    let permit = case.permit(1, 10_000).await;
+    let (query, asked) = (case.query(permit, SQL, 1), Instant::now());
+    assert_eq!(code(case.node.answer(&query).await), "no_answer");
+    assert!((500..800).contains(&asked.elapsed().as_millis()), "{:?}", asked.elapsed());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(code(case.node.answer(&query).await), "ok");
+    assert_eq!(case.node.ledger.budget().await.unwrap().spent.get(), 1000);
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_stops_no_run_and_the_slot_is_held_until_departure() {
+    let case = Case::new(|node| {
+        node.departure = Departure::fixed(Duration::from_millis(1500), Duration::from_secs(60));
+    })
+    .await;
+    let permit = case.permit(1, 10_000).await;
+    let query = case.query(permit, SQL, 1);
+    let hung_up = timeout(Duration::from_millis(700), case.node.answer(&query)).await;
+    assert!(hung_up.is_err());
+    assert_eq!(code(case.node.dry_run(&query).await), "busy", "one of two slots is the study's");
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(case.node.dry_run(&query).await.unwrap().stored);
+}
+
+#[tokio::test]
+async fn a_void_coordinator_a_lower_total_and_a_former_snapshot_count() {
+    let case = Case::new(|_| {}).await;
+    let permit = case.permit(1, 10_000).await;
+    let answer = case.node.answer(&case.query(permit, SQL, 1)).await.map_err(|r| r.code).unwrap();
+    assert!(answer.receipt.peek::<Receipt>().unwrap().0.synthetic);
+    assert_eq!(case.ask(permit, 2).await, "ok");
+    let lower = case.permit(2, 2500).await;
+    assert_eq!(case.ask(lower, 3).await, "budget_study", "2000 are spent");
+    let dry = case.node.dry_run(&case.query(lower, SQL, 3)).await;
+    assert_eq!(code(dry), "budget_study");
+    case.status(5, vec![case.coordinator.public().fingerprint()]).await;
+    assert_eq!(case.ask(permit, 1).await, "not_on_roster");
+}
+
+#[tokio::test]
+async fn a_snapshot_of_patients_is_not_synthetic_whatever_the_mapping_says_and_may_not_be_too_large() {
+    let case = Case::new(|_| {}).await;
+    let (dir, governance) = (case.dir.path(), case.governance.public());
+    let error = open(dir, governance, 1).await.map(|_| ()).unwrap_err().to_string();
+    assert_eq!(error, "table stay has more rows than limits.max_rows allows (1)");
+    for (mapped, synthetic) in [("true", true), ("false", false)] {
+        fs::write(dir.join("mapping.toml"), MAPPING.replace("SYNTHETIC", mapped)).unwrap();
+        assert_eq!(open(dir, governance, 2).await.unwrap().synthetic(), synthetic);
+    }
+    fs::remove_dir_all(dir.join("snapshots")).unwrap();
+    open(dir, governance, 2).await.unwrap();
+    fs::write(dir.join("mapping.toml"), MAPPING.replace("SYNTHETIC", "true")).unwrap();
+    assert!(!open(dir, governance, 2).await.unwrap().synthetic(), "the snapshot is of patients");
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_looked_at_is_refused_without_its_path() {
+    let case = Case::new(|_| {}).await;
+    let permit = case.permit(1, 10_000).await;
+    let source = case.dir.path().join("stay.csv");
+    fs::remove_file(&source).unwrap();
+    std::os::unix::fs::symlink("stay.csv", &source).unwrap();
+    let refusal = case.node.answer(&case.query(permit, SQL, 1)).await.map(|_| ()).unwrap_err();
+    assert_eq!(refusal.code, Code::Unavailable);
+    assert!(!refusal.detail.contains("stay.csv"), "{}", refusal.detail);
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_hospital_sees_who_was_refused_and_no_sql() {
+    let case = Case::new(|_| {}).await;
+    let permit = case.permit(1, 10_000).await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let sql = "SELECT planted FROM stay";
+    let asked = case.query(permit, sql, 7);
+    assert_eq!(code(case.node.answer(&asked).await), code(case.node.dry_run(&asked).await));
+    assert_eq!(code(case.node.answer(b"{}").await), "malformed");
+    assert_eq!(code(case.node.answer(&case.query(Digest::of(b"x"), sql, 1)).await), "permit_unknown");
+    drop(guard);
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    assert_eq!(lines.len(), 4, "{log}");
+    for said in [&permit.short(), "\"study\"", "\"hanako\"", "run=7"] {
+        assert!(lines[..2].iter().all(|line| line.contains(said)), "{said}: {log}");
+    }
+    assert!(lines[2].contains("code=malformed") && lines[3].contains(&Digest::of(b"x").short()), "{log}");
+    assert!(!log.contains("planted"), "{log}");
+}

@@ -118,7 +118,7 @@ impl Fold {
         }
     }
 
-    /// Adds the rows of `batch`, whose columns are those of [`PrivatePlan::row`].
+    /// Adds the rows of `batch`, whose columns are those of [`PrivatePlan::rows`].
     ///
     /// # Errors
     /// When the columns are others, the order is wrong, or there is too much.

@@ -567,6 +567,12 @@ mod tests {
             1,
             &[Patients { present: Some(0) }],
         );
+        let frames = "SELECT count(*) FROM (SELECT patient_id, count(*) OVER (PARTITION BY patient_id ORDER BY age ROWS BETWEEN 2 PRECEDING \
+                      AND CURRENT ROW) AS a, lag(age, 2) OVER (PARTITION BY patient_id ORDER BY age) AS b FROM stay) t WHERE a > 1 AND b > 3";
+        admitted(frames, 1, &[Rows]);
+        let means =
+            "SELECT count(*) FROM (SELECT patient_id, avg(days) AS m FROM stay GROUP BY patient_id) t WHERE m > 3";
+        admitted(means, 1, &[Rows]);
         // One row a patient after GROUP BY the patient, whatever the table has.
         let first = "SELECT avg(least(n, 20)), avg(oldest) FROM (SELECT patient_id, count(*) AS n, max(age) AS oldest FROM stay GROUP BY patient_id) t";
         let plan = admitted(
@@ -649,6 +655,17 @@ mod tests {
             ("SELECT count(*) FROM (SELECT DISTINCT age FROM stay) t", SqlUnsupported, "DISTINCT"),
             ("SELECT count(*) FROM (SELECT age FROM stay UNION SELECT age FROM stay) t", SqlUnsupported, "DISTINCT"),
             ("SELECT avg(n) FROM (SELECT count(*) n FROM stay GROUP BY sex) t", SqlUnsupported, "not per patient"),
+            ("SELECT count(*) FROM (SELECT age AS __patient_1 FROM stay) t", SqlUnsupported, "reserved"),
+            (
+                "SELECT count(*) FROM (SELECT lag(age, -9223372036854775808) OVER (PARTITION BY patient_id ORDER BY age) AS a FROM stay) t WHERE a > 1",
+                SqlUnsupported,
+                "offset",
+            ),
+            (
+                "SELECT count(*) FROM (SELECT count(*) OVER (PARTITION BY patient_id ORDER BY free RANGE BETWEEN 10 PRECEDING AND CURRENT ROW) AS a FROM stay) t WHERE a > 1",
+                SqlUnsupported,
+                "frame",
+            ),
             (
                 "SELECT count(*) FROM (SELECT row_number() OVER (ORDER BY age) AS r FROM stay) t WHERE r = 1",
                 SqlUnsupported,

@@ -9,9 +9,11 @@
 
 use std::collections::BTreeSet;
 
-use datafusion_common::{Column, DFSchema, JoinType};
+use arrow::datatypes::DataType;
+use datafusion_common::{Column, DFSchema, JoinType, ScalarValue};
 use datafusion_expr::{
     Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, Projection, Union, Values, Window,
+    WindowFrame, WindowFrameBound, WindowFrameUnits,
     expr::{AggregateFunction, WindowFunction},
     utils::split_conjunction_owned,
 };
@@ -514,6 +516,16 @@ impl<'a> Walk<'a> {
         if !params.partition_by.iter().any(|e| input.is_patient(e)) {
             return Err(unsupported("a window across patients is not admitted: write OVER (PARTITION BY patient …)"));
         }
+        if !plain_frame(&params.window_frame) {
+            return Err(unsupported(
+                "this window frame is not admitted: use ROWS with offsets of at most 1000000, UNBOUNDED or CURRENT ROW",
+            ));
+        }
+        if params.args.len() > 1
+            && !matches!(params.args.as_slice(), [_, Expr::Literal(offset, _)] if small_offset(offset))
+        {
+            return Err(unsupported("an offset of lag or lead is a literal from 1 to 1000000, without a default"));
+        }
         let mut admit = |expr: Expr| {
             let expr = if input.is_patient(&expr) { expr } else { input.admit(expr)? };
             self.uses(&expr, input);
@@ -534,9 +546,9 @@ impl<'a> Walk<'a> {
             "row_number" | "rank" | "dense_rank" | "count" => {
                 Fact { range: Some(Range { lo: 0, hi: MAX_COUNT }), ..Fact::default() }
             }
-            "lag" | "lead" if params.args.len() == 1 => nullable(argument),
+            "lag" | "lead" => nullable(argument),
             "first_value" | "last_value" | "min" | "max" => nullable(argument),
-            "lag" | "lead" | "sum" | "avg" => Fact::default(),
+            "sum" | "avg" => Fact::default(),
             other => {
                 return Err(unsupported(format!(
                     "the window function {other} is not admitted: use row_number, rank, lag, lead, first_value, last_value, count, \
@@ -577,6 +589,23 @@ impl<'a> Walk<'a> {
         let facts = (0..plan.schema().fields().len()).map(fact).collect();
         Relation { plan: plan.clone(), facts, patient: None, rows: None, ordered: false }
     }
+}
+
+/// Whether no row can make the frame's arithmetic fail: offsets in values (RANGE) are added to values.
+fn plain_frame(frame: &WindowFrame) -> bool {
+    let plain = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::CurrentRow => true,
+        WindowFrameBound::Preceding(offset) | WindowFrameBound::Following(offset) => {
+            offset.is_null() || (frame.units == WindowFrameUnits::Rows && small_offset(offset))
+        }
+    };
+    plain(&frame.start_bound) && plain(&frame.end_bound)
+}
+
+/// Whether a literal is a number of rows from 1 to a million.
+fn small_offset(offset: &ScalarValue) -> bool {
+    let rows = offset.cast_to(&DataType::Int64);
+    matches!(rows, Ok(ScalarValue::Int64(Some(1..=1_000_000))))
 }
 
 fn nullable(mut fact: Fact) -> Fact {

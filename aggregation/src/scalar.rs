@@ -215,6 +215,8 @@ impl Relation {
             }
             (DataType::Boolean, DataType::Int64 | DataType::Utf8) => true,
             (DataType::Int32 | DataType::Int64, DataType::Utf8) => true,
+            // As `avg` of one patient's rows has it; a float is never a group key and never summed across patients.
+            (DataType::Int32 | DataType::Int64 | DataType::Decimal128(..), DataType::Float64) => true,
             (DataType::Utf8 | DataType::Utf8View, DataType::Utf8 | DataType::Utf8View) => true,
             _ => false,
         };

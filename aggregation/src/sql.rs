@@ -103,6 +103,11 @@ fn check_operators(sql: &str) -> Result<(), Refusal> {
         | Token::SemiColon => false,
         _ => true,
     };
+    // Names that begin so are those of the hidden columns that carry the patient and the intervals.
+    let reserved = |token: &Token| matches!(token, Token::Word(word) if word.value.starts_with("__"));
+    if tokens.iter().any(reserved) {
+        return Err(Refusal::new(Code::SqlUnsupported, "a name that begins with __ is reserved: choose another"));
+    }
     let operators = tokens.iter().filter(operator).count();
     if operators > MAX_OPERATORS {
         let detail = format!(

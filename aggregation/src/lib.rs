@@ -19,7 +19,6 @@ pub mod fold;
 pub mod interval;
 pub mod noise;
 pub mod plan;
-mod relation;
 pub mod release;
 pub mod reservation;
 mod scalar;

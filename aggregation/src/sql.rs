@@ -31,6 +31,8 @@ use sekisho_protocol::{
 
 /// How deeply a statement may nest.
 const MAX_NESTING: usize = 48;
+/// How deeply parentheses may nest.
+const MAX_PARENTHESES: usize = 12;
 /// The most operators of a statement.
 const MAX_OPERATORS: usize = 256;
 /// The most parts of a plan, views and CTEs put in place.
@@ -103,7 +105,21 @@ fn check_operators(sql: &str) -> Result<(), Refusal> {
         | Token::SemiColon => false,
         _ => true,
     };
-    // Names that begin so are those of the hidden columns that carry the patient and the intervals.
+    // The planner types nested calls anew at each level: its work doubles with the depth.
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for token in &tokens {
+        if *token == Token::LParen {
+            depth += 1;
+        } else if *token == Token::RParen {
+            depth = depth.saturating_sub(1);
+        }
+        deepest = deepest.max(depth);
+    }
+    if deepest > MAX_PARENTHESES {
+        let detail = format!("parentheses are nested {deepest} deep; at most {MAX_PARENTHESES} are read");
+        return Err(Refusal::new(Code::SqlUnsupported, detail));
+    }
+    // Names that begin so are those of the hidden columns that carry the intervals.
     let reserved = |token: &Token| matches!(token, Token::Word(word) if word.value.starts_with("__"));
     if tokens.iter().any(reserved) {
         return Err(Refusal::new(Code::SqlUnsupported, "a name that begins with __ is reserved: choose another"));
@@ -239,7 +255,6 @@ struct Catalogue {
     tables: HashMap<String, Arc<dyn TableSource>>,
     scalars: HashMap<&'static str, Arc<ScalarUDF>>,
     aggregates: HashMap<&'static str, Arc<AggregateUDF>>,
-    windows: HashMap<String, Arc<WindowUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: ConfigOptions,
 }
@@ -256,8 +271,7 @@ impl TableSource for SchemaTable {
 impl Catalogue {
     fn new(schema: &Schema) -> Self {
         use datafusion_functions::{core, datetime, string, unicode};
-        use datafusion_functions_aggregate::{average, count, min_max, sum};
-        use datafusion_functions_window::all_default_window_functions;
+        use datafusion_functions_aggregate::{average, count, sum};
         let source = |t: &Table| Arc::new(SchemaTable(arrow_schema(t))) as Arc<dyn TableSource>;
         Self {
             tables: schema.tables.iter().map(|t| (t.name.clone(), source(t))).collect(),
@@ -265,8 +279,6 @@ impl Catalogue {
             scalars: HashMap::from([
                 ("coalesce", core::coalesce()),
                 ("nullif", core::nullif()),
-                ("least", core::least()),
-                ("greatest", core::greatest()),
                 ("date_part", datetime::date_part()),
                 ("lower", string::lower()),
                 ("upper", string::upper()),
@@ -279,15 +291,11 @@ impl Catalogue {
                 ("count", count::count_udaf()),
                 ("sum", sum::sum_udaf()),
                 ("avg", average::avg_udaf()),
-                ("min", min_max::min_udaf()),
-                ("max", min_max::max_udaf()),
             ]),
-            windows: all_default_window_functions().into_iter().map(|w| (w.name().to_string(), w)).collect(),
             planners: vec![
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
                 Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
-                Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
             ],
             options: ConfigOptions::default(),
         }
@@ -324,8 +332,8 @@ impl ContextProvider for Catalogue {
         self.aggregates.get(if name == "mean" { "avg" } else { name }).cloned()
     }
 
-    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.windows.get(name).cloned()
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
     }
 
     fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
@@ -349,6 +357,6 @@ impl ContextProvider for Catalogue {
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        self.windows.keys().cloned().collect()
+        Vec::new()
     }
 }

@@ -3,7 +3,6 @@
 mod bounds;
 mod demo;
 mod eicu;
-mod engine;
 mod kill;
 mod layering;
 mod leaks;

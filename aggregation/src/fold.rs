@@ -203,19 +203,19 @@ impl Fold {
         if self.plan.one_row && one.rows > 1 {
             return Err(FoldError::SeveralRows);
         }
-        let weight = weight(self.plan.weight_one(), self.plan.rows_per_patient, one.rows);
+        let row_weight = weight(self.plan.weight_one(), self.plan.rows_per_patient, one.rows);
         let groups = one.touched.len() as u64;
-        let patient = weight_of_group(self.plan.patient_one(), self.plan.groups_per_patient, groups);
+        let patient = weight(self.plan.patient_one(), self.plan.groups_per_patient, groups);
         for cell in one.touched.drain(..) {
             let cell = cell as usize;
             for (measured, cells) in self.measured.iter().zip(&mut self.cells) {
                 let amount = match measured {
-                    Measured::Rows => i128::from(one.count[cell]).checked_mul(weight),
-                    Measured::Present(argument) => i128::from(one.present[*argument][cell]).checked_mul(weight),
+                    Measured::Rows => i128::from(one.count[cell]).checked_mul(row_weight),
+                    Measured::Present(argument) => i128::from(one.present[*argument][cell]).checked_mul(row_weight),
                     Measured::Sum(argument, centre) => i128::from(one.present[*argument][cell])
                         .checked_mul(*centre)
                         .and_then(|offset| one.sum[*argument][cell].checked_sub(offset))
-                        .and_then(|centred| centred.checked_mul(weight)),
+                        .and_then(|centred| centred.checked_mul(row_weight)),
                     Measured::Patients => Some(patient),
                 };
                 let sum = amount.and_then(|a| cells[cell].checked_add(a));
@@ -259,15 +259,10 @@ impl Fold {
     }
 }
 
-/// The weight of each of a patient's `rows` rows: `one`, or floor(k·one / rows) when there are more than k.
+/// The weight of each of a patient's `rows` rows: `one`, or floor(k·one / rows) when there are more than k, the bound. Of each
+/// of a patient's groups likewise, under the bound G: its square summed over the groups is at most G·one².
 fn weight(one: i128, bound: u64, rows: u64) -> i128 {
     if rows <= bound { one } else { i128::from(bound) * one / i128::from(rows) }
-}
-
-/// The weight of a patient in each of `groups` groups: `one`, or floor(G·one / groups) when there are more than G.
-/// Its square summed over the groups is at most G·one².
-fn weight_of_group(one: i128, bound: u64, groups: u64) -> i128 {
-    weight(one, bound, groups)
 }
 
 /// Finds a row's place in the image of one group key.

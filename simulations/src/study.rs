@@ -170,7 +170,8 @@ pub async fn truth(sql: &str, keys: usize, dirs: &[&Path], as_of: NaiveDate) -> 
     Ok(cells)
 }
 
-async fn truth_of(sql: &str, keys: usize, dir: &Path, as_of: NaiveDate) -> Result<Vec<TrueCell>> {
+/// The generator's files of the hospital in `dir` as the tables `everyone` and `register`.
+async fn files(dir: &Path) -> Result<SessionContext> {
     let context = SessionContext::new();
     let file = |name: &str| dir.join(name).display().to_string();
     context
@@ -178,6 +179,11 @@ async fn truth_of(sql: &str, keys: usize, dir: &Path, as_of: NaiveDate) -> Resul
         .await
         .into_diagnostic()?;
     context.register_csv("register", file("register.csv"), CsvReadOptions::default()).await.into_diagnostic()?;
+    Ok(context)
+}
+
+async fn truth_of(sql: &str, keys: usize, dir: &Path, as_of: NaiveDate) -> Result<Vec<TrueCell>> {
+    let context = files(dir).await?;
     let latest = as_of - Duration::days(30);
     let eligible = format!(
         "CREATE VIEW patient_summary AS SELECT * FROM everyone WHERE patient_id IN (SELECT patient_id FROM register \
@@ -208,13 +214,7 @@ async fn truth_of(sql: &str, keys: usize, dir: &Path, as_of: NaiveDate) -> Resul
 /// # Errors
 /// When there is none, or a file cannot be read.
 pub async fn somebody(dir: &Path, as_of: NaiveDate) -> Result<i64> {
-    let context = SessionContext::new();
-    let file = |name: &str| dir.join(name).display().to_string();
-    context
-        .register_parquet("everyone", file("patient_summary.parquet"), ParquetReadOptions::default())
-        .await
-        .into_diagnostic()?;
-    context.register_csv("register", file("register.csv"), CsvReadOptions::default()).await.into_diagnostic()?;
+    let context = files(dir).await?;
     let latest = as_of - Duration::days(30);
     let sql = format!(
         "SELECT e.patient_id FROM everyone e JOIN register r ON e.patient_id = r.patient_id \

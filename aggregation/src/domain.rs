@@ -8,21 +8,23 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, Date32Array, Int64Array, StringArray, UInt32Array},
     compute::{cast, take},
-    datatypes::{DataType, Date32Type, Field, Int64Type, Schema as ArrowSchema},
+    datatypes::{DataType, Date32Type, Field, Int64Type},
     record_batch::RecordBatch,
 };
 use chrono::NaiveDate;
-use datafusion_common::{DFSchema, ScalarValue};
+use datafusion_common::DFSchema;
 use datafusion_expr::{Expr, ExprSchemable};
-use sekisho_protocol::{
-    refusal::{Code, Refusal},
-    schema::{Column, Kind},
-};
+use sekisho_protocol::refusal::{Code, Refusal};
 
-use crate::scalar::{Base, nodes};
+use crate::{
+    relation::{Fact, Relation},
+    scalar::nodes,
+};
 
 /// The most combinations of column values over which one expression is evaluated.
 const MAX_COMBINATIONS: usize = 200_000;
+/// The same for an expression of a subquery, which may never become a group key.
+const SMALL: usize = 5_000;
 /// The most steps of evaluating one expression over its combinations.
 const MAX_STEPS: usize = 5_000_000;
 /// The most values of one group key.
@@ -125,49 +127,70 @@ pub struct Image {
 }
 
 impl Image {
+    /// What either has; `None` when their types differ.
+    pub(crate) fn or(&self, other: &Self) -> Option<Self> {
+        let values: BTreeSet<KeyValue> = self.values.iter().chain(&other.values).cloned().collect();
+        (self.kind == other.kind).then(|| Self {
+            kind: self.kind,
+            values: values.into_iter().collect(),
+            null: self.null || other.null,
+            outside: self.outside || other.outside,
+        })
+    }
+
     /// How many cells the key has.
     pub fn cells(&self) -> usize {
         self.values.len() + usize::from(self.null) + usize::from(self.outside)
     }
 }
 
-struct Partial {
-    values: BTreeSet<KeyValue>,
-    null: bool,
-    outside: bool,
-}
-
-/// The image of the admitted expression `expr` over the table's public domains.
+/// The image of the admitted expression `expr` over the relation's public values.
 ///
 /// # Errors
 /// `unknown_domain`, naming the column without one, or the size that is too large.
-pub(crate) fn image(expr: &Expr, base: &Base<'_>) -> Result<Image, Refusal> {
+pub(crate) fn image(expr: &Expr, relation: &Relation) -> Result<Image, Refusal> {
     let refuse = |detail: String| Refusal::new(Code::UnknownDomain, detail);
-    let kind = expr
-        .get_type(&base.schema)
-        .ok()
-        .and_then(|t| KeyKind::of(&t))
-        .ok_or_else(|| refuse(format!("GROUP BY {expr}: group keys are text, integers, dates or booleans")))?;
-    let partial = image_of(expr, kind, base)?;
-    if partial.values.len() > MAX_VALUES {
-        return Err(refuse(format!("GROUP BY {expr} has {} values; at most {MAX_VALUES}", partial.values.len())));
+    let kind = expr.get_type(relation.schema()).ok().and_then(|t| KeyKind::of(&t));
+    let kind =
+        kind.ok_or_else(|| refuse(format!("GROUP BY {expr}: group keys are text, integers, dates or booleans")))?;
+    let image = image_of(expr, kind, relation, MAX_COMBINATIONS)?;
+    if image.values.len() > MAX_VALUES {
+        return Err(refuse(format!("GROUP BY {expr} has {} values; at most {MAX_VALUES}", image.values.len())));
     }
-    Ok(Image { kind, values: partial.values.into_iter().collect(), null: partial.null, outside: partial.outside })
+    Ok(image)
 }
 
-fn image_of(expr: &Expr, kind: KeyKind, base: &Base<'_>) -> Result<Partial, Refusal> {
+/// The image of `expr`, where it is known and small.
+pub(crate) fn image_if_small(expr: &Expr, relation: &Relation) -> Option<Image> {
+    let kind = expr.get_type(relation.schema()).ok().and_then(|t| KeyKind::of(&t))?;
+    image_of(expr, kind, relation, SMALL).ok().filter(|i| i.values.len() <= MAX_VALUES)
+}
+
+/// The image of a column of VALUES: its literals.
+pub(crate) fn literals_image<'e>(cells: impl Iterator<Item = &'e Expr>, kind: &DataType) -> Option<Image> {
+    let kind = KeyKind::of(kind)?;
+    let mut whole = Image { kind, values: Vec::new(), null: false, outside: false };
+    for cell in cells {
+        let Expr::Literal(value, _) = cell else { return None };
+        whole = whole.or(&collect(&value.to_array().ok()?, kind).ok()?)?;
+    }
+    Some(whole)
+}
+
+fn image_of(expr: &Expr, kind: KeyKind, relation: &Relation, most: usize) -> Result<Image, Refusal> {
     if let Expr::Literal(value, _) = expr {
-        let array = value.to_array().map_err(|_| internal())?;
-        return Ok(collect(&array, kind)?.into_partial(false));
+        return collect(&value.to_array().map_err(|_| internal())?, kind);
+    }
+    if let Expr::Column(column) = expr
+        && let Some(image) = relation.fact(column).and_then(|f| f.image.clone())
+    {
+        return Ok(image);
     }
     if let Expr::Case(case) = expr {
         // The branches' images: the conditions may use columns without a domain.
-        let mut all = Partial { values: BTreeSet::new(), null: case.else_expr.is_none(), outside: false };
+        let mut all = Image { kind, values: Vec::new(), null: case.else_expr.is_none(), outside: false };
         for branch in case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr) {
-            let one = image_of(branch, kind, base)?;
-            all.values.extend(one.values);
-            all.null |= one.null;
-            all.outside |= one.outside;
+            all = all.or(&image_of(branch, kind, relation, most)?).ok_or_else(internal)?;
             if all.values.len() > MAX_VALUES {
                 let detail = format!("a group key has more than {MAX_VALUES} values; group more coarsely");
                 return Err(Refusal::new(Code::UnknownDomain, detail));
@@ -175,19 +198,27 @@ fn image_of(expr: &Expr, kind: KeyKind, base: &Base<'_>) -> Result<Partial, Refu
         }
         return Ok(all);
     }
-    let evaluated = evaluate(expr, base)?;
-    Ok(collect(&evaluated, kind)?.into_partial(kind != KeyKind::Bool))
-}
-
-struct Collected(BTreeSet<KeyValue>, bool);
-
-impl Collected {
-    fn into_partial(self, row_value: bool) -> Partial {
-        Partial { values: self.0, null: self.1, outside: row_value }
+    if kind == KeyKind::Bool {
+        // Whatever it is of, it is one of these.
+        let values = vec![KeyValue::Bool(false), KeyValue::Bool(true)];
+        return Ok(Image { kind, values, null: true, outside: false });
+    }
+    match evaluate(expr, relation, most) {
+        Ok(values) => Ok(Image { outside: true, ..collect(&values, kind)? }),
+        Err(refusal) => counted(expr, kind, relation).ok_or(refusal),
     }
 }
 
-fn collect(array: &ArrayRef, kind: KeyKind) -> Result<Collected, Refusal> {
+/// Every integer of a known and short range, as `least(count, 10)` has.
+fn counted(expr: &Expr, kind: KeyKind, relation: &Relation) -> Option<Image> {
+    let (_, range) =
+        relation.bounded(expr).filter(|(_, r)| kind == KeyKind::Int && r.hi - r.lo < MAX_VALUES as i128)?;
+    let values = (range.lo..=range.hi).filter_map(|v| i64::try_from(v).ok()).map(KeyValue::Int).collect();
+    Some(Image { kind, values, null: true, outside: true })
+}
+
+/// The values of `array`, and whether NULL is among them.
+fn collect(array: &ArrayRef, kind: KeyKind) -> Result<Image, Refusal> {
     let array = cast(array, &kind.arrow()).map_err(|_| internal())?;
     let mut values = BTreeSet::new();
     for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
@@ -198,7 +229,7 @@ fn collect(array: &ArrayRef, kind: KeyKind) -> Result<Collected, Refusal> {
             KeyKind::Bool => KeyValue::Bool(array.as_boolean().value(row)),
         });
     }
-    Ok(Collected(values, array.null_count() > 0))
+    Ok(Image { kind, values: values.into_iter().collect(), null: array.null_count() > 0, outside: false })
 }
 
 fn internal() -> Refusal {
@@ -206,21 +237,23 @@ fn internal() -> Refusal {
 }
 
 /// Evaluates `expr` over every combination of the public values, and NULL, of the columns that it uses.
-fn evaluate(expr: &Expr, base: &Base<'_>) -> Result<ArrayRef, Refusal> {
-    let mut names: Vec<String> = expr.column_refs().iter().map(|c| c.name.clone()).collect();
-    names.sort();
-    let mut columns: Vec<(Field, ArrayRef)> = Vec::new();
+fn evaluate(expr: &Expr, relation: &Relation, most: usize) -> Result<ArrayRef, Refusal> {
+    let mut columns: Vec<_> = expr.column_refs().into_iter().cloned().collect();
+    columns.sort();
+    let (mut fields, mut values) = (Vec::new(), Vec::<ArrayRef>::new());
     let mut rows = 1_usize;
-    for name in &names {
-        let column = base.table.column(name).ok_or_else(internal)?;
-        let values = public_values(column)?;
-        rows = rows.saturating_mul(values.len());
-        if rows > MAX_COMBINATIONS {
-            let detail =
-                format!("GROUP BY {expr}: its columns have more than {MAX_COMBINATIONS} combinations of values");
+    for column in &columns {
+        let fact = relation.fact(column).ok_or_else(internal)?;
+        let (qualifier, field) = relation.schema().qualified_field_from_column(column).map_err(|_| internal())?;
+        let public = public_values(fact, column, field.data_type())?;
+        rows = rows.saturating_mul(public.len());
+        if rows > most {
+            let detail = format!("GROUP BY {expr}: its columns have more than {most} combinations of values");
             return Err(Refusal::new(Code::UnknownDomain, detail));
         }
-        columns.push((Field::new(name, values.data_type().clone(), true), values));
+        let field = Arc::new(Field::new(field.name(), public.data_type().clone(), true));
+        fields.push((qualifier.cloned(), field));
+        values.push(public);
     }
     if rows.saturating_mul(nodes(expr)) > MAX_STEPS {
         let detail = "a group key is too long for the number of values of its columns; write it shorter";
@@ -228,20 +261,20 @@ fn evaluate(expr: &Expr, base: &Base<'_>) -> Result<ArrayRef, Refusal> {
     }
     let mut repeat = 1_u32;
     let mut arrays = Vec::with_capacity(columns.len());
-    for (_, values) in &columns {
+    for values in &values {
         let n = u32::try_from(values.len()).map_err(|_| internal())?;
         let rows = u32::try_from(rows).map_err(|_| internal())?;
         let picks: UInt32Array = (0..rows).map(|row| row / repeat % n).collect();
         arrays.push(take(values, &picks, None).map_err(|_| internal())?);
         repeat = repeat.saturating_mul(n);
     }
-    let schema = Arc::new(ArrowSchema::new(columns.into_iter().map(|(f, _)| f).collect::<Vec<_>>()));
+    let schema = DFSchema::new_with_metadata(fields, Default::default()).map_err(|_| internal())?;
     let options = arrow::record_batch::RecordBatchOptions::new().with_row_count(Some(rows));
-    let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), arrays, &options).map_err(|_| internal())?;
-    let df_schema = DFSchema::try_from(schema).map_err(|_| internal())?;
+    let batch =
+        RecordBatch::try_new_with_options(Arc::clone(schema.inner()), arrays, &options).map_err(|_| internal())?;
     let physical = datafusion_physical_expr::create_physical_expr(
         expr,
-        &df_schema,
+        &schema,
         &datafusion_expr::execution_props::ExecutionProps::new(),
         &Default::default(),
     )
@@ -249,31 +282,21 @@ fn evaluate(expr: &Expr, base: &Base<'_>) -> Result<ArrayRef, Refusal> {
     physical.evaluate(&batch).and_then(|v| v.into_array(rows)).map_err(|_| internal())
 }
 
-/// The public values of a column and NULL, as an array.
-fn public_values(column: &Column) -> Result<ArrayRef, Refusal> {
+/// The public values of a column and NULL, as an array of the column's type.
+fn public_values(fact: &Fact, column: &datafusion_common::Column, kind: &DataType) -> Result<ArrayRef, Refusal> {
     let none = || {
         let detail = format!("column {} has no public domain that could be listed", column.name);
         Refusal::new(Code::UnknownDomain, detail)
     };
-    let range = || -> Result<Vec<Option<i64>>, Refusal> {
-        let (lo, hi) = column.fixed_bounds().ok().flatten().ok_or_else(none)?;
-        if hi.saturating_sub(lo) >= i64::try_from(MAX_COMBINATIONS).unwrap_or(i64::MAX) {
-            return Err(none());
-        }
-        Ok((lo..=hi).map(Some).chain([None]).collect())
-    };
-    Ok(match column.kind {
-        Kind::Text => {
-            let domain = column.domain.as_ref().ok_or_else(none)?;
-            Arc::new(domain.iter().map(Some).chain([None]).collect::<StringArray>())
-        }
-        Kind::Int64 => Arc::new(Int64Array::from(range()?)),
-        Kind::Date => {
-            let days = range()?.into_iter().map(|d| d.and_then(|d| i32::try_from(d).ok()));
-            Arc::new(days.collect::<Date32Array>())
-        }
-        Kind::Bool => ScalarValue::iter_to_array([Some(false), Some(true), None].map(ScalarValue::Boolean))
-            .map_err(|_| internal())?,
-        Kind::Decimal => return Err(none()),
-    })
+    if let Some(image) = &fact.image {
+        let values: Vec<Option<KeyValue>> = image.values.iter().cloned().map(Some).chain([None]).collect();
+        return cast(&image.kind.array(&values), kind).map_err(|_| none());
+    }
+    let whole = matches!(kind, DataType::Int32 | DataType::Int64 | DataType::Date32);
+    let range = fact.range.as_ref().filter(|r| whole && r.hi - r.lo < MAX_COMBINATIONS as i128).ok_or_else(none)?;
+    let numbers: Int64Array = (range.lo..=range.hi).map(|v| i64::try_from(v).ok()).chain([None]).collect();
+    let days = matches!(kind, DataType::Date32);
+    let array: ArrayRef = Arc::new(numbers);
+    let array = if days { cast(&array, &DataType::Int32).map_err(|_| none())? } else { array };
+    cast(&array, kind).map_err(|_| none())
 }

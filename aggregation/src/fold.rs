@@ -61,6 +61,7 @@ pub struct Fold {
     patients: u64,
     one: OnePatient,
     measured: Vec<Measured>,
+    conditional: Vec<i128>,
 }
 
 /// What the plan's measures need of a patient, resolved once.
@@ -69,7 +70,7 @@ enum Measured {
     Rows,
     Present(usize),
     Sum(usize, i128),
-    Patients,
+    Patients(Option<usize>),
 }
 
 /// What one patient's rows add up to, per cell; arrays over all cells, of which only `touched` are in use.
@@ -101,8 +102,9 @@ impl Fold {
             Measure::Rows => Measured::Rows,
             Measure::Present { argument } => Measured::Present(*argument),
             Measure::Sum { argument, centre } => Measured::Sum(*argument, *centre),
-            Measure::Patients => Measured::Patients,
+            Measure::Patients { present } => Measured::Patients(*present),
         });
+        let conditional = plan.measures().iter().any(|m| matches!(m, Measure::Patients { present: Some(_) }));
         Self {
             plan: Arc::clone(plan),
             lookups: plan.keys.iter().map(|k| Lookup::new(&k.image)).collect(),
@@ -112,10 +114,11 @@ impl Fold {
             patients: 0,
             one: OnePatient::new(cells, plan.arguments.len()),
             measured: measured.collect(),
+            conditional: if conditional { vec![0; plan.arguments.len()] } else { Vec::new() },
         }
     }
 
-    /// Adds the rows of `batch`, whose columns are those of [`PrivatePlan::row`].
+    /// Adds the rows of `batch`, whose columns are those of [`PrivatePlan::rows`].
     ///
     /// # Errors
     /// When the columns are others, the order is wrong, or there is too much.
@@ -204,8 +207,14 @@ impl Fold {
             return Err(FoldError::SeveralRows);
         }
         let row_weight = weight(self.plan.weight_one(), self.plan.rows_per_patient, one.rows);
-        let groups = one.touched.len() as u64;
-        let patient = weight(self.plan.patient_one(), self.plan.groups_per_patient, groups);
+        let (unit, bound) = (self.plan.patient_one(), self.plan.groups_per_patient);
+        let everywhere = weight(unit, bound, one.touched.len() as u64);
+        // A patient is in as many groups as have a row where the condition holds.
+        let mut conditional = std::mem::take(&mut self.conditional);
+        for (argument, of_patient) in conditional.iter_mut().enumerate() {
+            let groups = one.touched.iter().filter(|cell| one.present[argument][**cell as usize] > 0).count();
+            *of_patient = weight(unit, bound, groups as u64);
+        }
         for cell in one.touched.drain(..) {
             let cell = cell as usize;
             for (measured, cells) in self.measured.iter().zip(&mut self.cells) {
@@ -216,7 +225,11 @@ impl Fold {
                         .checked_mul(*centre)
                         .and_then(|offset| one.sum[*argument][cell].checked_sub(offset))
                         .and_then(|centred| centred.checked_mul(row_weight)),
-                    Measured::Patients => Some(patient),
+                    Measured::Patients(None) => Some(everywhere),
+                    Measured::Patients(Some(argument)) if one.present[*argument][cell] > 0 => {
+                        Some(conditional[*argument])
+                    }
+                    Measured::Patients(Some(_)) => Some(0),
                 };
                 let sum = amount.and_then(|a| cells[cell].checked_add(a));
                 cells[cell] = sum.ok_or(FoldError::TooMany)?;
@@ -228,6 +241,7 @@ impl Fold {
             }
         }
         one.rows = 0;
+        self.conditional = conditional;
         Ok(())
     }
 
@@ -361,7 +375,7 @@ impl Values {
             DataType::Decimal128(..) => {
                 Ok(Self::Decimal(column.as_primitive_opt::<Decimal128Type>().ok_or(FoldError::Shape)?.clone(), lo, hi))
             }
-            DataType::Int64 | DataType::Int32 => {
+            DataType::Int64 | DataType::Int32 | DataType::UInt64 => {
                 let column = cast(column, &DataType::Int64).map_err(|_| FoldError::Shape)?;
                 Ok(Self::Int(column.as_primitive_opt::<Int64Type>().ok_or(FoldError::Shape)?.clone(), lo, hi))
             }
@@ -413,7 +427,7 @@ mod tests {
             Arc::new(days),
             Arc::new(other),
         ];
-        assert_eq!(columns.len(), plan.row().len());
+        assert_eq!(columns.len(), plan.rows().schema().fields().len());
         let fields: Vec<_> =
             columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type().clone(), true)).collect();
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
@@ -437,7 +451,7 @@ mod tests {
             cells[i].iter().map(|c| *c / plan.unit(&measure)).collect::<Vec<_>>()
         };
         assert_eq!(of(Measure::Rows), [2, 1, 1, 1]);
-        assert_eq!(of(Measure::Patients), [2, 1, 1, 1]);
+        assert_eq!(of(Measure::Patients { present: None }), [2, 1, 1, 1]);
         // 500 is clamped to 100, -7 to 0.
         assert_eq!(of(Measure::Sum { argument: 0, centre: 0 }), [110, 0, 0, 1]);
         assert_eq!(of(Measure::Present { argument: 0 }), [2, 0, 1, 1]);

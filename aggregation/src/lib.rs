@@ -19,6 +19,7 @@ pub mod fold;
 pub mod interval;
 pub mod noise;
 pub mod plan;
+mod relation;
 pub mod release;
 pub mod reservation;
 mod scalar;

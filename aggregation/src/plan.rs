@@ -65,7 +65,10 @@ pub enum Measure {
         centre: i128,
     },
     /// The number of different patients.
-    Patients,
+    Patients {
+        /// Only those with a row where this argument is not NULL.
+        present: Option<usize>,
+    },
 }
 
 /// One column of the answer, over the released measures.
@@ -93,12 +96,12 @@ pub enum Output {
 /// A query that was understood, bounded and priced.
 #[derive(Clone)]
 pub struct PrivatePlan {
-    pub(crate) table: String,
-    pub(crate) patient: String,
+    pub(crate) rows: LogicalPlan,
+    pub(crate) ordered: bool,
+    pub(crate) tables: Vec<String>,
+    pub(crate) columns: Vec<(String, String)>,
     pub(crate) patient_kind: Kind,
-    pub(crate) columns: Vec<String>,
     pub(crate) statistics: Vec<Statistic>,
-    pub(crate) filters: Vec<Expr>,
     pub(crate) keys: Vec<Key>,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) measures: Vec<Measure>,
@@ -115,9 +118,9 @@ pub struct PrivatePlan {
 }
 
 impl PrivatePlan {
-    /// The one table that is read.
-    pub fn table(&self) -> &str {
-        &self.table
+    /// The tables that are read, sorted.
+    pub fn tables(&self) -> &[String] {
+        &self.tables
     }
 
     /// The type of the patient column.
@@ -125,8 +128,8 @@ impl PrivatePlan {
         self.patient_kind
     }
 
-    /// The columns that the query uses, sorted, without the patient column.
-    pub fn columns(&self) -> &[String] {
+    /// The columns that the query depends on as (table, column), sorted, without patient columns.
+    pub fn columns(&self) -> &[(String, String)] {
         &self.columns
     }
 
@@ -135,18 +138,15 @@ impl PrivatePlan {
         &self.statistics
     }
 
-    /// The conditions on rows, over the base table's columns; all must hold.
-    pub fn filters(&self) -> &[Expr] {
-        &self.filters
+    /// The rows to be folded: columns `c0` the patient, then the group keys, then the arguments. Its scans name tables of the
+    /// schema; a node puts its own tables in their place.
+    pub fn rows(&self) -> &LogicalPlan {
+        &self.rows
     }
 
-    /// What each row is projected to, in this order: the patient, the group keys, the arguments.
-    pub fn row(&self) -> Vec<Expr> {
-        let keys = self.keys.iter().map(|k| &k.expr);
-        let arguments = self.arguments.iter().map(|a| &a.expr);
-        let patient = datafusion_expr::col(format!("\"{}\"", self.patient));
-        let exprs = keys.chain(arguments).cloned();
-        std::iter::once(patient).chain(exprs).enumerate().map(|(i, e)| e.alias(format!("c{i}"))).collect()
+    /// The rows are one table's in the order of its snapshot, filtered and projected; else they need to be sorted by `c0`.
+    pub fn ordered(&self) -> bool {
+        self.ordered
     }
 
     /// The group keys.
@@ -214,7 +214,7 @@ impl PrivatePlan {
         match measure {
             Measure::Rows | Measure::Present { .. } => self.weight_one(),
             Measure::Sum { argument, .. } => self.weight_one() * 10_i128.pow(self.arguments[*argument].scale),
-            Measure::Patients => self.patient_one(),
+            Measure::Patients { .. } => self.patient_one(),
         }
     }
 
@@ -231,7 +231,7 @@ impl PrivatePlan {
                 &most * &most
             }
             // g <= G cells of one unit each; or G²/g < G when spread over more.
-            Measure::Patients => {
+            Measure::Patients { .. } => {
                 let groups = self.groups_per_patient.min(self.cells() as u64);
                 let groups = if self.one_row { 1 } else { groups };
                 BigUint::from(groups) * BigUint::from(self.patient_one().unsigned_abs()).pow(2)

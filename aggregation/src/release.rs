@@ -83,7 +83,7 @@ fn kind(measure: &Measure) -> &'static str {
         Measure::Rows => "rows",
         Measure::Present { .. } => "present",
         Measure::Sum { .. } => "sum",
-        Measure::Patients => "patients",
+        Measure::Patients { .. } => "patients",
     }
 }
 

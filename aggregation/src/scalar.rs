@@ -9,12 +9,14 @@
     reason = "foreign enums: what is not named has no range, no part, no literal; `admit` names every variant"
 )]
 
-use datafusion_common::{DFSchema, ScalarValue, tree_node::TreeNode};
+use datafusion_common::{ScalarValue, tree_node::TreeNode};
 use datafusion_expr::{Expr, ExprSchemable, Operator, expr, lit};
 use sekisho_protocol::{
     refusal::{Code, Refusal},
-    schema::{MAX_MAGNITUDE, Table},
+    schema::MAX_MAGNITUDE,
 };
+
+use crate::relation::Relation;
 
 use arrow::datatypes::DataType;
 
@@ -28,13 +30,6 @@ const MAX_COALESCE: usize = 100;
 const MAX_PATTERN: usize = 256;
 /// The largest literal position or length of a text function.
 const MAX_POSITION: i64 = 1_000_000;
-
-/// The base table of a query, as expressions see it.
-pub(crate) struct Base<'a> {
-    pub(crate) table: &'a Table,
-    pub(crate) patient: &'a str,
-    pub(crate) schema: DFSchema,
-}
 
 /// Whether an expression is at most [`MAX_DEPTH`] deep; looks without recursion.
 pub(crate) fn shallow(expr: &Expr) -> bool {
@@ -67,9 +62,17 @@ fn unsupported(construct: &str, instead: &str) -> Refusal {
     Refusal::new(Code::SqlUnsupported, format!("{construct} is not admitted: {instead}"))
 }
 
-impl Base<'_> {
+impl Relation {
     fn kind_of(&self, expr: &Expr) -> Result<DataType, Refusal> {
-        expr.get_type(&self.schema).map_err(|_| unsupported("an expression without a type", "give it a plain type"))
+        expr.get_type(self.schema()).map_err(|_| unsupported("an expression without a type", "give it a plain type"))
+    }
+
+    /// A condition on rows, admitted like any other expression.
+    ///
+    /// # Errors
+    /// Those of [`admit`](Self::admit).
+    pub(crate) fn admit_condition(&self, condition: Expr) -> Result<Expr, Refusal> {
+        self.admit(condition)
     }
 
     /// The expression with literal casts evaluated and `coalesce` spelled out, if it is admitted.
@@ -81,9 +84,8 @@ impl Base<'_> {
         Ok(match expr {
             Expr::Alias(alias) => self.admit(*alias.expr)?,
             Expr::Column(column) => {
-                if column.name == self.patient {
-                    let detail =
-                        format!("the patient column {} can only be counted: count(DISTINCT {0})", self.patient);
+                if self.fact(&column).is_none_or(|f| f.identity) {
+                    let detail = format!("the patient column {column} can only be counted: count(DISTINCT {column})");
                     return Err(Refusal::new(Code::ColumnNotPermitted, detail));
                 }
                 Expr::Column(column)
@@ -104,6 +106,9 @@ impl Base<'_> {
                 Expr::Like(expr::Like { expr: boxed(like.expr)?, ..like })
             }
             Expr::Not(inner) => Expr::Not(boxed(inner)?),
+            // Whether there is a patient at all, as after a LEFT JOIN, is no identity.
+            Expr::IsNotNull(inner) if matches!(*inner, Expr::Column(_)) => Expr::IsNotNull(inner),
+            Expr::IsNull(inner) if matches!(*inner, Expr::Column(_)) => Expr::IsNull(inner),
             Expr::IsNotNull(inner) => Expr::IsNotNull(boxed(inner)?),
             Expr::IsNull(inner) => Expr::IsNull(boxed(inner)?),
             Expr::IsTrue(inner) => Expr::IsTrue(boxed(inner)?),
@@ -201,6 +206,9 @@ impl Base<'_> {
         let total = match (&from, &to) {
             (from, to) if from == to => true,
             (DataType::Int32, DataType::Int64) => true,
+            // Only row_number and rank make these: they count rows.
+            (DataType::UInt64, DataType::Int64) => true,
+            (DataType::UInt64, DataType::Decimal128(p, s)) => *s >= 0 && i16::from(*p) - i16::from(*s) >= 20,
             (DataType::Int32 | DataType::Int64, DataType::Decimal128(p, s)) => {
                 *s >= 0 && i16::from(*p) - i16::from(*s) >= 19
             }
@@ -209,6 +217,8 @@ impl Base<'_> {
             }
             (DataType::Boolean, DataType::Int64 | DataType::Utf8) => true,
             (DataType::Int32 | DataType::Int64, DataType::Utf8) => true,
+            // As `avg` of one patient's rows has it; a float is never a group key and never summed across patients.
+            (DataType::Int32 | DataType::Int64 | DataType::Decimal128(..), DataType::Float64) => true,
             (DataType::Utf8 | DataType::Utf8View, DataType::Utf8 | DataType::Utf8View) => true,
             _ => false,
         };
@@ -248,7 +258,7 @@ impl Base<'_> {
                 return Err(unsupported("a long or nested coalesce", "write it flatter"));
             }
             "coalesce" => return Ok(coalesce(args)),
-            "nullif" | "lower" | "upper" | "starts_with" | "character_length" => {}
+            "nullif" | "lower" | "upper" | "starts_with" | "character_length" | "least" | "greatest" => {}
             "date_part" => {
                 let part = args.first().and_then(literal_text);
                 if part.as_deref().and_then(part_range).is_none() && part.as_deref() != Some("year") {
@@ -279,7 +289,7 @@ impl Base<'_> {
     /// `sql_unsupported`.
     pub(crate) fn check_runs(&self, expr: &Expr) -> Result<(), Refusal> {
         let properties = datafusion_expr::execution_props::ExecutionProps::new();
-        datafusion_physical_expr::create_physical_expr(expr, &self.schema, &properties, &Default::default())
+        datafusion_physical_expr::create_physical_expr(expr, self.schema(), &properties, &Default::default())
             .map(|_| ())
             .map_err(|_| unsupported("an expression that the engine cannot run", "write it more simply"))
     }
@@ -301,26 +311,18 @@ impl Base<'_> {
     fn range_of(&self, expr: &Expr) -> Option<(Expr, Range)> {
         match expr {
             Expr::Column(column) => {
-                let column = self.table.column(&column.name)?;
-                let (lo, hi) = column.fixed_bounds().ok()??;
-                let bound = |value: i64| match column.kind {
-                    sekisho_protocol::schema::Kind::Decimal => {
-                        Some(lit(ScalarValue::Decimal128(Some(value.into()), 18, column.scale.cast_signed())))
-                    }
-                    sekisho_protocol::schema::Kind::Int64 => Some(lit(value)),
-                    sekisho_protocol::schema::Kind::Text
-                    | sekisho_protocol::schema::Kind::Date
-                    | sekisho_protocol::schema::Kind::Bool => None,
-                };
+                let range = self.fact(column)?.range.clone()?;
+                let kind = self.kind_of(expr).ok()?;
+                let bound = |value: i128| bound_literal(&kind, value);
                 let clamped = Expr::Case(expr::Case {
                     expr: None,
                     when_then_expr: vec![
-                        (Box::new(expr.clone().lt(bound(lo)?)), Box::new(bound(lo)?)),
-                        (Box::new(expr.clone().gt(bound(hi)?)), Box::new(bound(hi)?)),
+                        (Box::new(expr.clone().lt(bound(range.lo)?)), Box::new(bound(range.lo)?)),
+                        (Box::new(expr.clone().gt(bound(range.hi)?)), Box::new(bound(range.hi)?)),
                     ],
                     else_expr: Some(Box::new(expr.clone())),
                 });
-                Some((clamped, Range { lo: lo.into(), hi: hi.into() }))
+                Some((clamped, range))
             }
             Expr::Literal(value, _) => Some((expr.clone(), literal_range(value)?)),
             Expr::Negative(inner) => {
@@ -360,12 +362,33 @@ impl Base<'_> {
                 };
                 Some((Expr::BinaryExpr(expr::BinaryExpr::new(Box::new(left), binary.op, Box::new(right))), range))
             }
+            Expr::ScalarFunction(function) if matches!(function.func.name(), "least" | "greatest") => {
+                self.extreme(function)
+            }
             Expr::ScalarFunction(function) if function.func.name() == "date_part" => {
                 let (lo, hi) = part_range(&literal_text(function.args.first()?)?)?;
                 Some((expr.clone(), Range { lo, hi }))
             }
             _ => None,
         }
+    }
+
+    /// `least` and `greatest` pass over NULL, so their range is that of any of their arguments.
+    fn extreme(&self, function: &expr::ScalarFunction) -> Option<(Expr, Range)> {
+        let parts = function.args.iter().map(|a| self.range(a)).collect::<Option<Vec<_>>>()?;
+        let (args, ranges): (Vec<Expr>, Vec<Range>) = parts.into_iter().unzip();
+        let literals: Vec<i128> = function.args.iter().filter_map(constant).collect();
+        let (lows, highs) = (ranges.iter().map(|r| r.lo), ranges.iter().map(|r| r.hi));
+        // With NULLs among the arguments the others decide, so only the outermost ends are sure; but a literal is never NULL.
+        let (mut lo, mut hi) = (lows.min()?, highs.max()?);
+        if function.func.name() == "least" {
+            hi = literals.iter().copied().min().map_or(hi, |l| l.min(hi));
+        } else {
+            lo = literals.iter().copied().max().map_or(lo, |l| l.max(lo));
+        }
+        let range = Range { lo: lo.min(hi), hi: hi.max(lo) };
+        let func = std::sync::Arc::clone(&function.func);
+        Some((Expr::ScalarFunction(expr::ScalarFunction { func, args }), range))
     }
 
     fn case_range(&self, case: &expr::Case) -> Option<(Expr, Range)> {
@@ -391,6 +414,17 @@ impl Base<'_> {
         };
         let range = whole?;
         Some((Expr::Case(expr::Case { expr: case.expr.clone(), when_then_expr, else_expr }), range))
+    }
+}
+
+/// A value of a number type as a literal of that type; `None` for other types.
+fn bound_literal(kind: &DataType, value: i128) -> Option<Expr> {
+    match kind {
+        DataType::Int64 => Some(lit(i64::try_from(value).ok()?)),
+        DataType::Int32 => Some(lit(i32::try_from(value).ok()?)),
+        DataType::UInt64 => Some(lit(u64::try_from(value).ok()?)),
+        DataType::Decimal128(p, s) => Some(lit(ScalarValue::Decimal128(Some(value), *p, *s))),
+        _ => None,
     }
 }
 
@@ -424,8 +458,16 @@ impl Range {
 /// The scale of a number type: 0 for integers; `None` for anything else.
 pub(crate) fn scale_of(kind: &DataType) -> Option<u32> {
     match kind {
-        DataType::Int32 | DataType::Int64 => Some(0),
+        DataType::Int32 | DataType::Int64 | DataType::UInt64 => Some(0),
         DataType::Decimal128(_, scale) => u32::try_from(*scale).ok(),
+        _ => None,
+    }
+}
+
+/// The value of a literal of a scale of zero.
+fn constant(expr: &Expr) -> Option<i128> {
+    match expr {
+        Expr::Literal(value @ (ScalarValue::Int64(_) | ScalarValue::Int32(_)), _) => literal_range(value).map(|r| r.lo),
         _ => None,
     }
 }
@@ -480,6 +522,7 @@ mod tests {
         array::{ArrayRef, BooleanArray, Date32Array, Decimal128Array, Int64Array, StringArray},
         record_batch::RecordBatch,
     };
+    use datafusion_common::tree_node::TreeNode;
     use sekisho_protocol::units::MicroRho;
 
     use crate::{example, plan::PrivatePlan, sql::arrow_schema};
@@ -518,8 +561,15 @@ mod tests {
         let rho = MicroRho::try_from(1000).unwrap();
         let plan = PrivatePlan::analyse(&sql, &example::schema(), &example::permit(3, 2), rho).ok()?;
         let batch = extremes();
-        let schema = datafusion_common::DFSchema::try_from(batch.schema()).unwrap();
-        for expr in plan.filters().iter().chain(&plan.row()) {
+        let schema = datafusion_common::DFSchema::try_from_qualified_schema("stay", &batch.schema()).unwrap();
+        let mut expressions = Vec::new();
+        plan.rows()
+            .apply(|node| {
+                expressions.extend(node.expressions());
+                Ok(datafusion_common::tree_node::TreeNodeRecursion::Continue)
+            })
+            .unwrap();
+        for expr in &expressions {
             let properties = datafusion_expr::execution_props::ExecutionProps::new();
             let run = datafusion_physical_expr::create_physical_expr(expr, &schema, &properties, &Default::default());
             if let Err(error) = run.and_then(|e| e.evaluate(&batch)).and_then(|v| v.into_array(batch.num_rows())) {

@@ -119,7 +119,7 @@ fn check_operators(sql: &str) -> Result<(), Refusal> {
         let detail = format!("parentheses are nested {deepest} deep; at most {MAX_PARENTHESES} are read");
         return Err(Refusal::new(Code::SqlUnsupported, detail));
     }
-    // Names that begin so are those of the hidden columns that carry the intervals.
+    // Names that begin so are those of the hidden columns that carry the patient and the intervals.
     let reserved = |token: &Token| matches!(token, Token::Word(word) if word.value.starts_with("__"));
     if tokens.iter().any(reserved) {
         return Err(Refusal::new(Code::SqlUnsupported, "a name that begins with __ is reserved: choose another"));
@@ -255,6 +255,7 @@ struct Catalogue {
     tables: HashMap<String, Arc<dyn TableSource>>,
     scalars: HashMap<&'static str, Arc<ScalarUDF>>,
     aggregates: HashMap<&'static str, Arc<AggregateUDF>>,
+    windows: HashMap<String, Arc<WindowUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: ConfigOptions,
 }
@@ -271,7 +272,8 @@ impl TableSource for SchemaTable {
 impl Catalogue {
     fn new(schema: &Schema) -> Self {
         use datafusion_functions::{core, datetime, string, unicode};
-        use datafusion_functions_aggregate::{average, count, sum};
+        use datafusion_functions_aggregate::{average, count, min_max, sum};
+        use datafusion_functions_window::all_default_window_functions;
         let source = |t: &Table| Arc::new(SchemaTable(arrow_schema(t))) as Arc<dyn TableSource>;
         Self {
             tables: schema.tables.iter().map(|t| (t.name.clone(), source(t))).collect(),
@@ -279,6 +281,8 @@ impl Catalogue {
             scalars: HashMap::from([
                 ("coalesce", core::coalesce()),
                 ("nullif", core::nullif()),
+                ("least", core::least()),
+                ("greatest", core::greatest()),
                 ("date_part", datetime::date_part()),
                 ("lower", string::lower()),
                 ("upper", string::upper()),
@@ -291,11 +295,15 @@ impl Catalogue {
                 ("count", count::count_udaf()),
                 ("sum", sum::sum_udaf()),
                 ("avg", average::avg_udaf()),
+                ("min", min_max::min_udaf()),
+                ("max", min_max::max_udaf()),
             ]),
+            windows: all_default_window_functions().into_iter().map(|w| (w.name().to_string(), w)).collect(),
             planners: vec![
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
                 Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
+                Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
             ],
             options: ConfigOptions::default(),
         }
@@ -332,8 +340,8 @@ impl ContextProvider for Catalogue {
         self.aggregates.get(if name == "mean" { "avg" } else { name }).cloned()
     }
 
-    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
-        None
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.windows.get(name).cloned()
     }
 
     fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
@@ -357,6 +365,6 @@ impl ContextProvider for Catalogue {
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        Vec::new()
+        self.windows.keys().cloned().collect()
     }
 }

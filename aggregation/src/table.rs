@@ -165,7 +165,7 @@ impl PrivatePlan {
             Output::Count { measure } => Some(*measure),
             Output::Sum { measure } => match &self.measures()[*measure] {
                 Measure::Sum { argument, .. } if self.arguments[*argument].scale == 0 => Some(*measure),
-                Measure::Sum { .. } | Measure::Rows | Measure::Present { .. } | Measure::Patients => None,
+                Measure::Sum { .. } | Measure::Rows | Measure::Present { .. } | Measure::Patients { .. } => None,
             },
             Output::Avg { .. } => None,
         };

@@ -74,7 +74,7 @@ fn noise(plan: &PrivatePlan, measure: &Measure) -> Option<NoiseReport> {
         Measure::Rows => "rows",
         Measure::Present { .. } => "present",
         Measure::Sum { .. } => "sum",
-        Measure::Patients => "patients",
+        Measure::Patients { .. } => "patients",
     };
     let standard_deviation = plan.variance(measure)?.as_f64().sqrt() / plan.unit(measure) as f64;
     Some(NoiseReport { measure: name.into(), standard_deviation })

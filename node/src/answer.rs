@@ -162,12 +162,14 @@ impl Answering {
             return Err(Refusal::new(Code::Suspended, format!("study {study} had too many queries without an answer")));
         }
         let plan = analyse(&admitted, &data, &slot).await?;
-        let table = admitted.permit().table(plan.table());
-        if !table.is_some_and(|t| t.holder_nodes.contains(&self.trust.name)) {
-            let detail = format!("the permit does not name {} for table {}", self.trust.name, plan.table());
-            return Err(Refusal::new(Code::HolderNotPermitted, detail));
+        for table in plan.tables() {
+            let named = admitted.permit().table(table);
+            if !named.is_some_and(|t| t.holder_nodes.contains(&self.trust.name)) {
+                let detail = format!("the permit does not name {} for table {table}", self.trust.name);
+                return Err(Refusal::new(Code::HolderNotPermitted, detail));
+            }
         }
-        let snapshot = data.snapshot(plan.table()).await?;
+        let snapshot = data.snapshot(plan.tables()).await?;
         Ok(Ready { admitted, plan, data, snapshot, _slot: slot })
     }
 

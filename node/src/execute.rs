@@ -1,13 +1,20 @@
 //! Runs a private plan over a snapshot: the only place where rows are read.
 //!
-//! The row plan is built from the [`PrivatePlan`] alone, over tables that apply the patient register under every scan,
+//! The row plan is that of the [`PrivatePlan`], over tables that apply the patient register under every scan,
 //! and is asserted again as it stands before it runs: only operators that keep a patient's rows together and in
 //! order. Memory is limited by the session, time by whoever waits. What fails says so without a value: DataFusion's own words may quote
 //! one, so only their kind is told.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use datafusion::{error::DataFusionError, physical_plan::execute_stream_partitioned, prelude::SessionContext};
+use datafusion::{
+    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+    datasource::provider_as_source,
+    error::DataFusionError,
+    logical_expr::{LogicalPlan, LogicalPlanBuilder, col},
+    physical_plan::execute_stream_partitioned,
+    prelude::SessionContext,
+};
 use futures::StreamExt;
 use sekisho_aggregation::{
     fold::{Fold, FoldError, RawCells},
@@ -16,7 +23,7 @@ use sekisho_aggregation::{
 };
 use tokio::task::JoinSet;
 
-use crate::data::row_plan::assert_row_plan;
+use crate::data::row_plan::{assert_leaves, assert_row_plan};
 
 /// Why there are no cells.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +69,46 @@ pub async fn execute<T>(
     if reservation.plan() != plan.digest() {
         return Err(ExecuteError::Reservation);
     }
-    let mut rows = tables.table(plan.table()).await?;
-    for filter in plan.filters() {
-        rows = rows.filter(filter.clone())?;
+    cells(plan, tables).await
+}
+
+/// The row plan over this node's tables: each scan of a table of the schema becomes a scan of the table that applies the
+/// register.
+async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPlan, ExecuteError> {
+    let mut sources = HashMap::new();
+    let mut names = Vec::new();
+    rows.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            names.push(scan.table_name.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    for name in names {
+        let provider = tables.table_provider(name.clone()).await?;
+        sources.insert(name, provider_as_source(provider));
     }
-    let physical = rows.select(plan.row())?.create_physical_plan().await?;
-    assert_row_plan(&physical).map_err(|e| ExecuteError::Plan(e.to_string()))?;
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only scans are replaced")]
+    let bound = rows.clone().transform_up(|node| match node {
+        LogicalPlan::TableScan(scan) => {
+            let source = sources.get(&scan.table_name).ok_or(DataFusionError::Plan("an unknown table".into()))?;
+            let scan = LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), scan.projection.clone())?;
+            Ok(Transformed::yes(scan.build()?))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(bound.data)
+}
+
+async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCells, ExecuteError> {
+    let rows = bound(plan.rows(), tables).await?;
+    let rows = if plan.ordered() {
+        rows
+    } else {
+        LogicalPlanBuilder::from(rows).sort([col("c0").sort(true, true)])?.build()?
+    };
+    let physical = tables.state().create_physical_plan(&rows).await?;
+    let checked = if plan.ordered() { assert_row_plan(&physical) } else { assert_leaves(&physical) };
+    checked.map_err(|e| ExecuteError::Plan(e.to_string()))?;
     let mut tasks = JoinSet::new();
     for mut stream in execute_stream_partitioned(physical, tables.task_ctx())? {
         let mut fold = Fold::new(plan);

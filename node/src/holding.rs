@@ -89,12 +89,12 @@ impl DataSet {
         self.current.synthetic()
     }
 
-    /// The current snapshot, if it has `table` and its sources are still what they were.
+    /// The current snapshot, if it has all of `tables` and its sources are still what they were.
     ///
     /// # Errors
     /// `schema_mismatch`, `source_changed` or `unavailable`.
-    pub async fn snapshot(&self, table: &str) -> Result<Arc<Snapshot>, Refusal> {
-        if self.current.table_path(table).is_none() {
+    pub async fn snapshot(&self, tables: &[String]) -> Result<Arc<Snapshot>, Refusal> {
+        if let Some(table) = tables.iter().find(|t| self.current.table_path(t).is_none()) {
             return Err(Refusal::new(Code::SchemaMismatch, format!("this hospital has no table {table}")));
         }
         // It may read a source to its end.

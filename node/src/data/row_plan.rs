@@ -6,8 +6,12 @@
 
 use std::sync::Arc;
 
-use datafusion::physical_plan::{
-    ExecutionPlan, coop::CooperativeExec, empty::EmptyExec, filter::FilterExec, projection::ProjectionExec,
+use datafusion::{
+    datasource::source::DataSourceExec,
+    physical_plan::{
+        ExecutionPlan, coop::CooperativeExec, empty::EmptyExec, filter::FilterExec,
+        placeholder_row::PlaceholderRowExec, projection::ProjectionExec,
+    },
 };
 use sekisho_protocol::refusal::{Code, Refusal};
 
@@ -47,6 +51,30 @@ pub fn assert_row_plan(plan: &Arc<dyn ExecutionPlan>) -> Result<(), RowPlanError
         [] if plan.is::<EligibleExec>() || plan.is::<EmptyExec>() => Ok(()),
         _ => Err(RowPlanError::Operator(name())),
     }
+}
+
+/// Passes a plan whose rows are sorted by patient afterwards: every table of patients is read through the register, and
+/// nothing stops after a number of rows.
+///
+/// # Errors
+/// The first operator that reads anything else, or stops.
+pub fn assert_leaves(plan: &Arc<dyn ExecutionPlan>) -> Result<(), RowPlanError> {
+    if plan.fetch().is_some() {
+        return Err(RowPlanError::Limit(plan.name().to_owned()));
+    }
+    let children = plan.children();
+    if !children.is_empty() {
+        return children.into_iter().try_for_each(assert_leaves);
+    }
+    // A scan of a table of patients is inside its [`EligibleExec`]; one that stands alone is public, or VALUES.
+    if plan.is::<EligibleExec>()
+        || plan.is::<EmptyExec>()
+        || plan.is::<PlaceholderRowExec>()
+        || plan.is::<DataSourceExec>()
+    {
+        return Ok(());
+    }
+    Err(RowPlanError::Operator(plan.name().to_owned()))
 }
 
 #[cfg(test)]

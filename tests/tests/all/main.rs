@@ -3,6 +3,7 @@
 mod bounds;
 mod demo;
 mod eicu;
+mod engine;
 mod kill;
 mod layering;
 mod leaks;

@@ -8,7 +8,13 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, dsse::Document, keys::PublicKey, roster::is_name, units::MicroRho};
+use crate::{
+    digest::Digest,
+    dsse::Document,
+    keys::PublicKey,
+    roster::is_name,
+    units::{AttoDelta, MicroRho},
+};
 
 /// The most entries in any list of a permit.
 pub const MAX_ENTRIES: usize = 1024;
@@ -66,6 +72,14 @@ pub enum Statistic {
     Sum,
     /// `avg`.
     Avg,
+    /// Variances and standard deviations.
+    Variance,
+    /// Covariances and correlations.
+    Covariance,
+    /// Medians and other quantiles.
+    Quantile,
+    /// Minima and maxima.
+    Extreme,
 }
 
 impl Statistic {
@@ -76,6 +90,10 @@ impl Statistic {
             Self::CountDistinct => "count_distinct",
             Self::Sum => "sum",
             Self::Avg => "avg",
+            Self::Variance => "variance",
+            Self::Covariance => "covariance",
+            Self::Quantile => "quantile",
+            Self::Extreme => "extreme",
         }
     }
 }
@@ -154,6 +172,33 @@ pub struct Dp {
     pub micro_rho_total: MicroRho,
     /// The delta at which reports give epsilon, as text: "1e-6".
     pub delta_for_reports: String,
+    /// The noise: `gaussian` unless the study asks for pure epsilon.
+    #[serde(default, skip_serializing_if = "Mechanism::is_gaussian")]
+    pub mechanism: Mechanism,
+    /// The most delta that one query may spend on group keys that are not public; with zero there are none.
+    #[serde(default, skip_serializing_if = "AttoDelta::is_zero")]
+    pub atto_delta_per_query: AttoDelta,
+    /// The delta of the whole study at each hospital.
+    #[serde(default, skip_serializing_if = "AttoDelta::is_zero")]
+    pub atto_delta_total: AttoDelta,
+}
+
+/// The distribution of a study's noise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mechanism {
+    /// Discrete Gaussian: zCDP.
+    #[default]
+    Gaussian,
+    /// Discrete Laplace: pure epsilon-DP, charged as epsilon²/2.
+    Laplace,
+}
+
+impl Mechanism {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    fn is_gaussian(&self) -> bool {
+        *self == Self::Gaussian
+    }
 }
 
 /// Which patients the permit leaves out.
@@ -294,6 +339,14 @@ impl Document for Permit {
         rule(
             self.dp.micro_rho_per_query <= self.dp.micro_rho_total,
             "dp.micro_rho_per_query is above micro_rho_total",
+        )?;
+        rule(
+            self.dp.atto_delta_per_query <= self.dp.atto_delta_total,
+            "dp.atto_delta_per_query is above atto_delta_total",
+        )?;
+        rule(
+            self.dp.mechanism == Mechanism::Gaussian || self.dp.atto_delta_total.is_zero(),
+            "dp.mechanism laplace is pure epsilon: it has no delta",
         )?;
         let delta: Option<f64> = self.dp.delta_for_reports.parse().ok();
         rule(delta.is_some_and(|d| d > 0.0 && d < 1.0), "dp.delta_for_reports is between 0 and 1")?;

@@ -98,6 +98,8 @@ codes! {
     BudgetLifetime = "budget_lifetime", "the hospital's lifetime cap is reached; nothing more can be asked of these patients";
     /// The SQL asks for rows.
     RowLevel = "row_level", "aggregate across patients: count, sum or avg, with GROUP BY";
+    /// The terms of the query are wider than the schema or the permit, or do not fit its SQL.
+    Terms = "terms", "ask for bounds inside those of the schema and permit, and for as many shares as aggregates";
     /// A value without bounds would be summed.
     UnboundedColumn = "unbounded_column", "use a column that the schema bounds";
     /// Group keys that are not public.

@@ -71,13 +71,52 @@ impl fmt::Display for MicroRho {
 
 /// A delta of (epsilon, delta)-privacy in units of 10^-18.
 ///
-/// Only private group keys spend delta; until a query may have them, every charge carries zero.
+/// Only private group keys spend delta; every other charge carries zero. At most 10^15, a thousandth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct AttoDelta(u64);
 
+/// A delta that no ledger holds.
+#[derive(Debug, thiserror::Error)]
+#[error("delta must be at most {max} atto (10^-18)")]
+pub struct DeltaTooLarge {
+    max: u64,
+}
+
+impl TryFrom<u64> for AttoDelta {
+    type Error = DeltaTooLarge;
+
+    fn try_from(atto: u64) -> Result<Self, DeltaTooLarge> {
+        if atto > Self::MAX.0 {
+            return Err(DeltaTooLarge { max: Self::MAX.0 });
+        }
+        Ok(Self(atto))
+    }
+}
+
+impl From<AttoDelta> for u64 {
+    fn from(delta: AttoDelta) -> u64 {
+        delta.0
+    }
+}
+
 impl AttoDelta {
+    /// The largest amount that can be written: 10^15 atto, a delta of 0.001.
+    pub const MAX: Self = Self(1_000_000_000_000_000);
     /// Nothing.
     pub const ZERO: Self = Self(0);
+
+    /// Whether it is nothing.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// The amount as a probability, for reports and for thresholds.
+    #[expect(clippy::cast_precision_loss, reason = "at most 10^15, below 2^53")]
+    pub fn as_delta(self) -> f64 {
+        self.0 as f64 / 1e18
+    }
 
     /// The amount in units of 10^-18.
     pub const fn get(self) -> u64 {

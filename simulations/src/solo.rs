@@ -22,7 +22,7 @@ use sekisho_protocol::{
     key_file,
     keys::SecretKey,
     permit::Permit,
-    query::{Query, Route, RoutedQuery},
+    query::{Query, Route, RoutedQuery, Terms},
     refusal::Refusal,
     roster::{Member, Role, Roster},
     schema::Schema,
@@ -228,6 +228,7 @@ impl Solo {
             run,
             expires: self.now() + Duration::hours(1),
             nonce: nonce.map(|b| format!("{b:02x}")).concat(),
+            terms: Terms::default(),
         }
     }
 

@@ -27,7 +27,7 @@ use sekisho_protocol::{
     dsse::{Document, Envelope},
     keys::SecretKey,
     permit::Permit,
-    query::{Query, Route, RoutedQuery},
+    query::{Query, Route, RoutedQuery, Terms},
     receipt::{Acceptance, DryRun, Receipt},
     refusal::{Code, Refusal},
     roster::Member,
@@ -338,6 +338,7 @@ impl World {
             run: 1,
             expires: now() + Days::hours(1),
             nonce: "0".repeat(32),
+            terms: Terms::default(),
         };
         Envelope::sign(&query, &[&self.person]).unwrap()
     }

@@ -4,11 +4,11 @@ use chrono::Duration;
 use sekisho_protocol::{
     keys::SecretKey,
     permit::{
-        AuthorisedPerson, Basis, Decision, Dp, OptOut, OptOutRule, PermittedTable, Preset, Purpose, ReleaseKind,
-        Statistic, Validity,
+        AuthorisedPerson, Basis, Decision, Dp, Mechanism, OptOut, OptOutRule, PermittedTable, Preset, Purpose,
+        ReleaseKind, Statistic, Validity,
     },
     schema::{Column, Kind as ColumnKind, Table},
-    units::MicroRho,
+    units::{AttoDelta, MicroRho},
 };
 
 use super::*;
@@ -142,6 +142,9 @@ pub(crate) fn permit(person: &SecretKey, version: u32, schema: Digest) -> Permit
             micro_rho_per_query: rho(1000),
             micro_rho_total: rho(10_000),
             delta_for_reports: "1e-6".into(),
+            mechanism: Mechanism::Gaussian,
+            atto_delta_per_query: AttoDelta::ZERO,
+            atto_delta_total: AttoDelta::ZERO,
         },
         optout: OptOut { rule: OptOutRule::EuEhds, days: 0 },
         validity: Validity { from: now(), to: now() + Duration::days(30) },

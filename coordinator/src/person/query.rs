@@ -15,7 +15,7 @@ use sekisho_protocol::{
     key_file,
     keys::SecretKey,
     permit::Permit,
-    query::{MAX_LIFETIME, MAX_SQL_BYTES, Query},
+    query::{MAX_LIFETIME, MAX_SQL_BYTES, Query, Terms},
     receipt::Receipt,
     refusal::{Code, Refusal},
     roster::is_name,
@@ -190,6 +190,7 @@ fn question(
         run: command.run,
         expires: now + command.valid_for,
         nonce: hex::encode(nonce),
+        terms: Terms::default(),
     })
 }
 

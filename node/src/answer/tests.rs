@@ -12,7 +12,7 @@ use sekisho_protocol::{
     dsse::Document,
     keys::PublicKey,
     permit::{OptOutRule, Permit},
-    query::{Query, Route, RoutedQuery},
+    query::{Query, Route, RoutedQuery, Terms},
     receipt::Receipt,
     roster::{Member, Role, Roster},
     schema::Schema,
@@ -158,6 +158,7 @@ impl Case {
             run,
             expires,
             nonce: format!("{:032x}", rand::random::<u128>()),
+            terms: Terms::default(),
         };
         let query = Envelope::sign(&query, &[&self.researcher]).unwrap();
         let digest = query.peek::<Query>().unwrap().1;

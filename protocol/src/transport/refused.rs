@@ -33,6 +33,7 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::SourceChanged => Grpc::FailedPrecondition,
         Code::BudgetQuery | Code::BudgetStudy | Code::BudgetLifetime | Code::Busy => Grpc::ResourceExhausted,
         Code::RowLevel
+        | Code::Terms
         | Code::UnboundedColumn
         | Code::UnknownDomain
         | Code::SqlSyntax

@@ -12,6 +12,7 @@ use crate::{
     demo::{self, Demo},
     generate::{self, generate},
     launch::{Launcher, Party},
+    utility,
 };
 
 /// Synthetic hospitals, a demo of a whole network, and benchmarks.
@@ -89,6 +90,13 @@ enum Bench {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// How exact answers are: noise, bias and error, as in docs/utility.md.
+    #[command(after_help = "Example: cargo run --release --bin sekisho-sim -- bench utility")]
+    Utility {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
 }
 
 /// How a benchmark is printed.
@@ -157,5 +165,6 @@ fn command(command: Command) -> Result<()> {
         Command::Bench(Bench::Query { rows, repeat, output }) => {
             runtime.block_on(bench::query(rows, repeat, output, now()))
         }
+        Command::Bench(Bench::Utility { output }) => runtime.block_on(utility::run(output)),
     }
 }

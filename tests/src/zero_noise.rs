@@ -1,16 +1,36 @@
-//! A random source under which the exact samplers draw 0: only for tests, which alone depend on this package.
+//! A random source under which the exact sampler draws 0: only for tests, which alone depend on this package.
 //!
-//! The discrete Gaussian asks for a candidate (part, then whole), a sign and an acceptance. Words that are all zeros and
-//! all ones by turns make the part 0, the whole 0, the sign positive, and accept. So it is for variances from 1 to 2^127;
-//! [`is_zero_for`] says whether it is for a given one, and everything that relies on this source asks it.
+//! The discrete Gaussian asks for a candidate (its part below t, one coin for that, then its whole), a sign and an
+//! acceptance. The words make the part 0, the whole 0, the sign positive, and accept. How many words the part takes depends
+//! on t = floor(standard deviation) + 1. A sampler that asks for other words, or more, stops the test.
 
 use rand::{CryptoRng, RngCore};
-use sekisho_aggregation::noise::{DiscreteGaussian, Variance};
+use sekisho_aggregation::{
+    noise::{DiscreteGaussian, Variance},
+    plan::PrivatePlan,
+};
 
-/// Zeros and ones by turns.
-#[derive(Default)]
-pub struct ZeroNoise {
-    ones: bool,
+const ONES: u64 = u64::MAX;
+/// After the part: its coin, twice for the whole, the sign, the acceptance.
+const REST: [u64; 5] = [ONES, 0, ONES, 0, ONES];
+
+/// The words of as many draws as it was made for.
+pub struct ZeroNoise(std::vec::IntoIter<u64>);
+
+impl ZeroNoise {
+    /// For a release of `plan`: each measure's cells, one after the other.
+    pub fn for_release(plan: &PrivatePlan) -> Self {
+        let variances = plan.measures().iter().map(|m| plan.variance(m).unwrap());
+        Self(variances.flat_map(|v| words(&v, plan.cells())).collect::<Vec<_>>().into_iter())
+    }
+}
+
+fn words(variance: &Variance, draws: usize) -> Vec<u64> {
+    let deviation = variance.standard_deviation();
+    // t = 1 takes no word, and one above 2^64 takes two.
+    let part = if deviation < 1.0 { 0 } else { 1 + usize::from(deviation >= 2_f64.powi(64)) };
+    let one: Vec<u64> = std::iter::repeat_n(0, part).chain(REST).collect();
+    one.repeat(draws)
 }
 
 impl RngCore for ZeroNoise {
@@ -19,11 +39,13 @@ impl RngCore for ZeroNoise {
     }
 
     fn next_u64(&mut self) -> u64 {
-        self.ones = !self.ones;
-        if self.ones { 0 } else { u64::MAX }
+        self.0
+            .next()
+            .expect("the sampler asks for more words than a draw of 0 takes: the zero-noise source is out of date")
     }
 
     fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        assert!(self.0.next().is_none(), "the sampler asks for fewer words: the zero-noise source is out of date");
         bytes.fill(0);
     }
 }
@@ -32,8 +54,9 @@ impl CryptoRng for ZeroNoise {}
 
 /// Whether noise of this variance is 0, draw after draw.
 pub fn is_zero_for(variance: &Variance) -> bool {
-    let (noise, mut words) = (DiscreteGaussian::new(variance), ZeroNoise::default());
-    (0..4).all(|_| noise.sample(&mut words) == 0)
+    let noise = DiscreteGaussian::new(variance);
+    let mut words = ZeroNoise(words(variance, 3).into_iter());
+    (0..3).all(|_| noise.sample(&mut words) == 0) && words.0.next().is_none()
 }
 
 #[cfg(test)]
@@ -41,16 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn noise_is_zero_for_variances_from_1_to_2_to_the_127() {
-        for (variance, zero) in [
-            ("1/1", true),
-            ("3/2", true),
-            ("1000/1", true),
-            ("18446744073709551616/1", true),
-            ("170141183460469231731687303715884105727/1", true),
-            ("1/4", false),
-        ] {
-            assert_eq!(is_zero_for(&variance.parse().unwrap()), zero, "{variance}");
+    fn noise_is_zero_whatever_the_variance() {
+        for exponent in [0_u32, 1, 2, 31, 64, 100, 126, 127] {
+            for fraction in [format!("{}/1", 1_u128 << exponent), format!("{}/7", 1_u128 << exponent)] {
+                assert!(is_zero_for(&fraction.parse().unwrap()), "{fraction}");
+            }
+        }
+        for wide in ["340282366920938463463374607431768211456/1", "1000000000000000000000000000000000000000000000/3"] {
+            assert!(is_zero_for(&wide.parse().unwrap()), "{wide}");
         }
     }
 }

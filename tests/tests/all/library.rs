@@ -27,7 +27,7 @@ use sekisho_protocol::{digest::Digest, permit::Permit, refusal::Refusal, schema:
 use sekisho_tests::zero_noise::{ZeroNoise, is_zero_for};
 use serde_json::json;
 
-/// At this rho the noise of every measure has a variance of one or more, as [`ZeroNoise`] needs.
+/// What a query costs; there is no noise.
 const RHO: u64 = 500_000;
 
 /// A permit for everything in `schema`, at these bounds.
@@ -88,8 +88,8 @@ impl Library {
         PrivatePlan::analyse(sql, &self.schema, &self.permit, MicroRho::try_from(RHO).unwrap())
     }
 
-    /// The rows that are folded, sorted by patient.
-    async fn rows(&self, plan: &PrivatePlan) -> Vec<RecordBatch> {
+    /// The rows that are folded, sorted by patient; what the engine says if it cannot run an admitted plan.
+    async fn rows(&self, plan: &PrivatePlan) -> Result<Vec<RecordBatch>, String> {
         let mut sources: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
         for table in plan.tables() {
             sources.insert(table.clone(), self.tables.table_provider(table.as_str()).await.unwrap());
@@ -102,24 +102,25 @@ impl Library {
         });
         let sorted = LogicalPlanBuilder::from(bound.unwrap().data).sort([col("c0").sort(true, true)]).unwrap();
         let rows = self.tables.execute_logical_plan(sorted.build().unwrap()).await.unwrap();
-        rows.collect().await.unwrap()
+        rows.collect().await.map_err(|e| e.to_string())
     }
 
     /// The release of `plan` without noise, and the most rows of one patient that went into it.
-    pub async fn release(&self, plan: &Arc<PrivatePlan>) -> (Release, u64) {
+    pub async fn release(&self, plan: &Arc<PrivatePlan>) -> Result<(Release, u64), String> {
         for measure in plan.measures() {
             let variance = plan.variance(measure).unwrap();
             assert!(is_zero_for(&variance), "the zero-noise source does not fit a variance of {variance}: {measure:?}");
         }
-        let rows = self.rows(plan).await;
+        let rows = self.rows(plan).await?;
         let mut fold = Fold::new(plan);
         for batch in &rows {
             fold.push(batch).unwrap();
         }
         let raw = Fold::finish(plan, vec![fold]).unwrap();
         let Ok(reservation) = Reservation::make(plan, Digest::of(b"p"), Digest::of(b"q"), 1, &NoLedger).await;
-        let release = Release::make(plan, raw, &reservation, NaiveDate::default(), true, &mut ZeroNoise::default());
-        (release.unwrap(), most_rows(&rows))
+        let release =
+            Release::make(plan, raw, &reservation, NaiveDate::default(), true, &mut ZeroNoise::for_release(plan));
+        Ok((release.unwrap(), most_rows(&rows)))
     }
 
     /// What a person reads: the SQL's own columns, then `__low_i`, `__high_i` for each output, and `__note`.

@@ -190,7 +190,7 @@ pub async fn agrees(name: &str, folder: &Path) {
         let value = sql.split("count(e.").nth(1).and_then(|s| s.split(')').next()).unwrap();
         let table = schema.tables.iter().find(|t| sql.contains(&format!("FROM {} e", t.name))).unwrap();
         let (lo, hi) = table.column(value).unwrap().fixed_bounds().unwrap().unwrap();
-        let (release, _) = library.release(&plan).await;
+        let (release, _) = library.release(&plan).await.unwrap();
         let want = reference(&plan, &patients, k, g, (lo.into(), hi.into()));
         assert_eq!(release.cells(), want, "{sql}\nk = {k}, G = {g}, {lo} to {hi}");
         bitten.statements += 1;

@@ -15,6 +15,7 @@ use chrono::NaiveDate;
 use datafusion_common::DFSchema;
 use datafusion_expr::{Expr, ExprSchemable};
 use sekisho_protocol::refusal::{Code, Refusal};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     relation::{Fact, Relation},
@@ -30,8 +31,9 @@ const MAX_STEPS: usize = 5_000_000;
 /// The most values of one group key.
 const MAX_VALUES: usize = 10_000;
 
-/// One public value of a group key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One value of a group key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KeyValue {
     /// Text.
     Text(String),
@@ -68,7 +70,7 @@ impl KeyKind {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other types are no group keys")]
-    fn of(kind: &DataType) -> Option<Self> {
+    pub(crate) fn of(kind: &DataType) -> Option<Self> {
         match kind {
             DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => Some(Self::Text),
             DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Some(Self::Int),
@@ -95,6 +97,18 @@ impl KeyKind {
                 Arc::new(values.iter().map(day).collect::<Date32Array>())
             }
             Self::Bool => Arc::new(values.iter().map(|v| number(v).map(|b| b != 0)).collect::<BooleanArray>()),
+        }
+    }
+}
+
+impl KeyValue {
+    /// The type of the value.
+    pub(crate) fn kind(&self) -> KeyKind {
+        match self {
+            Self::Text(_) => KeyKind::Text,
+            Self::Int(_) => KeyKind::Int,
+            Self::Date(_) => KeyKind::Date,
+            Self::Bool(_) => KeyKind::Bool,
         }
     }
 }

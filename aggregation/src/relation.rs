@@ -22,6 +22,8 @@ use sekisho_protocol::{
     schema::{Kind, Schema, Table},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     domain::{Image, KeyKind, KeyValue, image_if_small, literals_image},
     scalar::Range,
@@ -31,6 +33,20 @@ use crate::{
 const MAX_OPERATORS: usize = 500;
 /// The largest count of one patient's rows for which a range is promised.
 const MAX_COUNT: i128 = 1_000_000_000;
+
+/// How the refusal of an aggregate across patients under another one begins.
+pub(crate) const NESTED: &str = "an aggregate of an aggregate that is not per patient";
+
+/// One operator of an admitted query, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// How deep it is under the last one.
+    pub depth: usize,
+    /// What it does.
+    pub operator: String,
+    /// What is known of its rows and columns.
+    pub facts: String,
+}
 
 /// What is known of a column.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +84,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) tables: BTreeSet<String>,
     /// The columns that the query depends on, the patient's aside.
     pub(crate) used: BTreeSet<(String, String)>,
+    /// What was walked, for people.
+    pub(crate) steps: Vec<Step>,
 }
 
 pub(crate) fn unsupported(detail: impl Into<String>) -> Refusal {
@@ -108,7 +126,7 @@ impl Relation {
 impl<'a> Walk<'a> {
     /// A walk over plans of `schema`.
     pub(crate) fn new(schema: &'a Schema) -> Self {
-        Self { schema, operators: 0, hidden: 0, tables: BTreeSet::new(), used: BTreeSet::new() }
+        Self { schema, operators: 0, hidden: 0, tables: BTreeSet::new(), used: BTreeSet::new(), steps: Vec::new() }
     }
 
     /// Notes that the query depends on the columns of `expr`.
@@ -431,10 +449,9 @@ impl<'a> Walk<'a> {
             facts.push(fact);
         }
         let Some(patient) = facts.iter().position(|f| f.patient) else {
-            return Err(unsupported(
-                "an aggregate of an aggregate that is not per patient is not admitted: GROUP BY the patient first, then aggregate \
-                 across patients once",
-            ));
+            return Err(unsupported(format!(
+                "{NESTED} is not admitted: GROUP BY the patient first, then aggregate across patients once"
+            )));
         };
         let rows = (groups.len() == 1).then_some(1);
         let mut aggregates = Vec::new();

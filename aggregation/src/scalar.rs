@@ -563,7 +563,8 @@ mod tests {
         let batch = extremes();
         let schema = datafusion_common::DFSchema::try_from_qualified_schema("stay", &batch.schema()).unwrap();
         let mut expressions = Vec::new();
-        plan.rows()
+        plan.parts[0]
+            .rows()
             .apply(|node| {
                 expressions.extend(node.expressions());
                 Ok(datafusion_common::tree_node::TreeNodeRecursion::Continue)

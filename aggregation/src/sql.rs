@@ -271,8 +271,11 @@ impl TableSource for SchemaTable {
 
 impl Catalogue {
     fn new(schema: &Schema) -> Self {
-        use datafusion_functions::{core, datetime, string, unicode};
-        use datafusion_functions_aggregate::{average, count, min_max, sum};
+        use datafusion_functions::{core, datetime, math, string, unicode};
+        use datafusion_functions_aggregate::{
+            approx_percentile_cont, average, correlation, count, covariance, grouping, median, min_max,
+            percentile_cont, stddev, sum, variance,
+        };
         use datafusion_functions_window::all_default_window_functions;
         let source = |t: &Table| Arc::new(SchemaTable(arrow_schema(t))) as Arc<dyn TableSource>;
         Self {
@@ -283,6 +286,14 @@ impl Catalogue {
                 ("nullif", core::nullif()),
                 ("least", core::least()),
                 ("greatest", core::greatest()),
+                ("abs", math::abs()),
+                ("round", math::round()),
+                ("floor", math::floor()),
+                ("ceil", math::ceil()),
+                ("sqrt", math::sqrt()),
+                ("ln", math::ln()),
+                ("exp", math::exp()),
+                ("power", math::power()),
                 ("date_part", datetime::date_part()),
                 ("lower", string::lower()),
                 ("upper", string::upper()),
@@ -297,6 +308,17 @@ impl Catalogue {
                 ("avg", average::avg_udaf()),
                 ("min", min_max::min_udaf()),
                 ("max", min_max::max_udaf()),
+                ("var_samp", variance::var_samp_udaf()),
+                ("var_pop", variance::var_pop_udaf()),
+                ("stddev_samp", stddev::stddev_udaf()),
+                ("stddev_pop", stddev::stddev_pop_udaf()),
+                ("covar_samp", covariance::covar_samp_udaf()),
+                ("covar_pop", covariance::covar_pop_udaf()),
+                ("corr", correlation::corr_udaf()),
+                ("median", median::median_udaf()),
+                ("percentile_cont", percentile_cont::percentile_cont_udaf()),
+                ("approx_percentile_cont", approx_percentile_cont::approx_percentile_cont_udaf()),
+                ("grouping", grouping::grouping_udaf()),
             ]),
             windows: all_default_window_functions().into_iter().map(|w| (w.name().to_string(), w)).collect(),
             planners: vec![
@@ -337,7 +359,16 @@ impl ContextProvider for Catalogue {
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.aggregates.get(if name == "mean" { "avg" } else { name }).cloned()
+        let name = match name {
+            "mean" => "avg",
+            "var" | "variance" | "var_sample" => "var_samp",
+            "var_population" => "var_pop",
+            "stddev" => "stddev_samp",
+            "covar" => "covar_samp",
+            "quantile_cont" => "percentile_cont",
+            other => other,
+        };
+        self.aggregates.get(name).cloned()
     }
 
     fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {

@@ -17,7 +17,7 @@ use datafusion::{
 };
 use futures::StreamExt;
 use sekisho_aggregation::{
-    fold::{Fold, FoldError, RawCells},
+    fold::{Fold, FoldError, RawCells, RawPart},
     plan::PrivatePlan,
     reservation::Reservation,
 };
@@ -69,7 +69,11 @@ pub async fn execute<T>(
     if reservation.plan() != plan.digest() {
         return Err(ExecuteError::Reservation);
     }
-    cells(plan, tables).await
+    let mut parts = Vec::new();
+    for part in 0..plan.parts().len() {
+        parts.push(cells(plan, part, tables).await?);
+    }
+    Ok(RawCells::of(parts))
 }
 
 /// The row plan over this node's tables: each scan of a table of the schema becomes a scan of the table that applies the
@@ -99,19 +103,20 @@ async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPla
     Ok(bound.data)
 }
 
-async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCells, ExecuteError> {
-    let rows = bound(plan.rows(), tables).await?;
-    let rows = if plan.ordered() {
+async fn cells(plan: &Arc<PrivatePlan>, place: usize, tables: &SessionContext) -> Result<RawPart, ExecuteError> {
+    let part = plan.parts().get(place).ok_or(ExecuteError::Reservation)?;
+    let rows = bound(part.rows(), tables).await?;
+    let rows = if part.ordered() {
         rows
     } else {
         LogicalPlanBuilder::from(rows).sort([col("c0").sort(true, true)])?.build()?
     };
     let physical = tables.state().create_physical_plan(&rows).await?;
-    let checked = if plan.ordered() { assert_row_plan(&physical) } else { assert_leaves(&physical) };
+    let checked = if part.ordered() { assert_row_plan(&physical) } else { assert_leaves(&physical) };
     checked.map_err(|e| ExecuteError::Plan(e.to_string()))?;
     let mut tasks = JoinSet::new();
     for mut stream in execute_stream_partitioned(physical, tables.task_ctx())? {
-        let mut fold = Fold::new(plan);
+        let mut fold = Fold::new(plan, place)?;
         tasks.spawn(async move {
             while let Some(batch) = stream.next().await {
                 fold.push(&batch?)?;
@@ -124,5 +129,5 @@ async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCe
     while let Some(fold) = tasks.join_next().await {
         folds.push(fold.map_err(|_| ExecuteError::Engine("a worker stopped"))??);
     }
-    Ok(Fold::finish(plan, folds)?)
+    Ok(Fold::finish(plan, place, folds)?)
 }

@@ -18,6 +18,7 @@ mod example;
 pub mod fold;
 pub mod interval;
 pub mod noise;
+mod place;
 pub mod plan;
 mod relation;
 pub mod release;

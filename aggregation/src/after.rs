@@ -13,7 +13,11 @@ use datafusion_common::{
     Column, DFSchema, DataFusionError,
     tree_node::{Transformed, TreeNode},
 };
-use datafusion_expr::{Expr, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Union, col, expr, lit};
+use datafusion_expr::{
+    AggregateUDF, Expr, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Union, WindowFunctionDefinition, col, expr, lit,
+};
+use datafusion_functions::math;
+use datafusion_functions_aggregate::{average::avg_udaf, sum::sum_udaf};
 
 use crate::{
     enclosure::{Notes, enclose},
@@ -321,8 +325,40 @@ fn total_inside(expr: &Expr) -> Result<Expr, DataFusionError> {
                 };
                 Transformed::yes(Expr::Case(case))
             }
+            // The engine's own functions take the place of those that are exact and total over rows.
+            Expr::ScalarFunction(mut function) => {
+                let own = match function.func.name() {
+                    "abs" => math::abs(),
+                    "sign" => math::signum(),
+                    "floor" => math::floor(),
+                    "ceil" => math::ceil(),
+                    "round" => math::round(),
+                    _ => return Ok(Transformed::no(Expr::ScalarFunction(function))),
+                };
+                function.func = own;
+                Transformed::yes(Expr::ScalarFunction(function))
+            }
+            Expr::AggregateFunction(mut function) => {
+                function.func = of_cells(function.func);
+                Transformed::yes(Expr::AggregateFunction(function))
+            }
+            Expr::WindowFunction(mut function) => {
+                if let WindowFunctionDefinition::AggregateUDF(of) = function.fun {
+                    function.fun = WindowFunctionDefinition::AggregateUDF(of_cells(of));
+                }
+                Transformed::yes(Expr::WindowFunction(function))
+            }
             other => Transformed::no(other),
         })
     })?;
     Ok(rewritten.data)
+}
+
+/// The engine's own `sum` and `avg` for those that stand for the fold's.
+fn of_cells(function: Arc<AggregateUDF>) -> Arc<AggregateUDF> {
+    match function.name() {
+        "sum" => sum_udaf(),
+        "avg" => avg_udaf(),
+        _ => function,
+    }
 }

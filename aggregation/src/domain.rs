@@ -12,7 +12,7 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use chrono::NaiveDate;
-use datafusion_common::DFSchema;
+use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::{Expr, ExprSchemable};
 use sekisho_protocol::refusal::{Code, Refusal};
 use serde::{Deserialize, Serialize};
@@ -141,6 +141,12 @@ pub struct Image {
 }
 
 impl Image {
+    /// True, false, or NULL: whatever it is of, a boolean is one of these.
+    pub(crate) fn bools() -> Self {
+        let values = vec![KeyValue::Bool(false), KeyValue::Bool(true)];
+        Self { kind: KeyKind::Bool, values, null: true, outside: false }
+    }
+
     /// What either has; `None` when their types differ.
     pub(crate) fn or(&self, other: &Self) -> Option<Self> {
         let values: BTreeSet<KeyValue> = self.values.iter().chain(&other.values).cloned().collect();
@@ -183,12 +189,9 @@ pub(crate) fn image_if_small(expr: &Expr, relation: &Relation) -> Option<Image> 
 /// The image of a column of VALUES: its literals.
 pub(crate) fn literals_image<'e>(cells: impl Iterator<Item = &'e Expr>, kind: &DataType) -> Option<Image> {
     let kind = KeyKind::of(kind)?;
-    let mut whole = Image { kind, values: Vec::new(), null: false, outside: false };
-    for cell in cells {
-        let Expr::Literal(value, _) = cell else { return None };
-        whole = whole.or(&collect(&value.to_array().ok()?, kind).ok()?)?;
-    }
-    Some(whole)
+    let values = cells.map(|cell| if let Expr::Literal(value, _) = cell { Some(value.clone()) } else { None });
+    let values = values.collect::<Option<Vec<_>>>()?;
+    collect(&ScalarValue::iter_to_array(values).ok()?, kind).ok()
 }
 
 fn image_of(expr: &Expr, kind: KeyKind, relation: &Relation, most: usize) -> Result<Image, Refusal> {
@@ -213,9 +216,7 @@ fn image_of(expr: &Expr, kind: KeyKind, relation: &Relation, most: usize) -> Res
         return Ok(all);
     }
     if kind == KeyKind::Bool {
-        // Whatever it is of, it is one of these.
-        let values = vec![KeyValue::Bool(false), KeyValue::Bool(true)];
-        return Ok(Image { kind, values, null: true, outside: false });
+        return Ok(Image::bools());
     }
     match evaluate(expr, relation, most) {
         Ok(values) => Ok(Image { outside: true, ..collect(&values, kind)? }),

@@ -20,6 +20,7 @@ mod example;
 pub mod fold;
 pub mod interval;
 pub mod noise;
+mod place;
 pub mod plan;
 mod price;
 mod reduce;

@@ -120,8 +120,7 @@ impl Estimate {
     /// `scale` is the worth of an integer of the range in natural units; intervals are at `level`.
     pub fn of(tree: Tree, numbers: &[i128], spread: Spread, unit: f64, scale: f64, level: f64) -> Self {
         let numbers: Vec<f64> = numbers.iter().map(|n| *n as f64 / unit).collect();
-        let mut leaves = consistent(&tree, &numbers);
-        leaves.iter_mut().for_each(|n| *n = n.max(0.0));
+        let leaves = rising(&consistent(&tree, &numbers));
         Self { tree, leaves, numbers, spread, unit, scale, level }
     }
 
@@ -272,6 +271,31 @@ fn consistent(tree: &Tree, numbers: &[f64]) -> Vec<f64> {
     }
     best.truncate(levels[0]);
     best
+}
+
+/// Leaves without negative numbers: the sums up to each leaf become the nearest ones that never fall (isotonic regression by pooling
+/// adjacent violators, Ayer et al. 1955), from 0 to the total. Cutting each leaf at zero instead would turn the noise of
+/// empty leaves into rows.
+fn rising(leaves: &[f64]) -> Vec<f64> {
+    let total = leaves.iter().sum::<f64>().max(0.0);
+    let mut pools: Vec<(f64, usize)> = Vec::with_capacity(leaves.len());
+    let mut sum = 0.0;
+    for leaf in leaves {
+        sum += leaf;
+        let mut pool = (sum, 1);
+        while let Some((mean, n)) = pools.last().copied().filter(|(mean, _)| *mean > pool.0) {
+            pools.pop();
+            pool = ((mean * n as f64 + pool.0 * pool.1 as f64) / (n + pool.1) as f64, n + pool.1);
+        }
+        pools.push(pool);
+    }
+    let mut before = 0.0;
+    let sums = pools.into_iter().flat_map(|(mean, n)| std::iter::repeat_n(mean.clamp(0.0, total), n));
+    let mut rising: Vec<f64> = sums.map(|sum| sum - std::mem::replace(&mut before, sum)).collect();
+    if let Some(last) = rising.last_mut() {
+        *last += total - before;
+    }
+    rising
 }
 
 #[cfg(test)]

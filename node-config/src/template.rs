@@ -60,7 +60,7 @@ pub fn template(values: &TemplateValues) -> String {
     }
     let mut budget = BudgetFile::default();
     if let Some((lifetime, per_query)) = values.budget {
-        budget = BudgetFile { lifetime_micro_rho: lifetime, max_micro_rho_per_query: per_query };
+        (budget.lifetime_micro_rho, budget.max_micro_rho_per_query) = (lifetime, per_query);
     }
     let (limits, log) = (LimitsFile::default(), LogFile::default());
     format!(
@@ -94,6 +94,13 @@ committee_quorum = {quorum}
 lifetime_micro_rho = {lifetime}
 # 1クエリの上限 / one query
 max_micro_rho_per_query = {per_query}
+# 期間ごとの上限 (全研究の合計、任意) / any so many days, all studies together (optional)
+# window_days = 30
+# window_micro_rho = {window}
+# 公開されていない値で分けるときの delta、10^-18 単位、0 は許さない
+# delta for group keys that are not public, in units of 10^-18; 0 allows none
+lifetime_atto_delta = {lifetime_delta}
+max_atto_delta_per_query = {delta_per_query}
 
 # 患者の通知とオプトアウト / notice and opt-out
 [register]
@@ -129,6 +136,9 @@ level = {level}
         quorum = values.committee_quorum,
         lifetime = budget.lifetime_micro_rho,
         per_query = budget.max_micro_rho_per_query,
+        window = budget.lifetime_micro_rho.div_ceil(10).max(budget.max_micro_rho_per_query),
+        lifetime_delta = budget.lifetime_atto_delta,
+        delta_per_query = budget.max_atto_delta_per_query,
         rule = text(&values.register_rule),
         datasets = datasets.trim_start(),
         timeout = limits.query_timeout_s,

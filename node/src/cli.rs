@@ -348,6 +348,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_budget_is_shown_under_its_former_name_too() {
+        for name in ["budget", "ledger"] {
+            let cli = Cli::try_parse_from(["sekisho-node", name, "--config", "node.toml"]).unwrap();
+            assert!(matches!(cli.command, Command::Budget { .. }), "{name}");
+        }
+    }
+
+    #[test]
     fn a_new_folder_is_its_owners_alone() {
         let dir = tempfile::tempdir().unwrap();
         let node = dir.path().join("made/node");

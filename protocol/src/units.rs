@@ -107,7 +107,6 @@ impl AttoDelta {
     pub const ZERO: Self = Self(0);
 
     /// Whether it is nothing.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
     pub const fn is_zero(&self) -> bool {
         self.0 == 0
     }

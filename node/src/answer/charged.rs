@@ -15,7 +15,6 @@ use sekisho_protocol::{
     query::Query,
     receipt::{Receipt, ReservationRecord},
     refusal::{Code, Refusal},
-    units::AttoDelta,
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
@@ -25,7 +24,7 @@ use crate::{
     data::snapshot::Snapshot,
     execute::execute,
     holding::tables,
-    ledger::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease},
+    ledger::{ChargeRequest, Cost, Reserved, Run, RunKey, RunState, StoredRelease},
 };
 
 struct Commitments {
@@ -148,10 +147,10 @@ fn served(stored: &StoredRelease) -> Result<Answer, Refusal> {
 }
 
 /// The ledger as the reservation sees it: a charge with all that the run is bound to.
-struct Durable<'a> {
-    answering: &'a Answering,
-    ready: &'a Ready,
-    register_seq: i64,
+pub(super) struct Durable<'a> {
+    pub(super) answering: &'a Answering,
+    pub(super) ready: &'a Ready,
+    pub(super) register_seq: i64,
 }
 
 impl Charges for Durable<'_> {
@@ -170,19 +169,18 @@ impl Charges for Durable<'_> {
             query_key: charge.query_key,
             run: charge.run,
             micro_rho: charge.micro_rho,
-            atto_delta: AttoDelta::ZERO,
+            atto_delta: charge.atto_delta,
             at,
         };
         let entry = Envelope::sign(&record, &[&node.signing])?.to_json();
         let request = ChargeRequest {
             key: RunKey { permit: charge.permit, query_key: charge.query_key, run: charge.run },
             study_id: permit.study_id.clone(),
-            permit_total: permit.dp.micro_rho_total,
+            permit_total: Cost::total_of(&permit.dp),
             query: query.digest(),
             nonce: query.nonce.clone(),
             nonce_expires: query.expires,
-            micro_rho: charge.micro_rho,
-            atto_delta: charge.atto_delta,
+            cost: Cost { micro_rho: charge.micro_rho, atto_delta: charge.atto_delta },
             register_seq: self.register_seq,
             as_of,
             snapshot: self.ready.snapshot.id().to_string(),

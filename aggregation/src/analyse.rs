@@ -597,7 +597,7 @@ mod tests {
         assert_eq!(rows("SELECT count(*) FROM summary"), 1);
         assert_eq!(rows("SELECT count(*) FROM summary a JOIN summary b ON a.patient_id = b.patient_id"), 1);
         assert_eq!(rows("SELECT count(*) FROM summary a JOIN stay b ON a.patient_id = b.patient_id"), 3);
-        assert_eq!(rows("SELECT count(*) FROM summary a JOIN (VALUES (1), (2)) v(x) ON v.x = a.age"), 3);
+        assert_eq!(rows("SELECT count(*) FROM summary a JOIN (VALUES ('male'), ('x')) v(x) ON v.x = a.sex"), 3);
     }
 
     #[test]

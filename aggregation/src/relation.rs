@@ -39,7 +39,7 @@ use sekisho_protocol::{
 };
 
 pub(crate) use self::{
-    exact::{avg, sum},
+    exact::{avg, numbers, sum},
     steps::Step,
 };
 use crate::{

@@ -3,7 +3,7 @@
 //! An admitted expression is total: it fails on no value of its type, since a failure would tell of a row. What the engine
 //! does not do so is rewritten to a [`function`] of ours, or refused. There are no floating-point numbers: their sums depend on
 //! the order of rows. The types of columns are bigint, decimal, text, date and boolean; what SQL makes of them
-//! may also be a 32-bit integer, or the unsigned one of `row_number`.
+//! may also be a 32-bit integer.
 //!
 //! | construct | needs |
 //! |---|---|
@@ -332,7 +332,6 @@ impl Relation {
         let total = match (&from, &to) {
             (from, to) if from == to => true,
             (DataType::Int32, DataType::Int64) => true,
-            (DataType::UInt64, DataType::Decimal128(p, s)) => *s >= 0 && i16::from(*p) - i16::from(*s) >= 20,
             (DataType::Int32 | DataType::Int64, DataType::Decimal128(p, s)) => {
                 *s >= 0 && i16::from(*p) - i16::from(*s) >= 19
             }
@@ -342,11 +341,6 @@ impl Relation {
             (DataType::Boolean, DataType::Int64 | DataType::Utf8) => true,
             (DataType::Int32 | DataType::Int64, DataType::Utf8) => true,
             (DataType::Utf8 | DataType::Utf8View, DataType::Utf8 | DataType::Utf8View) => true,
-            // Not total, but the planner's own for row_number and rank, whose values are counts of rows: TRY_CAST.
-            (DataType::UInt64, DataType::Int64) => {
-                let inner = Box::new(self.total(*cast.expr)?);
-                return Ok(Expr::TryCast(expr::TryCast { expr: inner, field: cast.field }));
-            }
             _ => false,
         };
         if !total {
@@ -358,14 +352,13 @@ impl Relation {
     /// TRY_CAST between types where the engine gives NULL for whatever does not fit. Dates and times are made of text only:
     /// a number far outside the calendar would be a date that later steps fail on.
     fn try_cast(&self, cast: expr::TryCast) -> Result<Expr, Refusal> {
-        use DataType::{Boolean, Date32, Decimal128, Int32, Int64, UInt64, Utf8, Utf8View};
+        use DataType::{Boolean, Date32, Decimal128, Int32, Int64, Utf8, Utf8View};
         let (from, to) = (self.kind_of(&cast.expr)?, cast.field.data_type().clone());
         let total = from == to
             || matches!(
                 (&from, &to),
                 (Utf8 | Utf8View, Int32 | Int64 | Boolean | Date32 | Decimal128(_, 0..) | Utf8)
                     | (Int32 | Int64 | Decimal128(..) | Boolean, Int32 | Int64 | Decimal128(_, 0..) | Utf8)
-                    | (UInt64, Int64)
             );
         if !total {
             return Err(unsupported(
@@ -455,8 +448,6 @@ fn plain(value: &ScalarValue) -> bool {
         | ScalarValue::Utf8View(_)
         | ScalarValue::Date32(_)
         | ScalarValue::Decimal128(_, _, 0..) => true,
-        // As `row_number` has it; what passes bigint would make its casts fail.
-        ScalarValue::UInt64(value) => value.is_none_or(|v| i64::try_from(v).is_ok()),
         _ => false,
     }
 }
@@ -473,15 +464,21 @@ fn interval(expr: &Expr) -> Option<(i32, i32)> {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(v)), _) if v.nanoseconds == 0 => Some((v.months, v.days)),
         Expr::Literal(ScalarValue::IntervalYearMonth(Some(months)), _) => Some((*months, 0)),
         Expr::Literal(ScalarValue::IntervalDayTime(Some(v)), _) if v.milliseconds == 0 => Some((0, v.days)),
-        // `date + 30`, as the planner types it.
-        Expr::Cast(cast) => match &*cast.expr {
-            Expr::Literal(ScalarValue::Int64(Some(days)), _)
-                if matches!(cast.field.data_type(), DataType::Interval(_)) =>
-            {
-                Some((0, i32::try_from(*days).ok()?))
-            }
-            inner if matches!(cast.field.data_type(), DataType::Interval(_)) => interval(inner),
-            _ => None,
+        // `date + 30`: the planner makes it seconds, a duration, an interval.
+        Expr::Cast(to_interval) => match &*to_interval.expr {
+            Expr::Cast(to_duration) => match &*to_duration.expr {
+                Expr::BinaryExpr(expr::BinaryExpr { left, op: Operator::Multiply, right }) => match (&**left, &**right)
+                {
+                    (Expr::Literal(ScalarValue::Int64(Some(days)), _), Expr::Literal(seconds, _))
+                        if *seconds == ScalarValue::Int64(Some(24 * 60 * 60)) =>
+                    {
+                        Some((0, i32::try_from(*days).ok()?))
+                    }
+                    _ => None,
+                },
+                _ => None,
+            },
+            inner => interval(inner),
         },
         _ => None,
     }

@@ -79,7 +79,11 @@ impl Catalogue {
                 ("bool_and", bool_and_or::bool_and_udaf()),
                 ("bool_or", bool_and_or::bool_or_udaf()),
             ]),
-            windows: all_default_window_functions().into_iter().map(|w| (w.name().to_string(), w)).collect(),
+            windows: all_default_window_functions()
+                .into_iter()
+                .chain(relation::numbers())
+                .map(|w| (w.name().to_string(), w))
+                .collect(),
             planners: vec![
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),

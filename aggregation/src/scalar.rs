@@ -138,7 +138,6 @@ impl Relation {
         self.total_of(expr).map_err(|refusal| place::at(refusal, place))
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for every kind of expression")]
     fn total_of(&self, expr: Expr) -> Result<Expr, Refusal> {
         let boxed = |e: Box<Expr>| self.total(*e).map(Box::new);
         Ok(match expr {
@@ -205,9 +204,10 @@ impl Relation {
             Expr::TryCast(cast) => self.try_cast(cast)?,
             Expr::ScalarFunction(function) => self.call(function)?,
             Expr::InList(list) => {
-                let literals = list.list.into_iter().map(|item| match self.total(item)? {
-                    literal @ Expr::Literal(..) => Ok(literal),
-                    _ => Err(unsupported("IN with a computed value", "list literals")),
+                let literals = list.list.into_iter().map(|item| {
+                    let item = self.total(item)?;
+                    let refuse = || unsupported("IN with a computed value", "list literals");
+                    if matches!(item, Expr::Literal(..)) { Ok(item) } else { Err(refuse()) }
                 });
                 let literals = literals.collect::<Result<_, _>>()?;
                 Expr::InList(expr::InList { expr: boxed(list.expr)?, list: literals, negated: list.negated })
@@ -437,22 +437,20 @@ impl Relation {
 }
 
 /// Whether a literal has one of the types that columns and their expressions have.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: no other literal is admitted")]
 fn plain(value: &ScalarValue) -> bool {
-    match value {
+    matches!(
+        value,
         ScalarValue::Null
-        | ScalarValue::Boolean(_)
-        | ScalarValue::Int32(_)
-        | ScalarValue::Int64(_)
-        | ScalarValue::Utf8(_)
-        | ScalarValue::Utf8View(_)
-        | ScalarValue::Date32(_)
-        | ScalarValue::Decimal128(_, _, 0..) => true,
-        _ => false,
-    }
+            | ScalarValue::Boolean(_)
+            | ScalarValue::Int32(_)
+            | ScalarValue::Int64(_)
+            | ScalarValue::Utf8(_)
+            | ScalarValue::Utf8View(_)
+            | ScalarValue::Date32(_)
+            | ScalarValue::Decimal128(_, _, 0..)
+    )
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: nothing else is a number here")]
 fn zero(value: &ScalarValue) -> bool {
     matches!(value, ScalarValue::Int32(Some(0)) | ScalarValue::Int64(Some(0)) | ScalarValue::Decimal128(Some(0), _, _))
 }

@@ -60,7 +60,6 @@ impl AggregateUDFImpl for Exact {
         &self.signature
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: nothing else is summed")]
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         match types {
             [kind @ (DataType::Int64 | DataType::Decimal128(..))] => Ok(vec![kind.clone()]),
@@ -73,7 +72,6 @@ impl AggregateUDFImpl for Exact {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: nothing else is summed")]
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         Ok(match (types, self.mean) {
             ([DataType::Decimal128(_, s)], false) if digits(*s) => DataType::Decimal128(DIGITS + 10, *s),

@@ -3,7 +3,7 @@
 //! An admitted expression is total: it fails on no value of its type, since a failure would tell of a row. What the engine
 //! does not do so is rewritten to a [`function`] of ours, or refused. There are no floating-point numbers: their sums depend on
 //! the order of rows. The types of columns are bigint, decimal, text, date and boolean; what SQL makes of them
-//! may also be a 32-bit integer, or the unsigned one of `row_number`.
+//! may also be a 32-bit integer.
 //!
 //! | construct | needs |
 //! |---|---|
@@ -25,6 +25,7 @@
 //! | `nullif`, `least`, `greatest`, `lower`, `upper`, `starts_with`, `character_length` | nothing |
 //! | `abs`, `sign`, `floor`, `ceil`, `round` | an integer or decimal |
 
+mod call;
 pub(crate) mod function;
 mod range;
 #[cfg(test)]
@@ -40,7 +41,6 @@ use sekisho_protocol::refusal::{Code, Refusal};
 
 use crate::{place, relation::Relation};
 use function::{Kind, function};
-use range::part_range;
 pub(crate) use range::{Range, scale_of};
 
 /// The most nodes of all expressions of a query after views and CTEs were put in place, and of any one of them after the
@@ -49,13 +49,9 @@ pub(crate) use range::{Range, scale_of};
 pub(crate) const MAX_NODES: usize = 4_000;
 /// How deep an expression may be: what walks it recurses.
 pub(crate) const MAX_DEPTH: usize = 256;
-/// The most nodes of the arguments of one `coalesce`.
-const MAX_COALESCE: usize = 100;
 /// The longest literal in bytes that a text is searched for: a longer LIKE pattern may be too large an automaton on some path
 /// of the engine.
 const MAX_PATTERN: usize = 256;
-/// The largest literal position or length of a text function.
-const MAX_POSITION: i64 = 1_000_000;
 
 /// Whether an expression is at most [`MAX_DEPTH`] deep; looks without recursion.
 pub(crate) fn shallow(expr: &Expr) -> bool {
@@ -138,7 +134,6 @@ impl Relation {
         self.total_of(expr).map_err(|refusal| place::at(refusal, place))
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for every kind of expression")]
     fn total_of(&self, expr: Expr) -> Result<Expr, Refusal> {
         let boxed = |e: Box<Expr>| self.total(*e).map(Box::new);
         Ok(match expr {
@@ -205,9 +200,10 @@ impl Relation {
             Expr::TryCast(cast) => self.try_cast(cast)?,
             Expr::ScalarFunction(function) => self.call(function)?,
             Expr::InList(list) => {
-                let literals = list.list.into_iter().map(|item| match self.total(item)? {
-                    literal @ Expr::Literal(..) => Ok(literal),
-                    _ => Err(unsupported("IN with a computed value", "list literals")),
+                let literals = list.list.into_iter().map(|item| {
+                    let item = self.total(item)?;
+                    let refuse = || unsupported("IN with a computed value", "list literals");
+                    if matches!(item, Expr::Literal(..)) { Ok(item) } else { Err(refuse()) }
                 });
                 let literals = literals.collect::<Result<_, _>>()?;
                 Expr::InList(expr::InList { expr: boxed(list.expr)?, list: literals, negated: list.negated })
@@ -320,125 +316,6 @@ impl Relation {
         }
     }
 
-    fn cast(&self, cast: expr::Cast) -> Result<Expr, Refusal> {
-        let to = cast.field.data_type().clone();
-        if let Expr::Literal(value, _) = &*cast.expr {
-            let value = value
-                .cast_to(&to)
-                .map_err(|_| Refusal::new(Code::SqlSyntax, format!("a literal is no value of the type {to}")))?;
-            return self.total(lit(value));
-        }
-        let from = self.kind_of(&cast.expr)?;
-        let total = match (&from, &to) {
-            (from, to) if from == to => true,
-            (DataType::Int32, DataType::Int64) => true,
-            (DataType::UInt64, DataType::Decimal128(p, s)) => *s >= 0 && i16::from(*p) - i16::from(*s) >= 20,
-            (DataType::Int32 | DataType::Int64, DataType::Decimal128(p, s)) => {
-                *s >= 0 && i16::from(*p) - i16::from(*s) >= 19
-            }
-            (DataType::Decimal128(p, s), DataType::Decimal128(q, t)) => {
-                t >= s && i16::from(*q) - i16::from(*t) >= i16::from(*p) - i16::from(*s)
-            }
-            (DataType::Boolean, DataType::Int64 | DataType::Utf8) => true,
-            (DataType::Int32 | DataType::Int64, DataType::Utf8) => true,
-            (DataType::Utf8 | DataType::Utf8View, DataType::Utf8 | DataType::Utf8View) => true,
-            // Not total, but the planner's own for row_number and rank, whose values are counts of rows: TRY_CAST.
-            (DataType::UInt64, DataType::Int64) => {
-                let inner = Box::new(self.total(*cast.expr)?);
-                return Ok(Expr::TryCast(expr::TryCast { expr: inner, field: cast.field }));
-            }
-            _ => false,
-        };
-        if !total {
-            return Err(unsupported(&format!("a cast from {from} to {to}"), "it may fail; use TRY_CAST"));
-        }
-        Ok(Expr::Cast(expr::Cast { expr: Box::new(self.total(*cast.expr)?), field: cast.field }))
-    }
-
-    /// TRY_CAST between types where the engine gives NULL for whatever does not fit. Dates and times are made of text only:
-    /// a number far outside the calendar would be a date that later steps fail on.
-    fn try_cast(&self, cast: expr::TryCast) -> Result<Expr, Refusal> {
-        use DataType::{Boolean, Date32, Decimal128, Int32, Int64, UInt64, Utf8, Utf8View};
-        let (from, to) = (self.kind_of(&cast.expr)?, cast.field.data_type().clone());
-        let total = from == to
-            || matches!(
-                (&from, &to),
-                (Utf8 | Utf8View, Int32 | Int64 | Boolean | Date32 | Decimal128(_, 0..) | Utf8)
-                    | (Int32 | Int64 | Decimal128(..) | Boolean, Int32 | Int64 | Decimal128(_, 0..) | Utf8)
-                    | (UInt64, Int64)
-            );
-        if !total {
-            return Err(unsupported(
-                &format!("TRY_CAST from {from} to {to}"),
-                "cast numbers, booleans or text, to bigint, decimal, text, boolean or (of text) date",
-            ));
-        }
-        Ok(Expr::TryCast(expr::TryCast { expr: Box::new(self.total(*cast.expr)?), field: cast.field }))
-    }
-
-    fn call(&self, function: expr::ScalarFunction) -> Result<Expr, Refusal> {
-        let name = function.func.name().to_string();
-        let args = function.args.into_iter().map(|a| self.total(a)).collect::<Result<Vec<_>, _>>()?;
-        let unit = args.first().and_then(literal_text);
-        let rest = args.get(1..).unwrap_or_default();
-        match name.as_str() {
-            // Spelled out, each argument stands twice: nested ones would double at each level.
-            "coalesce" if args.iter().map(nodes).sum::<usize>() > MAX_COALESCE => {
-                return Err(unsupported("a long or nested coalesce", "write it flatter"));
-            }
-            "coalesce" => return Ok(coalesce(args)),
-            "nullif" | "lower" | "upper" | "starts_with" | "character_length" | "least" | "greatest" | "abs"
-            | "sign" | "floor" | "ceil" | "round" | "concat" => {
-                let rounds = matches!(name.as_str(), "abs" | "sign" | "floor" | "ceil" | "round");
-                if rounds && (args.len() != 1 || self.kind_of(&args[0])?.is_floating()) {
-                    return Err(unsupported(
-                        "this use of a rounding function under an aggregate",
-                        "give it one integer or decimal",
-                    ));
-                }
-            }
-            "date_part" => {
-                let dated = args.len() == 2 && self.kind_of(&args[1])? == DataType::Date32;
-                if !dated || (unit.as_deref().and_then(part_range).is_none() && unit.as_deref() != Some("year")) {
-                    return Err(unsupported(
-                        "this date part",
-                        "use year, quarter, month, week, day, dow or doy of a date",
-                    ));
-                }
-            }
-            "date_trunc" => {
-                if !matches!(unit.as_deref(), Some("year" | "quarter" | "month" | "week" | "day")) {
-                    return Err(unsupported("this unit of date_trunc", "use year, quarter, month, week or day"));
-                }
-            }
-            "left" | "right" | "substr" => {
-                let fits = |(i, a): (usize, &Expr)| {
-                    // A position counts from 1; a length may be 0.
-                    let least = i64::from(name == "substr" && i == 0);
-                    matches!(a, Expr::Literal(ScalarValue::Int64(Some(n)), _) if (least..=MAX_POSITION).contains(n))
-                };
-                if rest.is_empty() || !rest.iter().enumerate().all(fits) {
-                    return Err(unsupported(
-                        "a computed, negative or huge position or length",
-                        "write it as a literal",
-                    ));
-                }
-            }
-            "strpos" | "btrim" | "ltrim" | "rtrim" | "replace" => {
-                let length = |e: &Expr| raw_text(e).map_or(0, str::len);
-                let shrinks = matches!(rest, [from, to] if length(from) > 0 && length(to) <= length(from));
-                if (name == "replace" && !shrinks) || !rest.iter().all(short_text) {
-                    return Err(unsupported(
-                        &format!("the function {name} with such arguments"),
-                        "write literals of at most 256 bytes, and replace by no longer a text",
-                    ));
-                }
-            }
-            other => return Err(unsupported(&format!("the function {other}"), "use the functions of the manual")),
-        }
-        Ok(Expr::ScalarFunction(expr::ScalarFunction { func: function.func, args }))
-    }
-
     /// Whether the engine can run the expression at all: what it cannot must be refused before anything is charged.
     ///
     /// # Errors
@@ -452,24 +329,20 @@ impl Relation {
 }
 
 /// Whether a literal has one of the types that columns and their expressions have.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: no other literal is admitted")]
 fn plain(value: &ScalarValue) -> bool {
-    match value {
+    matches!(
+        value,
         ScalarValue::Null
-        | ScalarValue::Boolean(_)
-        | ScalarValue::Int32(_)
-        | ScalarValue::Int64(_)
-        | ScalarValue::Utf8(_)
-        | ScalarValue::Utf8View(_)
-        | ScalarValue::Date32(_)
-        | ScalarValue::Decimal128(_, _, 0..) => true,
-        // As `row_number` has it; what passes bigint would make its casts fail.
-        ScalarValue::UInt64(value) => value.is_none_or(|v| i64::try_from(v).is_ok()),
-        _ => false,
-    }
+            | ScalarValue::Boolean(_)
+            | ScalarValue::Int32(_)
+            | ScalarValue::Int64(_)
+            | ScalarValue::Utf8(_)
+            | ScalarValue::Utf8View(_)
+            | ScalarValue::Date32(_)
+            | ScalarValue::Decimal128(_, _, 0..)
+    )
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: nothing else is a number here")]
 fn zero(value: &ScalarValue) -> bool {
     matches!(value, ScalarValue::Int32(Some(0)) | ScalarValue::Int64(Some(0)) | ScalarValue::Decimal128(Some(0), _, _))
 }
@@ -481,15 +354,21 @@ fn interval(expr: &Expr) -> Option<(i32, i32)> {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(v)), _) if v.nanoseconds == 0 => Some((v.months, v.days)),
         Expr::Literal(ScalarValue::IntervalYearMonth(Some(months)), _) => Some((*months, 0)),
         Expr::Literal(ScalarValue::IntervalDayTime(Some(v)), _) if v.milliseconds == 0 => Some((0, v.days)),
-        // `date + 30`, as the planner types it.
-        Expr::Cast(cast) => match &*cast.expr {
-            Expr::Literal(ScalarValue::Int64(Some(days)), _)
-                if matches!(cast.field.data_type(), DataType::Interval(_)) =>
-            {
-                Some((0, i32::try_from(*days).ok()?))
-            }
-            inner if matches!(cast.field.data_type(), DataType::Interval(_)) => interval(inner),
-            _ => None,
+        // `date + 30`: the planner makes it seconds, a duration, an interval.
+        Expr::Cast(to_interval) => match &*to_interval.expr {
+            Expr::Cast(to_duration) => match &*to_duration.expr {
+                Expr::BinaryExpr(expr::BinaryExpr { left, op: Operator::Multiply, right }) => match (&**left, &**right)
+                {
+                    (Expr::Literal(ScalarValue::Int64(Some(days)), _), Expr::Literal(seconds, _))
+                        if *seconds == ScalarValue::Int64(Some(24 * 60 * 60)) =>
+                    {
+                        Some((0, i32::try_from(*days).ok()?))
+                    }
+                    _ => None,
+                },
+                _ => None,
+            },
+            inner => interval(inner),
         },
         _ => None,
     }
@@ -513,15 +392,4 @@ fn literal_text(expr: &Expr) -> Option<String> {
 
 fn short_text(expr: &Expr) -> bool {
     raw_text(expr).is_some_and(|text| text.len() <= MAX_PATTERN)
-}
-
-/// `coalesce(a, b, c)` as a CASE, whose branches the analysis knows.
-fn coalesce(mut args: Vec<Expr>) -> Expr {
-    let last = args.pop().map(Box::new);
-    if args.is_empty() {
-        return last.map_or_else(|| lit(ScalarValue::Null), |e| *e);
-    }
-    let when_then_expr =
-        args.into_iter().map(|a| (Box::new(Expr::IsNotNull(Box::new(a.clone()))), Box::new(a))).collect();
-    Expr::Case(expr::Case { expr: None, when_then_expr, else_expr: last })
 }

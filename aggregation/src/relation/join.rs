@@ -214,11 +214,8 @@ fn semi(
 ) -> Result<Relation, Refusal> {
     let taken = left.schema().iter().any(|(qualifier, _)| qualifier.is_some_and(|q| q.table() == name));
     let columns = right.schema().columns();
-    let place = match inner {
-        Expr::Column(column) if !taken => columns.iter().position(|c| c == column),
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the analysis compares columns only")]
-        _ => None,
-    };
+    let Expr::Column(column) = inner else { return Err(unsupported("a subquery of more than a column")) };
+    let place = columns.iter().position(|c| c == column).filter(|_| !taken);
     let place =
         place.ok_or_else(|| unsupported("a subquery whose column cannot be found: name its columns plainly"))?;
     let renamed = Expr::Column(Column::new(Some(name), format!("c{place}")));

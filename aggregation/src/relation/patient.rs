@@ -262,7 +262,7 @@ impl Walk<'_> {
                 }
                 params.args = self.arguments(name, params.args, input)?;
                 match (name, params.args.first()) {
-                    ("row_number" | "rank" | "dense_rank", None) => {}
+                    ("row_number" | "rank" | "dense_rank", None) => then = Some(DataType::Int64),
                     ("lag" | "lead", Some(argument)) => fact = nullable(fact_of(argument, input)?),
                     ("first_value" | "last_value", Some(argument)) => {
                         fact = nullable(fact_of(argument, input)?);
@@ -276,6 +276,9 @@ impl Walk<'_> {
                     }
                 }
                 fact.parts = params.args.iter().fold(1, |n: usize, a| n.saturating_add(input.parts(a)));
+                if let Some(number) = exact::engines_number(name) {
+                    fun = WindowFunctionDefinition::WindowUDF(number);
+                }
             }
         }
         Ok((WindowFunction { fun, params }, Fact { patient: false, ..fact }, then))

@@ -64,11 +64,7 @@ fn what_is_refused_per_patient_is_named() {
         ),
         (&per_patient("sum(free) AS x", "sum(x)"), UnboundedColumn, "range"),
         (&per_patient("max(patient_id) AS x", "count(x)"), ColumnNotPermitted, "patient"),
-        (
-            &of_stay("ntile(4) OVER (PARTITION BY patient_id ORDER BY age) AS x", "count(x)"),
-            SqlUnsupported,
-            "ntile",
-        ),
+        (&of_stay("ntile(4) OVER (PARTITION BY patient_id ORDER BY age) AS x", "count(x)"), SqlUnsupported, "ntile"),
         (
             &of_stay("cume_dist() OVER (PARTITION BY patient_id ORDER BY age) AS x", "count(x)"),
             SqlUnsupported,
@@ -93,11 +89,7 @@ fn what_is_refused_per_patient_is_named() {
             "frame",
         ),
         // Joins that give every pair of rows.
-        (
-            "SELECT count(*) FROM stay s JOIN (VALUES (1), (2)) v(x) ON s.age > v.x",
-            SqlUnsupported,
-            "equality",
-        ),
+        ("SELECT count(*) FROM stay s JOIN (VALUES (1), (2)) v(x) ON s.age > v.x", SqlUnsupported, "equality"),
         ("SELECT count(*) FROM stay, (VALUES (1), (2)) v(x)", SqlUnsupported, "equality"),
         ("SELECT count(*) FROM stay s JOIN (VALUES (1), (2)) v(x) ON v.x = 1", SqlUnsupported, "equality"),
         ("SELECT count(*) FROM stay s JOIN (VALUES (1), (2)) v(x) ON v.x = v.x", SqlUnsupported, "equality"),
@@ -224,9 +216,8 @@ fn ties_are_broken_by_the_columns_that_the_query_uses_and_by_no_others() {
     let plan = admitted(&(of_stay(two, "count(*)") + " WHERE a + b + c = 7")).parts[0].rows().display_indent().to_string();
     let windows: Vec<&str> = plan.lines().filter(|l| l.trim_start().starts_with("WindowAggr")).collect();
     assert_eq!(windows.len(), 3, "{plan}");
-    assert_eq!(windows.iter().filter(|w| w.contains("dense_rank")).count(), 1, "{plan}");
-    let last = windows[0];
-    assert!(last.contains("row_number() PARTITION BY") && last.matches("row_number()").count() > 2, "{plan}");
+    assert_eq!(windows.iter().filter(|w| w.contains("windowExpr=[[dense_rank")).count(), 1, "{plan}");
+    assert!(windows[0].contains("CURRENT ROW ASC NULLS FIRST, row_number() PARTITION BY"), "{plan}");
     // Without the second walk every column breaks ties.
     let planned = sql::plan(&of_stay(first, "count(r)"), &example::schema()).unwrap();
     let all = Walk::new(&example::schema()).relation(&reducing(&planned.typed).input).unwrap().plan;
@@ -250,13 +241,11 @@ fn joins_are_few() {
 fn an_outer_join_gives_null_to_the_other_side_alone() {
     let values = "(VALUES ('E11', 'diabetes'), ('I10', 'hypertension')) AS v(code, label)";
     let bands = "(SELECT patient_id, note, days, CASE WHEN age < 18 THEN 'a' ELSE 'b' END AS band FROM stay) s";
-    for (join, key, cells) in [
-        ("JOIN", "v.label", 2),
-        ("LEFT JOIN", "v.label", 3),
-        ("JOIN", "s.band", 2),
-        ("LEFT JOIN", "s.band", 2),
-    ] {
-        let sql = format!("SELECT {key}, count(*), sum(days) FROM {bands} {join} {values} ON s.note = v.code GROUP BY 1");
+    for (join, key, cells) in
+        [("JOIN", "v.label", 2), ("LEFT JOIN", "v.label", 3), ("JOIN", "s.band", 2), ("LEFT JOIN", "s.band", 2)]
+    {
+        let sql =
+            format!("SELECT {key}, count(*), sum(days) FROM {bands} {join} {values} ON s.note = v.code GROUP BY 1");
         let plan = admitted(&sql);
         assert_eq!((plan.cells(), plan.parts[0].arguments[0].range), (cells, Some((0, 100))), "{sql}");
         assert_eq!(plan.parts[0].rows_per_patient, 3);
@@ -309,6 +298,8 @@ fn a_column_that_is_not_there_is_refused_and_so_is_what_the_engine_cannot_run() 
         Expr::Column(nowhere()),
         Expr::Column(nowhere()).is_null(),
         Expr::Column(nowhere()).eq(lit(1_i64)),
+        lit(u64::MAX),
+        lit(u64::MAX).eq(lit(1_u64)),
         // Only texts are LIKE anything.
         col("stay.age").like(lit("1%")),
     ] {
@@ -341,7 +332,10 @@ fn a_walk_says_what_it_saw() {
         (6, "Scan summary"),
     ];
     assert_eq!(lines, expect);
-    assert_eq!(walk.steps[0].facts, "patient patient_id; rows per patient 1; n 0 to 1000000000; w 0.0 to 300000000000.0");
+    assert_eq!(
+        walk.steps[0].facts,
+        "patient patient_id; rows per patient 1; n 0 to 1000000000; w 0.0 to 300000000000.0"
+    );
     assert_eq!(
         walk.steps[6].facts,
         "patient patient_id; rows per patient unbounded; sex 2 public values; age 0 to 120; weight 0.0 to 300.0; days 0 to 100; \

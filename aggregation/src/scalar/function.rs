@@ -85,9 +85,7 @@ impl ScalarUDFImpl for Function {
         #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: any other type is refused")]
         let number = |kind: &DataType| match kind {
             DataType::Int64 | DataType::Decimal128(..) => Some(kind.clone()),
-            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt64 | DataType::Null => {
-                Some(DataType::Int64)
-            }
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Null => Some(DataType::Int64),
             _ => None,
         };
         let text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::Utf8View | DataType::Null);

@@ -75,15 +75,17 @@ impl Relation {
         self.range(expr).filter(|(_, range)| range.small())
     }
 
-    /// The clamped expression and its range, or nothing once it passes 10^30 or its type: arithmetic on ranges never
-    /// overflows, and the engine's never wraps on values of a range.
+    /// The clamped expression and its range, which lies within 10^30 and its type, so that arithmetic on ranges does not overflow and the
+    /// engine's does not wrap. Else the range of the type, which `least` and `greatest` may narrow, or nothing.
     fn range(&self, expr: &Expr) -> Option<(Expr, Range)> {
-        let most = match self.kind_of(expr).ok()? {
+        let kind = self.kind_of(expr).ok()?;
+        let most = match kind {
             DataType::Int32 | DataType::Date32 => i128::from(i32::MAX),
-            DataType::Int64 | DataType::UInt64 => i128::from(i64::MAX),
+            DataType::Int64 => i128::from(i64::MAX),
             _ => 10_i128.pow(30),
         };
-        self.range_of(expr).filter(|(_, range)| range.lo >= -most && range.hi <= most)
+        let fits = |(_, range): &(Expr, Range)| range.lo >= -most && range.hi <= most;
+        self.range_of(expr).filter(fits).or_else(|| Some((expr.clone(), of_type(&kind)?)))
     }
 
     fn range_of(&self, expr: &Expr) -> Option<(Expr, Range)> {
@@ -276,12 +278,24 @@ impl Relation {
     }
 }
 
+/// The range of a whole type, where that is too large to be summed: a smaller one bounds nothing that somebody chose.
+fn of_type(kind: &DataType) -> Option<Range> {
+    let range = match kind {
+        DataType::Int64 => Range { lo: i64::MIN.into(), hi: i64::MAX.into() },
+        DataType::Decimal128(precision, _) => {
+            let most = 10_i128.checked_pow((*precision).into())? - 1;
+            Range { lo: -most, hi: most }
+        }
+        _ => return None,
+    };
+    Some(range).filter(|r| !r.small())
+}
+
 /// A value of a number type as a literal of that type; `None` for other types.
 fn bound_literal(kind: &DataType, value: i128) -> Option<Expr> {
     match kind {
         DataType::Int64 => Some(lit(i64::try_from(value).ok()?)),
         DataType::Int32 => Some(lit(i32::try_from(value).ok()?)),
-        DataType::UInt64 => Some(lit(u64::try_from(value).ok()?)),
         DataType::Date32 => Some(lit(ScalarValue::Date32(Some(i32::try_from(value).ok()?)))),
         DataType::Decimal128(p, s) => Some(lit(ScalarValue::Decimal128(Some(value), *p, *s))),
         _ => None,
@@ -291,7 +305,7 @@ fn bound_literal(kind: &DataType, value: i128) -> Option<Expr> {
 /// The scale of a number type: 0 for integers; `None` for anything else.
 pub(crate) fn scale_of(kind: &DataType) -> Option<u32> {
     match kind {
-        DataType::Int32 | DataType::Int64 | DataType::UInt64 => Some(0),
+        DataType::Int32 | DataType::Int64 => Some(0),
         DataType::Decimal128(_, scale) => u32::try_from(*scale).ok(),
         _ => None,
     }
@@ -308,7 +322,6 @@ fn constant(expr: &Expr) -> Option<i128> {
 fn literal_range(value: &ScalarValue) -> Option<Range> {
     let value = match value {
         ScalarValue::Int64(Some(v)) => i128::from(*v),
-        ScalarValue::UInt64(Some(v)) => i128::from(*v),
         ScalarValue::Int32(Some(v)) | ScalarValue::Date32(Some(v)) => i128::from(*v),
         ScalarValue::Decimal128(Some(v), _, _) => *v,
         _ => return None,

@@ -97,7 +97,11 @@ impl Catalogue {
                 ("percentile_cont", percentile_cont::percentile_cont_udaf()),
                 ("grouping", grouping::grouping_udaf()),
             ]),
-            windows: all_default_window_functions().into_iter().map(|w| (w.name().to_string(), w)).collect(),
+            windows: all_default_window_functions()
+                .into_iter()
+                .chain(relation::numbers())
+                .map(|w| (w.name().to_string(), w))
+                .collect(),
             planners: vec![
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),

@@ -1,18 +1,23 @@
 //! Runs a private plan over a snapshot: the only place where rows are read.
 //!
-//! The row plan is that of the [`PrivatePlan`], over tables that apply the patient register under every scan,
-//! and is asserted again as it stands before it runs: only operators that keep a patient's rows together and in
-//! order. Memory is limited by the session, time by whoever waits. What fails says so without a value: DataFusion's own words may quote
-//! one, so only their kind is told.
+//! Every operator of a [`PrivatePlan`] is per patient, so it runs over one range of patients after another, in each over these
+//! patients' rows of all tables. Workers take shares of consecutive ranges. In a range all is in one partition and comes sorted
+//! by patient: tables are, most operators keep that order, and where one does not the engine sorts the range.
+//!
+//! Tables apply the patient register under every scan, and the physical plan is asserted as it stands before it runs. Memory is
+//! limited by the session, which spills nothing, and time by whoever waits. What fails says so without a value: DataFusion's own words may
+//! quote one, so only their kind is told.
 
 use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
-    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
-    datasource::provider_as_source,
+    catalog::TableProvider,
+    common::tree_node::{Transformed, TreeNodeRecursion},
+    datasource::{provider_as_source, source_as_provider},
     error::DataFusionError,
-    logical_expr::{LogicalPlan, LogicalPlanBuilder, col},
-    physical_plan::execute_stream_partitioned,
+    execution::{SendableRecordBatchStream, session_state::SessionState},
+    logical_expr::{LogicalPlan, LogicalPlanBuilder, TableScan, col},
+    physical_plan::{ExecutionPlan, execute_stream},
     prelude::SessionContext,
 };
 use futures::StreamExt;
@@ -23,7 +28,13 @@ use sekisho_aggregation::{
 };
 use tokio::task::JoinSet;
 
-use crate::data::row_plan::{assert_leaves, assert_row_plan};
+use crate::data::{
+    protected::{PatientRange, ProtectedTable, ranges},
+    row_plan::assert_row_plan,
+};
+
+/// About how many rows of the largest table are in one range: what a worker's joins, sorts and windows hold at once.
+const ROWS_PER_RANGE: u64 = 1 << 21;
 
 /// Why there are no cells.
 #[derive(Debug, thiserror::Error)]
@@ -69,52 +80,17 @@ pub async fn execute<T>(
     if reservation.plan() != plan.digest() {
         return Err(ExecuteError::Reservation);
     }
-    cells(plan, tables).await
-}
-
-/// The row plan over this node's tables: each scan of a table of the schema becomes a scan of the table that applies the
-/// register.
-async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPlan, ExecuteError> {
-    let mut sources = HashMap::new();
-    let mut names = Vec::new();
-    rows.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            names.push(scan.table_name.clone());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    for name in names {
-        let provider = tables.table_provider(name.clone()).await?;
-        sources.insert(name, provider_as_source(provider));
-    }
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only scans are replaced")]
-    let bound = rows.clone().transform_up(|node| match node {
-        LogicalPlan::TableScan(scan) => {
-            let source = sources.get(&scan.table_name).ok_or(DataFusionError::Plan("an unknown table".into()))?;
-            let scan = LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), scan.projection.clone())?;
-            Ok(Transformed::yes(scan.build()?))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok(bound.data)
-}
-
-async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCells, ExecuteError> {
-    let rows = bound(plan.rows(), tables).await?;
-    let rows = if plan.ordered() {
-        rows
-    } else {
-        LogicalPlanBuilder::from(rows).sort([col("c0").sort(true, true)])?.build()?
-    };
-    let physical = tables.state().create_physical_plan(&rows).await?;
-    let checked = if plan.ordered() { assert_row_plan(&physical) } else { assert_leaves(&physical) };
-    checked.map_err(|e| ExecuteError::Plan(e.to_string()))?;
+    let (rows, ranges) = Rows::new(plan.rows(), tables, ROWS_PER_RANGE).await?;
+    let rows = Arc::new(rows);
     let mut tasks = JoinSet::new();
-    for mut stream in execute_stream_partitioned(physical, tables.task_ctx())? {
-        let mut fold = Fold::new(plan);
+    for share in ranges.chunks(ranges.len().div_ceil(workers(tables))) {
+        let (mut fold, rows, share) = (Fold::new(plan), Arc::clone(&rows), share.to_vec());
         tasks.spawn(async move {
-            while let Some(batch) = stream.next().await {
-                fold.push(&batch?)?;
+            for range in share {
+                let mut batches = rows.stream(&range).await?;
+                while let Some(batch) = batches.next().await {
+                    fold.push(&batch?)?;
+                }
             }
             Ok::<_, ExecuteError>(fold)
         });
@@ -125,4 +101,257 @@ async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCe
         folds.push(fold.map_err(|_| ExecuteError::Engine("a worker stopped"))??);
     }
     Ok(Fold::finish(plan, folds)?)
+}
+
+/// How many ranges are read at once.
+fn workers(tables: &SessionContext) -> usize {
+    tables.state().config().target_partitions().max(1)
+}
+
+/// The rows that a plan gives of a range of patients, sorted by patient: by its column `c0`.
+struct Rows {
+    /// Optimised, over the tables of this node.
+    plan: LogicalPlan,
+    state: SessionState,
+}
+
+impl Rows {
+    /// The rows of `plan` over `tables`, and the ranges in which to read them: together, all patients.
+    async fn new(
+        plan: &LogicalPlan,
+        tables: &SessionContext,
+        rows_per_range: u64,
+    ) -> Result<(Self, Vec<PatientRange>), ExecuteError> {
+        let mut state = tables.state();
+        state.config_mut().options_mut().execution.target_partitions = 1;
+        let sorted =
+            LogicalPlanBuilder::from(bound(plan, tables).await?).sort([col("c0").sort(true, true)])?.build()?;
+        let plan = state.optimize(&sorted)?;
+        let scanned = scanned(&plan)?;
+        let protected: Vec<_> = scanned.iter().filter_map(|table| table.downcast_ref::<ProtectedTable>()).collect();
+        let ranges = ranges(&protected, workers(tables) as u64, rows_per_range);
+        Ok((Self { plan, state }, ranges))
+    }
+
+    async fn stream(&self, range: &PatientRange) -> Result<SendableRecordBatchStream, ExecuteError> {
+        Ok(execute_stream(self.physical(range).await?, self.state.task_ctx())?)
+    }
+
+    async fn physical(&self, range: &PatientRange) -> Result<Arc<dyn ExecutionPlan>, ExecuteError> {
+        let plan = rescanned(&self.plan, |scan| {
+            let provider = source_as_provider(&scan.source)?;
+            if let Some(table) = provider.downcast_ref::<ProtectedTable>() {
+                scan.source = provider_as_source(Arc::new(table.within(range)));
+            }
+            Ok(())
+        })?;
+        let physical = self.state.query_planner().create_physical_plan(&plan, &self.state).await?;
+        assert_row_plan(&physical).map_err(|e| ExecuteError::Plan(e.to_string()))?;
+        Ok(physical)
+    }
+}
+
+/// The row plan over this node's tables: each scan of a table of the schema becomes a scan of the table that applies the
+/// register.
+async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPlan, ExecuteError> {
+    let mut names = Vec::new();
+    rows.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            names.push(scan.table_name.clone());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let mut sources = HashMap::new();
+    for name in names {
+        let provider = tables.table_provider(name.clone()).await?;
+        sources.insert(name, provider_as_source(provider));
+    }
+    rescanned(rows, |scan| {
+        let source = sources.get(&scan.table_name).ok_or(DataFusionError::Plan("an unknown table".into()))?;
+        let new = LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), scan.projection.clone())?;
+        if let LogicalPlan::TableScan(new) = new.build()? {
+            *scan = new;
+        }
+        Ok(())
+    })
+}
+
+/// The same plan, its scans changed.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only scans are changed")]
+fn rescanned(
+    plan: &LogicalPlan,
+    mut change: impl FnMut(&mut TableScan) -> Result<(), DataFusionError>,
+) -> Result<LogicalPlan, ExecuteError> {
+    let changed = plan.clone().transform_up_with_subqueries(|node| match node {
+        LogicalPlan::TableScan(mut scan) => {
+            change(&mut scan)?;
+            Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+        }
+        other => Ok(Transformed::no(other)),
+    })?;
+    Ok(changed.data)
+}
+
+/// The tables that a plan scans.
+fn scanned(plan: &LogicalPlan) -> Result<Vec<Arc<dyn TableProvider>>, ExecuteError> {
+    let mut tables = Vec::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            tables.push(source_as_provider(&scan.source)?);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(tables)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::physical_plan::displayable;
+    use futures::TryStreamExt;
+
+    use super::*;
+    use crate::data::{
+        fixture::{Fixture, lines, rows, session},
+        snapshot::Snapshot,
+    };
+
+    const MAPPING: &str = r#"
+id = "west"
+synthetic = true
+schema = "schema.dsse.json"
+[tables.stay]
+source = "stay.csv"
+[tables.stay.columns]
+pid = "pid"
+days = "days"
+[tables.person]
+source = "person.csv"
+[tables.person.columns]
+pid = "pid"
+age = "age"
+[tables.band]
+source = "band.csv"
+[tables.band.columns]
+age = "age"
+"#;
+
+    /// Persons 1 to 120 without every seventh; stays of patients 1 to 80, up to six of each: the last ranges of persons have none.
+    async fn snapshot(kind: &str) -> (Fixture, Snapshot) {
+        let fixture = Fixture::new();
+        let (mut stays, mut persons) = (String::from("pid,days\n"), String::from("pid,age\n"));
+        for id in (1..=120).filter(|id| id % 7 > 0) {
+            persons += &format!("{id},{}\n", id * 13 % 90);
+        }
+        for id in (1..=80).rev() {
+            (0..id % 7).for_each(|stay| stays += &format!("{id},{}\n", (id + stay * 5) % 11));
+        }
+        fixture.write("stay.csv", &stays);
+        fixture.write("person.csv", &persons);
+        fixture.write("band.csv", "age\n1\n2\n10\n11\n");
+        fixture.sign(&format!(
+            r#"{{"id":"s","version":1,"title":"","tables":[
+            {{"name":"stay","patient":"pid","columns":[{{"name":"pid","type":"{kind}"}},{{"name":"days","type":"int64"}}]}},
+            {{"name":"person","patient":"pid","one_row_per_patient":true,"columns":[
+                {{"name":"pid","type":"{kind}"}},{{"name":"age","type":"int64"}}]}},
+            {{"name":"band","public":"bands","columns":[{{"name":"age","type":"int64"}}]}}]}}"#
+        ));
+        fixture.write("mapping.toml", MAPPING);
+        let snapshot = fixture.take(10).await.unwrap().0;
+        (fixture, snapshot)
+    }
+
+    const QUERIES: &[&str] = &[
+        "SELECT pid AS c0, days FROM stay",
+        "SELECT pid AS c0, days FROM stay WHERE days > 4 AND pid <> '30'",
+        "SELECT s.pid AS c0, s.days, p.age FROM stay s JOIN person p ON s.pid = p.pid",
+        "SELECT p.pid AS c0, s.days, p.age FROM person p JOIN stay s ON s.pid = p.pid AND s.days < p.age",
+        "SELECT p.pid AS c0, s.days FROM person p LEFT JOIN stay s ON s.pid = p.pid AND s.days > 5",
+        "SELECT s.pid AS c0, p.age FROM stay s LEFT JOIN person p ON s.pid = p.pid",
+        "SELECT a.pid AS c0, a.days, b.days AS e FROM stay a JOIN stay b ON a.pid = b.pid AND a.days < b.days",
+        "SELECT pid AS c0, age FROM person p WHERE EXISTS (SELECT 1 FROM stay s WHERE s.pid = p.pid AND days > 8)",
+        "SELECT pid AS c0, age FROM person p WHERE NOT EXISTS (SELECT 1 FROM stay s WHERE s.pid = p.pid)",
+        "SELECT pid AS c0, age FROM person WHERE pid NOT IN (SELECT pid FROM stay WHERE days > 3)",
+        "SELECT pid AS c0, count(*) AS n, max(days) AS d FROM stay GROUP BY pid",
+        "SELECT p.pid AS c0, t.n FROM person p LEFT JOIN (SELECT pid, count(*) AS n FROM stay GROUP BY pid) t ON t.pid = p.pid",
+        "SELECT DISTINCT pid AS c0, days FROM stay",
+        "SELECT pid AS c0, days FROM stay UNION ALL SELECT pid, age FROM person",
+        "SELECT pid AS c0, days - lag(days) OVER (PARTITION BY pid ORDER BY days) AS gap FROM stay",
+        "SELECT pid AS c0, sum(days) OVER (PARTITION BY pid) AS d FROM stay",
+        "SELECT s.pid AS c0, b.age FROM stay s JOIN band b ON s.days = b.age",
+        "SELECT p.pid AS c0, b.age FROM band b JOIN person p ON p.age > b.age",
+    ];
+
+    #[tokio::test]
+    async fn the_rows_over_all_ranges_are_the_rows_over_all_patients() {
+        for kind in ["text", "int64"] {
+            let (_fixture, snapshot) = snapshot(kind).await;
+            let opted_out = ["5", "33", "71"];
+            for (workers, per_range, expect) in [(1, 1000, 1), (4, 1000, 4), (1, 50, 5), (4, 1, 19)] {
+                for sql in QUERIES {
+                    let tables = session(&snapshot, workers, &opted_out);
+                    let mut all = rows(&session(&snapshot, 1, &opted_out), sql).await;
+                    let plan = tables.sql(sql).await.unwrap().into_unoptimized_plan();
+                    let (plan, ranges) = Rows::new(&plan, &tables, per_range).await.unwrap();
+                    assert!(ranges.len() == expect || !sql.contains("stay"), "{} ranges: {sql}", ranges.len());
+                    let (mut found, mut last) = (Vec::new(), String::new());
+                    for range in &ranges {
+                        let batches: Vec<_> = plan.stream(range).await.unwrap().try_collect().await.unwrap();
+                        let part = if batches.is_empty() { Vec::new() } else { lines(&batches) };
+                        let id = |line: &String| {
+                            let id = line.split('|').next().unwrap();
+                            if kind == "text" { id.to_owned() } else { format!("{id:0>4}") }
+                        };
+                        let ids: Vec<String> = part.iter().map(id).collect();
+                        assert!(ids.is_sorted(), "{sql}: {ids:?}");
+                        assert!(ids.first().is_none_or(|first| *first > last), "{sql}: {last} is in two ranges");
+                        last = ids.last().cloned().unwrap_or(last);
+                        found.extend(part);
+                    }
+                    all.sort();
+                    found.sort();
+                    assert!(!all.is_empty() && found == all, "{sql} of {kind} in {expect} ranges");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_in_order_is_not_sorted_again() {
+        let (_fixture, snapshot) = snapshot("int64").await;
+        let tables = session(&snapshot, 2, &[]);
+        for (sql, sorts) in [
+            ("SELECT pid AS c0, days FROM stay WHERE days > 4", false),
+            ("SELECT s.pid AS c0, p.age FROM stay s JOIN person p ON s.pid = p.pid", false),
+            ("SELECT p.pid AS c0, p.age FROM person p JOIN stay s ON s.pid = p.pid", false),
+            ("SELECT s.pid AS c0, p.age FROM stay s LEFT JOIN person p ON s.pid = p.pid", false),
+            ("SELECT pid AS c0 FROM stay WHERE pid IN (SELECT pid FROM person WHERE age > 3)", false),
+            ("SELECT s.pid AS c0, b.age FROM stay s JOIN band b ON s.days = b.age", false),
+            ("SELECT pid AS c0, count(*) AS n FROM stay GROUP BY pid", false),
+            ("SELECT pid AS c0, days FROM stay UNION ALL SELECT pid, age FROM person", false),
+            ("SELECT pid AS c0, row_number() OVER (PARTITION BY pid) AS n FROM stay", false),
+            ("SELECT pid AS c0, row_number() OVER (PARTITION BY pid ORDER BY days) AS n FROM stay", true),
+        ] {
+            let plan = tables.sql(sql).await.unwrap().into_unoptimized_plan();
+            let (plan, ranges) = Rows::new(&plan, &tables, 50).await.unwrap();
+            let plan = plan.physical(&ranges[0]).await.unwrap();
+            let text = displayable(plan.as_ref()).indent(false).to_string();
+            assert_eq!(text.contains("SortExec"), sorts, "{sql}\n{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn patients_of_two_kinds_are_in_one_range() {
+        let fixture = Fixture::with_visits().await;
+        fixture.parquet("person.parquet", "SELECT 7 AS id, 80.0 AS kg").await;
+        let person =
+            "\n[tables.person]\nsource = \"person.parquet\"\n[tables.person.columns]\npid = \"id\"\nweight = \"kg\"\n";
+        fixture.write("mapping.toml", &format!("{}{person}", Fixture::MAPPING));
+        let tables = session(&fixture.take(1).await.unwrap().0, 4, &[]);
+        let sql = "SELECT v.pid AS c0, v.age FROM visit v JOIN person p ON CAST(v.pid AS BIGINT) = p.pid";
+        let plan = tables.sql(sql).await.unwrap().into_unoptimized_plan();
+        let (plan, ranges) = Rows::new(&plan, &tables, 1).await.unwrap();
+        assert_eq!(ranges.len(), 1);
+        let batches: Vec<_> = plan.stream(&ranges[0]).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(lines(&batches).len(), 3);
+    }
 }

@@ -319,7 +319,7 @@ mod tests {
         let table = snapshot.schema().table("visit").unwrap();
         let eligible = Arc::new(crate::data::fixture::AllBut(["0005".to_owned()].into()));
         let visit = ProtectedTable::new(&snapshot.table_path("visit").unwrap(), table, eligible).unwrap();
-        for (workers, per_range, expect) in [(1, 1000, 1), (1, 100, 5), (2, 100, 6), (4, 1000, 4), (4, 1, 46)] {
+        for (workers, per_range, expect) in [(1, 1000, 1), (1, 100, 5), (2, 100, 6), (4, 1000, 4), (4, 1, 50)] {
             let ranges = ranges(&[&visit], workers, per_range);
             assert_eq!(ranges.len(), expect, "{workers} workers, {per_range} rows");
             let mut parts = Vec::new();

@@ -122,7 +122,6 @@ mod tests {
             ("SELECT pid FROM visit ORDER BY pid LIMIT 2", "Limit"),
             ("SELECT count(*) FROM (SELECT pid FROM visit LIMIT 1)", "Limit"),
             ("SELECT pid FROM visit OFFSET 1", "Limit"),
-            ("SELECT unnest(make_array(pid, pid)) FROM visit", "Unnest"),
             (
                 "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT n FROM r",
                 "Recursive",

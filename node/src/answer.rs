@@ -219,7 +219,7 @@ async fn analyse(
     let analysis = tokio::task::spawn_blocking(move || {
         let _slot = slot;
         let query = admitted.query();
-        PrivatePlan::analyse(&query.sql, data.schema(), admitted.permit(), query.micro_rho)
+        PrivatePlan::analyse_with(&query.sql, data.schema(), admitted.permit(), query.micro_rho, &query.terms)
     });
     match timeout(ANALYSIS, analysis).await {
         Ok(Ok(plan)) => plan.map(Arc::new),

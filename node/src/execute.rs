@@ -13,7 +13,7 @@ use std::sync::Arc;
 use datafusion::{error::DataFusionError, prelude::SessionContext};
 use futures::StreamExt;
 use sekisho_aggregation::{
-    fold::{Fold, FoldError, RawCells},
+    fold::{Fold, FoldError, RawCells, RawPart},
     plan::PrivatePlan,
     reservation::Reservation,
 };
@@ -80,11 +80,20 @@ pub async fn execute<T>(
     if reservation.plan() != plan.digest() {
         return Err(ExecuteError::Reservation);
     }
-    let (rows, ranges) = RangeRows::of(plan.rows(), tables, ROWS_PER_RANGE).await?;
+    let mut parts = Vec::new();
+    for part in 0..plan.parts().len() {
+        parts.push(cells(plan, part, tables).await?);
+    }
+    Ok(RawCells::of(parts))
+}
+
+async fn cells(plan: &Arc<PrivatePlan>, place: usize, tables: &SessionContext) -> Result<RawPart, ExecuteError> {
+    let part = plan.parts().get(place).ok_or(ExecuteError::Reservation)?;
+    let (rows, ranges) = RangeRows::of(part.rows(), tables, ROWS_PER_RANGE).await?;
     let rows = Arc::new(rows);
     let mut tasks = JoinSet::new();
     for share in ranges.chunks(ranges.len().div_ceil(rows.workers())) {
-        let (mut fold, rows, share) = (Fold::new(plan), Arc::clone(&rows), share.to_vec());
+        let (mut fold, rows, share) = (Fold::new(plan, place)?, Arc::clone(&rows), share.to_vec());
         tasks.spawn(async move {
             for range in share {
                 let mut batches = rows.stream(&range).await?;
@@ -100,5 +109,5 @@ pub async fn execute<T>(
     while let Some(fold) = tasks.join_next().await {
         folds.push(fold.map_err(|_| ExecuteError::Engine("a worker stopped"))??);
     }
-    Ok(Fold::finish(plan, folds)?)
+    Ok(Fold::finish(plan, place, folds)?)
 }

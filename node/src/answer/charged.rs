@@ -77,7 +77,7 @@ impl Answering {
         }
         let permit = ready.admitted.permit();
         let rules = [permit.optout, self.own_rule];
-        let kind = ready.plan.patient_kind();
+        let kind = ready.plan.patient_kind().ok_or_else(|| failed("patients of two types".into()))?;
         let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
         let eligible = eligible.map_err(|_| failed("the register".into()))?;
         let snapshot = ready.data.snapshot_of_run(&ready.snapshot, &run.snapshot).map_err(|e| failed(e.detail))?;

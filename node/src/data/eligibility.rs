@@ -130,13 +130,15 @@ struct RunFilter {
     admitted: Admitted,
     int: Option<i64>,
     text: Option<String>,
+    /// Where the register was last asked.
+    place: usize,
     /// Whether the last patient's rows go on.
     has: bool,
 }
 
 impl RunFilter {
     fn new(admitted: Admitted) -> Self {
-        Self { admitted, int: None, text: None, has: false }
+        Self { admitted, int: None, text: None, place: 0, has: false }
     }
 
     fn kept(&mut self, batch: &RecordBatch, patient: usize) -> Result<RecordBatch> {
@@ -160,7 +162,7 @@ impl RunFilter {
             Some(last) if last > id => return Err(internal(UNSORTED)),
             Some(_) | None => self.int = Some(id),
         }
-        self.has = self.admitted.range.has_int(id) && self.admitted.eligible.contains_int(id);
+        self.has = self.admitted.range.has_int(id) && self.admitted.eligible.contains_int(id, &mut self.place);
         Ok(self.has)
     }
 
@@ -171,7 +173,7 @@ impl RunFilter {
             Some(last) => id.clone_into(last),
             None => self.text = Some(id.into()),
         }
-        self.has = self.admitted.range.has_text(id) && self.admitted.eligible.contains_text(id);
+        self.has = self.admitted.range.has_text(id) && self.admitted.eligible.contains_text(id, &mut self.place);
         Ok(self.has)
     }
 }

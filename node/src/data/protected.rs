@@ -35,13 +35,14 @@ use sekisho_protocol::{
 use super::{eligibility::Admitted, snapshot::Snapshot, table_file::TableFile};
 pub use super::{eligibility::EligibleExec, patient_range::PatientRange};
 
-/// The patients whose rows a query may see, fixed when its charge is reserved.
+/// The patients whose rows a query may see, fixed when its charge is reserved. Scans ask in ascending order; `place` is 0 at first
+/// and then what the last answer left, so that a search need not begin anew.
 pub trait Eligible: Send + Sync + 'static {
     /// Whether the patient with this integer id is one of them.
-    fn contains_int(&self, id: i64) -> bool;
+    fn contains_int(&self, id: i64, place: &mut usize) -> bool;
 
     /// Whether the patient with this textual id is one of them.
-    fn contains_text(&self, id: &str) -> bool;
+    fn contains_text(&self, id: &str, place: &mut usize) -> bool;
 }
 
 /// Why a table cannot be scanned.

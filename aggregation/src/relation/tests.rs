@@ -64,7 +64,11 @@ fn what_is_refused_per_patient_is_named() {
         ),
         (&per_patient("sum(free) AS x", "sum(x)"), UnboundedColumn, "range"),
         (&per_patient("max(patient_id) AS x", "count(x)"), ColumnNotPermitted, "patient"),
-        (&of_stay("ntile(4) OVER (PARTITION BY patient_id ORDER BY age) AS x", "count(x)"), SqlUnsupported, "ntile"),
+        (
+            &of_stay("ntile(4) OVER (PARTITION BY patient_id ORDER BY age) AS x", "count(x)"),
+            SqlUnsupported,
+            "ntile",
+        ),
         (
             &of_stay("cume_dist() OVER (PARTITION BY patient_id ORDER BY age) AS x", "count(x)"),
             SqlUnsupported,
@@ -89,7 +93,11 @@ fn what_is_refused_per_patient_is_named() {
             "frame",
         ),
         // Joins that give every pair of rows.
-        ("SELECT count(*) FROM stay s JOIN (VALUES (1), (2)) v(x) ON s.age > v.x", SqlUnsupported, "equality"),
+        (
+            "SELECT count(*) FROM stay s JOIN (VALUES (1), (2)) v(x) ON s.age > v.x",
+            SqlUnsupported,
+            "equality",
+        ),
         ("SELECT count(*) FROM stay, (VALUES (1), (2)) v(x)", SqlUnsupported, "equality"),
         ("SELECT count(*) FROM stay s JOIN (VALUES (1), (2)) v(x) ON v.x = 1", SqlUnsupported, "equality"),
         ("SELECT count(*) FROM stay s JOIN (VALUES (1), (2)) v(x) ON v.x = v.x", SqlUnsupported, "equality"),
@@ -213,8 +221,7 @@ fn ties_are_broken_by_the_columns_that_the_query_uses_and_by_no_others() {
     // A window over another one breaks ties by the other's result; what has no ties is in a node of its own.
     let two = "row_number() OVER (PARTITION BY patient_id ORDER BY days) AS a, row_number() OVER (PARTITION BY patient_id ORDER BY age) AS b, \
                dense_rank() OVER (PARTITION BY patient_id ORDER BY age) AS c";
-    let plan =
-        admitted(&(of_stay(two, "count(*)") + " WHERE a + b + c = 7")).parts[0].rows().display_indent().to_string();
+    let plan = admitted(&(of_stay(two, "count(*)") + " WHERE a + b + c = 7")).parts[0].rows().display_indent().to_string();
     let windows: Vec<&str> = plan.lines().filter(|l| l.trim_start().starts_with("WindowAggr")).collect();
     assert_eq!(windows.len(), 3, "{plan}");
     assert_eq!(windows.iter().filter(|w| w.contains("dense_rank")).count(), 1, "{plan}");
@@ -243,11 +250,13 @@ fn joins_are_few() {
 fn an_outer_join_gives_null_to_the_other_side_alone() {
     let values = "(VALUES ('E11', 'diabetes'), ('I10', 'hypertension')) AS v(code, label)";
     let bands = "(SELECT patient_id, note, days, CASE WHEN age < 18 THEN 'a' ELSE 'b' END AS band FROM stay) s";
-    for (join, key, cells) in
-        [("JOIN", "v.label", 2), ("LEFT JOIN", "v.label", 3), ("JOIN", "s.band", 2), ("LEFT JOIN", "s.band", 2)]
-    {
-        let sql =
-            format!("SELECT {key}, count(*), sum(days) FROM {bands} {join} {values} ON s.note = v.code GROUP BY 1");
+    for (join, key, cells) in [
+        ("JOIN", "v.label", 2),
+        ("LEFT JOIN", "v.label", 3),
+        ("JOIN", "s.band", 2),
+        ("LEFT JOIN", "s.band", 2),
+    ] {
+        let sql = format!("SELECT {key}, count(*), sum(days) FROM {bands} {join} {values} ON s.note = v.code GROUP BY 1");
         let plan = admitted(&sql);
         assert_eq!((plan.cells(), plan.parts[0].arguments[0].range), (cells, Some((0, 100))), "{sql}");
         assert_eq!(plan.parts[0].rows_per_patient, 3);
@@ -332,10 +341,7 @@ fn a_walk_says_what_it_saw() {
         (6, "Scan summary"),
     ];
     assert_eq!(lines, expect);
-    assert_eq!(
-        walk.steps[0].facts,
-        "patient patient_id; rows per patient 1; n 0 to 1000000000; w 0.0 to 300000000000.0"
-    );
+    assert_eq!(walk.steps[0].facts, "patient patient_id; rows per patient 1; n 0 to 1000000000; w 0.0 to 300000000000.0");
     assert_eq!(
         walk.steps[6].facts,
         "patient patient_id; rows per patient unbounded; sex 2 public values; age 0 to 120; weight 0.0 to 300.0; days 0 to 100; \

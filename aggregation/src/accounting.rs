@@ -8,7 +8,7 @@
 //! and lives in the ledger. [`epsilon_at_delta`] uses floating point and is for reports only:
 //! nothing is admitted or refused by it.
 
-use sekisho_protocol::units::MicroRho;
+use sekisho_protocol::units::{AttoDelta, MicroRho};
 use thiserror::Error;
 
 /// The most that one query may cost on patients' data, in micro-rho: a rho of 1.
@@ -17,7 +17,13 @@ pub const MAX_RHO_PER_QUERY: u64 = 1_000_000;
 /// The most that all queries together may cost a patient register, in micro-rho: a rho of 10.
 pub const MAX_RHO_LIFETIME: u64 = 10_000_000;
 
-/// Both ceilings for data declared synthetic, in micro-rho: a rho of a billion.
+/// The most delta that one query may spend on patients' data, in units of 10^-18: 10^-6.
+pub const MAX_ATTO_DELTA_PER_QUERY: u64 = 1_000_000_000_000;
+
+/// The most delta that all queries together may spend on a patient register, in units of 10^-18: 10^-4.
+pub const MAX_ATTO_DELTA_LIFETIME: u64 = 100_000_000_000_000;
+
+/// Both ceilings on rho for data declared synthetic, in micro-rho: a rho of a billion.
 pub const SYNTHETIC_CEILING: u64 = 1_000_000_000_000_000;
 
 /// The ceilings that hold for one data set; nothing else can be constructed.
@@ -25,6 +31,8 @@ pub const SYNTHETIC_CEILING: u64 = 1_000_000_000_000_000;
 pub struct Ceilings {
     per_query: u64,
     lifetime: u64,
+    delta_per_query: u64,
+    delta_lifetime: u64,
 }
 
 /// A cost or budget above a compiled-in ceiling.
@@ -46,14 +54,40 @@ pub enum CeilingError {
         /// What is allowed, in micro-rho.
         ceiling: u64,
     },
+    /// One query asks for too much delta.
+    #[error("a query may spend at most {ceiling} atto-delta here, not {asked}: ask with a lower delta")]
+    QueryDelta {
+        /// What was asked, in units of 10^-18.
+        asked: u64,
+        /// What is allowed, in units of 10^-18.
+        ceiling: u64,
+    },
+    /// A lifetime delta is set too high.
+    #[error("a lifetime budget is at most {ceiling} atto-delta here, not {asked}: configure less")]
+    LifetimeDelta {
+        /// What was asked, in units of 10^-18.
+        asked: u64,
+        /// What is allowed, in units of 10^-18.
+        ceiling: u64,
+    },
 }
 
 impl Ceilings {
     /// The ceilings for data about patients.
-    pub const PATIENTS: Self = Self { per_query: MAX_RHO_PER_QUERY, lifetime: MAX_RHO_LIFETIME };
+    pub const PATIENTS: Self = Self {
+        per_query: MAX_RHO_PER_QUERY,
+        lifetime: MAX_RHO_LIFETIME,
+        delta_per_query: MAX_ATTO_DELTA_PER_QUERY,
+        delta_lifetime: MAX_ATTO_DELTA_LIFETIME,
+    };
 
     /// The ceilings for data that the schema declares synthetic; receipts must say so.
-    pub const SYNTHETIC: Self = Self { per_query: SYNTHETIC_CEILING, lifetime: SYNTHETIC_CEILING };
+    pub const SYNTHETIC: Self = Self {
+        per_query: SYNTHETIC_CEILING,
+        lifetime: SYNTHETIC_CEILING,
+        delta_per_query: AttoDelta::MAX.get(),
+        delta_lifetime: AttoDelta::MAX.get(),
+    };
 
     /// Checks the cost of one query.
     ///
@@ -71,6 +105,24 @@ impl Ceilings {
     pub fn check_lifetime(self, budget: MicroRho) -> Result<(), CeilingError> {
         let (asked, ceiling) = (budget.get(), self.lifetime);
         if asked > ceiling { Err(CeilingError::Lifetime { asked, ceiling }) } else { Ok(()) }
+    }
+
+    /// Checks the delta of one query.
+    ///
+    /// # Errors
+    /// Where it is above the ceiling.
+    pub fn check_query_delta(self, delta: AttoDelta) -> Result<(), CeilingError> {
+        let (asked, ceiling) = (delta.get(), self.delta_per_query);
+        if asked > ceiling { Err(CeilingError::QueryDelta { asked, ceiling }) } else { Ok(()) }
+    }
+
+    /// Checks a lifetime delta.
+    ///
+    /// # Errors
+    /// Where it is above the ceiling.
+    pub fn check_lifetime_delta(self, delta: AttoDelta) -> Result<(), CeilingError> {
+        let (asked, ceiling) = (delta.get(), self.delta_lifetime);
+        if asked > ceiling { Err(CeilingError::LifetimeDelta { asked, ceiling }) } else { Ok(()) }
     }
 }
 
@@ -211,6 +263,20 @@ mod tests {
         assert_eq!(synthetic.check_query(MicroRho::MAX), Ok(()));
         assert_eq!(synthetic.check_lifetime(MicroRho::MAX), Ok(()));
         assert_eq!(SYNTHETIC_CEILING, MicroRho::MAX.get());
+        let delta = |atto: u64| AttoDelta::try_from(atto).unwrap();
+        let (query, lifetime) = (1_000_000_000_000, 100_000_000_000_000);
+        assert_eq!(patients.check_query_delta(delta(query)), Ok(()));
+        assert_eq!(
+            patients.check_query_delta(delta(query + 1)),
+            Err(CeilingError::QueryDelta { asked: query + 1, ceiling: query })
+        );
+        assert_eq!(patients.check_lifetime_delta(delta(lifetime)), Ok(()));
+        assert_eq!(
+            patients.check_lifetime_delta(delta(lifetime + 1)),
+            Err(CeilingError::LifetimeDelta { asked: lifetime + 1, ceiling: lifetime })
+        );
+        assert_eq!(synthetic.check_query_delta(AttoDelta::MAX), Ok(()));
+        assert_eq!(synthetic.check_lifetime_delta(AttoDelta::MAX), Ok(()));
     }
 
     #[test]

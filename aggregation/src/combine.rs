@@ -1,20 +1,60 @@
 //! Integers of several hospitals become one table of integers.
 //!
 //! A release is believed to be of the plan only if its header says exactly what this party's own analysis of the
-//! signed SQL says: plan digest, units and variances. Cells add in checked i128, variances add as numbers.
+//! signed SQL says: plan digest, units and noise. Numbers add in checked i128. The names of a private key are those that some
+//! hospital let out; a hospital that did not let a name out adds nothing to it, and the table says how many did.
+
+use std::collections::BTreeMap;
 
 use sekisho_protocol::digest::Digest;
 
 use crate::{
-    plan::PrivatePlan,
-    release::{Release, measure_headers},
+    domain::KeyValue,
+    plan::{Part, PrivatePlan},
+    release::{PartHeader, Release, part_header},
 };
 
-/// Sums over hospitals: cells in lattice units, and the noise in each.
+/// Sums over hospitals.
 #[derive(Clone)]
 pub struct Combined {
-    pub(crate) cells: Vec<Vec<i128>>,
-    pub(crate) standard_deviations: Vec<f64>,
+    pub(crate) parts: Vec<CombinedPart>,
+}
+
+/// Sums over hospitals of one part: numbers in lattice units, and how many hospitals' noise is in them.
+#[derive(Clone)]
+pub(crate) struct CombinedPart {
+    /// With how many hospitals let each out; a single NULL where no key is private.
+    pub(crate) names: Vec<(Option<KeyValue>, u32)>,
+    pub(crate) measures: Vec<Vec<i128>>,
+    /// How many hospitals answered.
+    pub(crate) hospitals: u32,
+}
+
+impl Combined {
+    /// With the names of `all`, in whose sums this one's are: a name that was not let out here has zeros and no noise.
+    #[must_use]
+    pub fn aligned(mut self, plan: &PrivatePlan, all: &Self) -> Self {
+        for ((part, own), all) in plan.parts().iter().zip(&mut self.parts).zip(&all.parts) {
+            if part.names.is_none() {
+                continue;
+            }
+            let places: BTreeMap<_, _> =
+                own.names.iter().enumerate().map(|(i, (name, count))| (name, (i, *count))).collect();
+            let names: Vec<_> = all.names.iter().map(|(name, _)| (name.clone(), places.get(name).copied())).collect();
+            for (measure, numbers) in part.measures().iter().zip(&mut own.measures) {
+                let stride = part.numbers(measure, 1);
+                let zeros = vec![0; stride];
+                if part.has_names(measure.over) {
+                    let of = |place: &Option<(usize, u32)>| {
+                        place.and_then(|(i, _)| numbers.get(i * stride..(i + 1) * stride)).unwrap_or(&zeros)
+                    };
+                    *numbers = names.iter().map(|(_, place)| of(place)).collect::<Vec<_>>().concat();
+                }
+            }
+            own.names = names.into_iter().map(|(name, place)| (name, place.map_or(0, |(_, count)| count))).collect();
+        }
+        self
+    }
 }
 
 /// Why a release does not belong to the round.
@@ -26,14 +66,6 @@ pub enum CombineError {
     /// It was made by another plan, or its measures are others.
     #[error("the release was made by another plan: software or schema differ")]
     OtherPlan,
-    /// It has another number of cells.
-    #[error("the release has {found} cells where the plan has {expected}")]
-    Cells {
-        /// How many it has.
-        found: usize,
-        /// How many it must have.
-        expected: usize,
-    },
     /// The sums are too large.
     #[error("the sums over hospitals are too large")]
     Overflow,
@@ -54,19 +86,27 @@ pub fn check(
     if header.permit != permit || header.query_key != query_key || header.run != run {
         return Err(CombineError::OtherQuestion);
     }
-    let measures = measure_headers(plan);
-    if header.plan != plan.digest()
-        || header.micro_rho != plan.micro_rho()
-        || Some(&header.measures) != measures.as_ref()
-    {
-        return Err(CombineError::OtherPlan);
-    }
-    for cells in release.cells() {
-        if cells.len() != plan.cells() {
-            return Err(CombineError::Cells { found: cells.len(), expected: plan.cells() });
+    let same = header.plan == plan.digest()
+        && header.micro_rho == plan.micro_rho()
+        && header.atto_delta == plan.atto_delta()
+        && header.parts.len() == plan.parts().len()
+        && plan.parts().iter().zip(&header.parts).all(|(part, header)| is_of(part, header));
+    // Reading it made sure that there are as many numbers as the header says.
+    if same { Ok(()) } else { Err(CombineError::OtherPlan) }
+}
+
+/// Whether a header says what this party's own plan of the part says, names aside.
+fn is_of(part: &Part, header: &PartHeader) -> bool {
+    let names_fit = match (&header.names, part.names) {
+        (Some(names), Some(_)) => {
+            let kind = part.keys().iter().find(|k| k.private).map(|k| k.image.kind);
+            names.windows(2).all(|pair| pair[0] < pair[1])
+                && names.iter().flatten().all(|name| Some(name.kind()) == kind)
         }
-    }
-    Ok(())
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    names_fit && part_header(part, header.names.clone()).as_ref() == Some(header)
 }
 
 /// Adds checked releases. With none, every cell is 0 and has no noise: callers show such a table as missing.
@@ -74,16 +114,39 @@ pub fn check(
 /// # Errors
 /// [`CombineError::Overflow`] when a sum leaves i128, or a release was not checked.
 pub fn combine(plan: &PrivatePlan, releases: &[&Release]) -> Result<Combined, CombineError> {
-    let mut cells = vec![vec![0_i128; plan.cells()]; plan.measures().len()];
-    for release in releases {
-        for (total, part) in cells.iter_mut().zip(release.cells()) {
-            for (total, part) in total.iter_mut().zip(part) {
-                *total = total.checked_add(*part).ok_or(CombineError::Overflow)?;
+    let parts = plan.parts().iter().enumerate().map(|(i, part)| combine_part(part, i, releases));
+    Ok(Combined { parts: parts.collect::<Result<_, _>>()? })
+}
+
+fn combine_part(part: &Part, place: usize, releases: &[&Release]) -> Result<CombinedPart, CombineError> {
+    let nameless = vec![None];
+    let own: Vec<_> = releases
+        .iter()
+        .filter_map(|r| {
+            let header = r.header().parts.get(place)?;
+            Some((header.names.as_ref().unwrap_or(&nameless), r.parts().get(place)?))
+        })
+        .collect();
+    let mut names: BTreeMap<&Option<KeyValue>, u32> = BTreeMap::new();
+    if part.names.is_none() {
+        names.insert(&None, 0);
+    }
+    for name in own.iter().flat_map(|(names, _)| names.iter()) {
+        *names.entry(name).or_default() += 1;
+    }
+    let places: BTreeMap<&Option<KeyValue>, usize> = names.keys().enumerate().map(|(i, name)| (*name, i)).collect();
+    let mut measures: Vec<Vec<i128>> = part.measures().iter().map(|m| vec![0; part.numbers(m, names.len())]).collect();
+    for (own_names, own_measures) in &own {
+        for ((total, numbers), measure) in measures.iter_mut().zip(*own_measures).zip(part.measures()) {
+            let (stride, named) = (part.numbers(measure, 1), part.has_names(measure.over));
+            for (i, number) in numbers.iter().enumerate() {
+                let name = if named { own_names.get(i / stride).and_then(|n| places.get(n)).copied() } else { Some(0) };
+                let place = name.ok_or(CombineError::Overflow)? * stride + i % stride;
+                let total = total.get_mut(place).ok_or(CombineError::Overflow)?;
+                *total = total.checked_add(*number).ok_or(CombineError::Overflow)?;
             }
         }
     }
-    let hospitals = u32::try_from(releases.len()).map_err(|_| CombineError::Overflow)?;
-    let deviation = |m| plan.variance(m).map(|v| (v.as_f64() * f64::from(hospitals)).sqrt());
-    let deviations: Option<Vec<f64>> = plan.measures().iter().map(deviation).collect();
-    Ok(Combined { cells, standard_deviations: deviations.ok_or(CombineError::OtherPlan)? })
+    let hospitals = u32::try_from(own.len()).map_err(|_| CombineError::Overflow)?;
+    Ok(CombinedPart { names: names.into_iter().map(|(n, count)| (n.clone(), count)).collect(), measures, hospitals })
 }

@@ -12,9 +12,10 @@ use arrow::{
     record_batch::RecordBatch,
 };
 use chrono::NaiveDate;
-use datafusion_common::DFSchema;
+use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::{Expr, ExprSchemable};
 use sekisho_protocol::refusal::{Code, Refusal};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     relation::{Fact, Relation},
@@ -30,8 +31,9 @@ const MAX_STEPS: usize = 5_000_000;
 /// The most values of one group key.
 const MAX_VALUES: usize = 10_000;
 
-/// One public value of a group key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One value of a group key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KeyValue {
     /// Text.
     Text(String),
@@ -68,7 +70,7 @@ impl KeyKind {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other types are no group keys")]
-    fn of(kind: &DataType) -> Option<Self> {
+    pub(crate) fn of(kind: &DataType) -> Option<Self> {
         match kind {
             DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => Some(Self::Text),
             DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => Some(Self::Int),
@@ -95,6 +97,18 @@ impl KeyKind {
                 Arc::new(values.iter().map(day).collect::<Date32Array>())
             }
             Self::Bool => Arc::new(values.iter().map(|v| number(v).map(|b| b != 0)).collect::<BooleanArray>()),
+        }
+    }
+}
+
+impl KeyValue {
+    /// The type of the value.
+    pub(crate) fn kind(&self) -> KeyKind {
+        match self {
+            Self::Text(_) => KeyKind::Text,
+            Self::Int(_) => KeyKind::Int,
+            Self::Date(_) => KeyKind::Date,
+            Self::Bool(_) => KeyKind::Bool,
         }
     }
 }
@@ -127,6 +141,12 @@ pub struct Image {
 }
 
 impl Image {
+    /// True, false, or NULL: whatever it is of, a boolean is one of these.
+    pub(crate) fn bools() -> Self {
+        let values = vec![KeyValue::Bool(false), KeyValue::Bool(true)];
+        Self { kind: KeyKind::Bool, values, null: true, outside: false }
+    }
+
     /// What either has; `None` when their types differ.
     pub(crate) fn or(&self, other: &Self) -> Option<Self> {
         let values: BTreeSet<KeyValue> = self.values.iter().chain(&other.values).cloned().collect();
@@ -169,12 +189,9 @@ pub(crate) fn image_if_small(expr: &Expr, relation: &Relation) -> Option<Image> 
 /// The image of a column of VALUES: its literals.
 pub(crate) fn literals_image<'e>(cells: impl Iterator<Item = &'e Expr>, kind: &DataType) -> Option<Image> {
     let kind = KeyKind::of(kind)?;
-    let mut whole = Image { kind, values: Vec::new(), null: false, outside: false };
-    for cell in cells {
-        let Expr::Literal(value, _) = cell else { return None };
-        whole = whole.or(&collect(&value.to_array().ok()?, kind).ok()?)?;
-    }
-    Some(whole)
+    let values = cells.map(|cell| if let Expr::Literal(value, _) = cell { Some(value.clone()) } else { None });
+    let values = values.collect::<Option<Vec<_>>>()?;
+    collect(&ScalarValue::iter_to_array(values).ok()?, kind).ok()
 }
 
 fn image_of(expr: &Expr, kind: KeyKind, relation: &Relation, most: usize) -> Result<Image, Refusal> {
@@ -199,9 +216,7 @@ fn image_of(expr: &Expr, kind: KeyKind, relation: &Relation, most: usize) -> Res
         return Ok(all);
     }
     if kind == KeyKind::Bool {
-        // Whatever it is of, it is one of these.
-        let values = vec![KeyValue::Bool(false), KeyValue::Bool(true)];
-        return Ok(Image { kind, values, null: true, outside: false });
+        return Ok(Image::bools());
     }
     match evaluate(expr, relation, most) {
         Ok(values) => Ok(Image { outside: true, ..collect(&values, kind)? }),

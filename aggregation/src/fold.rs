@@ -8,23 +8,44 @@
 //! Order is not trusted: a patient that comes back, within a partition or in another, stops the fold. The exact
 //! cells cannot be printed, cloned or serialised; [`crate::release`] is their only way out.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+mod columns;
+
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, AsArray},
     compute::cast,
-    datatypes::{DataType, Date32Type, Decimal128Type, Int64Type},
+    datatypes::{DataType, Int64Type},
     record_batch::RecordBatch,
 };
 use sekisho_protocol::schema::Kind;
 
 use crate::{
-    domain::{Image, KeyKind, KeyValue},
-    plan::{MAX_PATIENTS, Measure, PrivatePlan},
+    domain::KeyValue,
+    plan::{MAX_PATIENTS, Part, PrivatePlan, Quantity},
+    tree::Tree,
 };
+use columns::{Lookup, Names, Values};
 
-/// Exact cells: for each measure one integer per cell, in lattice units.
+/// The most cells of one partition, names included: what a private key may take of memory.
+pub(crate) const MAX_SLOTS: usize = 4_000_000;
+
+/// Exact cells of every part.
 pub struct RawCells {
+    pub(crate) parts: Vec<RawPart>,
+}
+
+impl RawCells {
+    /// The cells of all parts of a plan, in its order.
+    pub fn of(parts: Vec<RawPart>) -> Self {
+        Self { parts }
+    }
+}
+
+/// Exact cells of one part: for each measure its integers, in lattice units, and the names of its private key.
+pub struct RawPart {
+    /// Sorted; a single NULL where no key is private.
+    pub(crate) names: Vec<Option<KeyValue>>,
     pub(crate) measures: Vec<Vec<i128>>,
 }
 
@@ -41,7 +62,7 @@ pub enum FoldError {
     #[error("a patient has several rows in a table that is declared to have one")]
     SeveralRows,
     /// More than the engine counts.
-    #[error("more rows or patients than the engine counts")]
+    #[error("more rows, patients or names than the engine counts")]
     TooMany,
 }
 
@@ -51,114 +72,205 @@ enum Patient {
     Text(String),
 }
 
-/// Folds one partition.
+/// Folds one partition of the rows of one part.
 pub struct Fold {
     plan: Arc<PrivatePlan>,
-    lookups: Vec<Lookup>,
-    cells: Vec<Vec<i128>>,
+    part: usize,
+    lookups: Vec<Option<Lookup>>,
+    names: Option<Names>,
+    /// How many cells one name has.
+    rest: usize,
+    measured: Vec<Measured>,
+    histograms: Vec<(usize, Tree)>,
     first: Option<Patient>,
     current: Option<Patient>,
     patients: u64,
     one: OnePatient,
-    measured: Vec<Measured>,
-    conditional: Vec<i128>,
+    /// Where a patient is, for counts of patients; kept for its memory.
+    places: Vec<usize>,
 }
 
-/// What the plan's measures need of a patient, resolved once.
+/// One measure, resolved: where its cells are, and what they are so far.
+struct Measured {
+    what: What,
+    cells: Vec<i128>,
+    /// For each cell of one name its cell here; none where it is the same.
+    projection: Option<Vec<u32>>,
+    /// How many cells one name has here, and whether names are told apart.
+    size: usize,
+    named: bool,
+}
+
 #[derive(Clone, Copy)]
-enum Measured {
+enum What {
     Rows,
     Present(usize),
     Sum(usize, i128),
-    Patients(Option<usize>),
+    Patients(Option<usize>, i128),
+    Heavy,
+    /// Which histogram, and how many numbers each cell has.
+    Histogram(usize, usize),
 }
 
-/// What one patient's rows add up to, per cell; arrays over all cells, of which only `touched` are in use.
+/// What one patient's rows add up to, per slot (a cell of a name); arrays over all slots, of which only `touched` are in use.
 struct OnePatient {
     rows: u64,
     touched: Vec<u32>,
     count: Vec<u64>,
     present: Vec<Vec<u64>>,
     sum: Vec<Vec<i128>>,
+    /// For each histogram the slot and leaf of each row that has a value.
+    leaves: Vec<Vec<(u32, u32)>>,
 }
 
 impl OnePatient {
-    fn new(cells: usize, arguments: usize) -> Self {
-        Self {
-            rows: 0,
-            touched: Vec::new(),
-            count: vec![0; cells],
-            present: vec![vec![0; cells]; arguments],
-            sum: vec![vec![0; cells]; arguments],
-        }
+    fn resize(&mut self, slots: usize) {
+        self.count.resize(slots, 0);
+        self.present.iter_mut().for_each(|p| p.resize(slots, 0));
+        self.sum.iter_mut().for_each(|s| s.resize(slots, 0));
+    }
+}
+
+impl Measured {
+    fn new(part: &Part, measure: &crate::plan::Measure, histograms: &mut Vec<(usize, Tree)>) -> Option<Self> {
+        let what = match measure.quantity {
+            Quantity::Rows => What::Rows,
+            Quantity::Present { argument } => What::Present(argument),
+            Quantity::Sum { argument, centre } => What::Sum(argument, centre),
+            Quantity::Patients { present } => What::Patients(present, part.patient_one(measure.over)),
+            Quantity::Heavy => What::Heavy,
+            Quantity::Histogram { argument } => {
+                histograms.push((argument, part.tree(argument)?));
+                What::Histogram(histograms.len() - 1, part.width(measure))
+            }
+        };
+        let every = part.every_key();
+        let same = measure.over == every;
+        Some(Self {
+            what,
+            cells: vec![0; part.numbers(measure, 0)],
+            projection: (!same).then(|| part.projection(every, measure.over)),
+            size: part.cells_over(measure.over),
+            named: part.has_names(measure.over),
+        })
+    }
+
+    /// The cell of a slot.
+    fn place(&self, slot: usize, rest: usize) -> usize {
+        let Some(projection) = &self.projection else { return slot };
+        let (name, cell) = (slot / rest, slot % rest);
+        let name = if self.named { name } else { 0 };
+        name * self.size + projection.get(cell).map_or(0, |c| *c as usize)
+    }
+
+    fn add(&mut self, place: usize, amount: Option<i128>) -> Result<(), FoldError> {
+        let cell = self.cells.get_mut(place).ok_or(FoldError::TooMany)?;
+        *cell = amount.and_then(|a| cell.checked_add(a)).ok_or(FoldError::TooMany)?;
+        Ok(())
     }
 }
 
 impl Fold {
-    /// An empty fold for `plan`.
-    pub fn new(plan: &Arc<PrivatePlan>) -> Self {
-        let cells = plan.cells();
-        let measured = plan.measures().iter().map(|m| match m {
-            Measure::Rows => Measured::Rows,
-            Measure::Present { argument } => Measured::Present(*argument),
-            Measure::Sum { argument, centre } => Measured::Sum(*argument, *centre),
-            Measure::Patients { present } => Measured::Patients(*present),
-        });
-        let conditional = plan.measures().iter().any(|m| matches!(m, Measure::Patients { present: Some(_) }));
-        Self {
+    /// An empty fold for the part of `plan` at `part`.
+    ///
+    /// # Errors
+    /// [`FoldError::Shape`] when there is no such part.
+    pub fn new(plan: &Arc<PrivatePlan>, part: usize) -> Result<Self, FoldError> {
+        let of = plan.parts.get(part).ok_or(FoldError::Shape)?;
+        let mut histograms = Vec::new();
+        let measured: Option<Vec<_>> = of.measures.iter().map(|m| Measured::new(of, m, &mut histograms)).collect();
+        let arguments = of.arguments.len();
+        let mut fold = Self {
             plan: Arc::clone(plan),
-            lookups: plan.keys.iter().map(|k| Lookup::new(&k.image)).collect(),
-            cells: vec![vec![0; cells]; plan.measures().len()],
+            part,
+            lookups: of.keys.iter().map(|k| (!k.private).then(|| Lookup::new(&k.image))).collect(),
+            names: of.names.map(|_| Names::default()),
+            rest: of.cells(),
+            measured: measured.ok_or(FoldError::Shape)?,
             first: None,
             current: None,
             patients: 0,
-            one: OnePatient::new(cells, plan.arguments.len()),
-            measured: measured.collect(),
-            conditional: if conditional { vec![0; plan.arguments.len()] } else { Vec::new() },
+            one: OnePatient {
+                rows: 0,
+                touched: Vec::new(),
+                count: Vec::new(),
+                present: vec![Vec::new(); arguments],
+                sum: vec![Vec::new(); arguments],
+                leaves: vec![Vec::new(); histograms.len()],
+            },
+            histograms,
+            places: Vec::new(),
+        };
+        if fold.names.is_none() {
+            fold.grow(1)?;
         }
+        Ok(fold)
     }
 
-    /// Adds the rows of `batch`, whose columns are those of [`PrivatePlan::rows`].
+    /// Makes room for so many names.
+    fn grow(&mut self, names: usize) -> Result<(), FoldError> {
+        let slots = names.checked_mul(self.rest).filter(|slots| *slots <= MAX_SLOTS).ok_or(FoldError::TooMany)?;
+        let part = self.plan.parts.get(self.part).ok_or(FoldError::Shape)?;
+        for (measured, measure) in self.measured.iter_mut().zip(&part.measures) {
+            measured.cells.resize(part.numbers(measure, names), 0);
+        }
+        self.one.resize(slots);
+        Ok(())
+    }
+
+    /// Adds the rows of `batch`, whose columns are those of [`Part::rows`].
     ///
     /// # Errors
     /// When the columns are others, the order is wrong, or there is too much.
     pub fn push(&mut self, batch: &RecordBatch) -> Result<(), FoldError> {
-        let (keys, arguments) = (self.plan.keys.len(), self.plan.arguments.len());
+        let plan = Arc::clone(&self.plan);
+        let part = plan.parts.get(self.part).ok_or(FoldError::Shape)?;
+        let (keys, arguments) = (part.keys.len(), part.arguments.len());
         if batch.num_columns() != 1 + keys + arguments {
             return Err(FoldError::Shape);
         }
-        let mut ordinals = vec![0_u32; batch.num_rows()];
-        for (lookup, column) in self.lookups.iter().zip(&batch.columns()[1..=keys]) {
-            lookup.add(column, &mut ordinals)?;
+        let mut slots = vec![0_u32; batch.num_rows()];
+        let mut named = None;
+        for ((key, lookup), column) in part.keys.iter().zip(&self.lookups).zip(&batch.columns()[1..=keys]) {
+            match (lookup, &mut self.names) {
+                (Some(lookup), _) => lookup.add(column, &mut slots)?,
+                (None, Some(names)) => named = Some(names.of(column, key.image.kind)?),
+                (None, None) => return Err(FoldError::Shape),
+            }
+        }
+        if let (Some(named), Some(names)) = (named, &self.names) {
+            self.grow(names.list.len())?;
+            let rest = u32::try_from(self.rest).map_err(|_| FoldError::TooMany)?;
+            slots.iter_mut().zip(named).for_each(|(slot, name)| *slot += name * rest);
         }
         let mut columns = Vec::with_capacity(arguments);
-        for (argument, column) in self.plan.arguments.iter().zip(&batch.columns()[1 + keys..]) {
+        for (argument, column) in part.arguments.iter().zip(&batch.columns()[1 + keys..]) {
             columns.push(Values::new(column, argument.range)?);
         }
         let patient = batch.column(0);
         if patient.null_count() > 0 {
             return Err(FoldError::Shape);
         }
-        match self.plan.patient_kind {
+        match part.patient_kind {
             Kind::Int64 => {
                 let ids = patient.as_primitive_opt::<Int64Type>().ok_or(FoldError::Shape)?;
-                for (row, ordinal) in ordinals.iter().enumerate() {
+                for (row, slot) in slots.iter().enumerate() {
                     let id = ids.value(row);
                     if !matches!(self.current, Some(Patient::Int(current)) if current == id) {
                         self.next(Patient::Int(id))?;
                     }
-                    self.add(row, *ordinal, &columns);
+                    self.add(row, *slot, &columns);
                 }
             }
             Kind::Text => {
                 let ids = cast(patient, &DataType::Utf8).map_err(|_| FoldError::Shape)?;
                 let ids = ids.as_string_opt::<i32>().ok_or(FoldError::Shape)?;
-                for (row, ordinal) in ordinals.iter().enumerate() {
+                for (row, slot) in slots.iter().enumerate() {
                     let id = ids.value(row);
                     if !matches!(&self.current, Some(Patient::Text(current)) if current == id) {
                         self.next(Patient::Text(id.to_string()))?;
                     }
-                    self.add(row, *ordinal, &columns);
+                    self.add(row, *slot, &columns);
                 }
             }
             Kind::Decimal | Kind::Date | Kind::Bool => return Err(FoldError::Shape),
@@ -166,11 +278,11 @@ impl Fold {
         Ok(())
     }
 
-    fn add(&mut self, row: usize, ordinal: u32, columns: &[Values]) {
-        let cell = ordinal as usize;
+    fn add(&mut self, row: usize, slot: u32, columns: &[Values]) {
+        let cell = slot as usize;
         self.one.rows += 1;
         if self.one.count[cell] == 0 {
-            self.one.touched.push(ordinal);
+            self.one.touched.push(slot);
         }
         self.one.count[cell] += 1;
         for (argument, values) in columns.iter().enumerate() {
@@ -178,6 +290,11 @@ impl Fold {
                 self.one.present[argument][cell] += 1;
                 // At most 2^64 rows of at most 10^15: far inside i128.
                 self.one.sum[argument][cell] += value;
+            }
+        }
+        for ((argument, tree), leaves) in self.histograms.iter().zip(&mut self.one.leaves) {
+            if let Some(value) = columns.get(*argument).and_then(|v| v.get(row)) {
+                leaves.push((slot, tree.leaf_of(value)));
             }
         }
     }
@@ -199,57 +316,75 @@ impl Fold {
 
     /// Weighs the current patient's rows and adds them to the cells.
     fn close(&mut self) -> Result<(), FoldError> {
-        let one = &mut self.one;
+        let part = self.plan.parts.get(self.part).ok_or(FoldError::Shape)?;
+        let (one, rest) = (&mut self.one, self.rest);
         if one.rows == 0 {
             return Ok(());
         }
-        if self.plan.one_row && one.rows > 1 {
+        if part.one_row && one.rows > 1 {
             return Err(FoldError::SeveralRows);
         }
-        let row_weight = weight(self.plan.weight_one(), self.plan.rows_per_patient, one.rows);
-        let (unit, bound) = (self.plan.patient_one(), self.plan.groups_per_patient);
-        let everywhere = weight(unit, bound, one.touched.len() as u64);
-        // A patient is in as many groups as have a row where the condition holds.
-        let mut conditional = std::mem::take(&mut self.conditional);
-        for (argument, of_patient) in conditional.iter_mut().enumerate() {
-            let groups = one.touched.iter().filter(|cell| one.present[argument][**cell as usize] > 0).count();
-            *of_patient = weight(unit, bound, groups as u64);
-        }
-        for cell in one.touched.drain(..) {
-            let cell = cell as usize;
-            for (measured, cells) in self.measured.iter().zip(&mut self.cells) {
-                let amount = match measured {
-                    Measured::Rows => i128::from(one.count[cell]).checked_mul(row_weight),
-                    Measured::Present(argument) => i128::from(one.present[*argument][cell]).checked_mul(row_weight),
-                    Measured::Sum(argument, centre) => i128::from(one.present[*argument][cell])
-                        .checked_mul(*centre)
-                        .and_then(|offset| one.sum[*argument][cell].checked_sub(offset))
-                        .and_then(|centred| centred.checked_mul(row_weight)),
-                    Measured::Patients(None) => Some(everywhere),
-                    Measured::Patients(Some(argument)) if one.present[*argument][cell] > 0 => {
-                        Some(conditional[*argument])
+        let (bound, groups) = (part.rows_per_patient, part.groups_per_patient);
+        let of_row = weight(part.weight_one(), bound, one.rows);
+        for measured in &mut self.measured {
+            match measured.what {
+                What::Heavy => measured.add(0, Some(i128::from(one.rows > bound)))?,
+                // A patient is in as many groups as have a row where the condition holds.
+                What::Patients(present, unit) => {
+                    let there = |slot: &&u32| present.is_none_or(|a| one.present[a][**slot as usize] > 0);
+                    self.places.clear();
+                    self.places.extend(one.touched.iter().filter(there).map(|s| measured.place(*s as usize, rest)));
+                    if measured.projection.is_some() {
+                        self.places.sort_unstable();
+                        self.places.dedup();
                     }
-                    Measured::Patients(Some(_)) => Some(0),
-                };
-                let sum = amount.and_then(|a| cells[cell].checked_add(a));
-                cells[cell] = sum.ok_or(FoldError::TooMany)?;
-            }
-            one.count[cell] = 0;
-            for argument in 0..one.present.len() {
-                one.present[argument][cell] = 0;
-                one.sum[argument][cell] = 0;
+                    let of_group = weight(unit, groups, self.places.len() as u64);
+                    for place in &self.places {
+                        measured.add(*place, Some(of_group))?;
+                    }
+                }
+                What::Histogram(histogram, width) => {
+                    for (slot, leaf) in &one.leaves[histogram] {
+                        measured.add(measured.place(*slot as usize, rest) * width + *leaf as usize, Some(of_row))?;
+                    }
+                }
+                What::Rows | What::Present(_) | What::Sum(..) => {
+                    for slot in &one.touched {
+                        let slot = *slot as usize;
+                        let amount = match measured.what {
+                            What::Present(argument) => i128::from(one.present[argument][slot]).checked_mul(of_row),
+                            What::Sum(argument, centre) => i128::from(one.present[argument][slot])
+                                .checked_mul(centre)
+                                .and_then(|offset| one.sum[argument][slot].checked_sub(offset))
+                                .and_then(|centred| centred.checked_mul(of_row)),
+                            What::Rows | What::Patients(..) | What::Heavy | What::Histogram(..) => {
+                                i128::from(one.count[slot]).checked_mul(of_row)
+                            }
+                        };
+                        measured.add(measured.place(slot, rest), amount)?;
+                    }
+                }
             }
         }
+        for slot in one.touched.drain(..) {
+            let slot = slot as usize;
+            one.count[slot] = 0;
+            for argument in 0..one.present.len() {
+                one.present[argument][slot] = 0;
+                one.sum[argument][slot] = 0;
+            }
+        }
+        one.leaves.iter_mut().for_each(Vec::clear);
         one.rows = 0;
-        self.conditional = conditional;
         Ok(())
     }
 
-    /// Joins the folds of all partitions of one scan.
+    /// Joins the folds of all partitions of the rows of one part.
     ///
     /// # Errors
     /// When two partitions share a patient or their ranges overlap, or there is too much.
-    pub fn finish(plan: &PrivatePlan, mut partitions: Vec<Self>) -> Result<RawCells, FoldError> {
+    pub fn finish(plan: &PrivatePlan, part: usize, mut partitions: Vec<Self>) -> Result<RawPart, FoldError> {
+        let of = plan.parts.get(part).ok_or(FoldError::Shape)?;
         for partition in &mut partitions {
             partition.close()?;
         }
@@ -261,16 +396,46 @@ impl Fold {
         if partitions.iter().map(|p| p.patients).sum::<u64>() > MAX_PATIENTS {
             return Err(FoldError::TooMany);
         }
-        let mut measures = vec![vec![0_i128; plan.cells()]; plan.measures().len()];
+        let names = names(of, &partitions);
+        let mut measures: Vec<Vec<i128>> =
+            of.measures.iter().map(|m| vec![0_i128; of.numbers(m, names.len())]).collect();
         for partition in partitions {
-            for (total, part) in measures.iter_mut().zip(partition.cells) {
-                for (total, part) in total.iter_mut().zip(part) {
+            let places: Vec<usize> = match &partition.names {
+                Some(own) => own.list.iter().filter_map(|name| names.get(name).copied()).collect(),
+                None => vec![0],
+            };
+            for ((total, measured), measure) in measures.iter_mut().zip(partition.measured).zip(&of.measures) {
+                // One name's numbers, or all of a measure that does not tell names apart.
+                let stride = of.numbers(measure, 1);
+                for (i, part) in measured.cells.into_iter().enumerate() {
+                    let name = if measured.named { places.get(i / stride).copied() } else { Some(0) };
+                    let place = name.ok_or(FoldError::TooMany)? * stride + i % stride;
+                    let total = total.get_mut(place).ok_or(FoldError::TooMany)?;
                     *total = total.checked_add(part).ok_or(FoldError::TooMany)?;
                 }
             }
         }
-        Ok(RawCells { measures })
+        for (measure, numbers) in of.measures.iter().zip(&mut measures) {
+            if let Quantity::Histogram { argument } = measure.quantity {
+                let tree = of.tree(argument).ok_or(FoldError::Shape)?;
+                for nodes in numbers.chunks_mut(tree.nodes()) {
+                    tree.fill(nodes).ok_or(FoldError::TooMany)?;
+                }
+            }
+        }
+        Ok(RawPart { names: names.into_keys().collect(), measures })
     }
+}
+
+/// Every name that some partition met, sorted, with its place; without a private key one name, NULL.
+fn names(part: &Part, partitions: &[Fold]) -> BTreeMap<Option<KeyValue>, usize> {
+    if part.names.is_none() {
+        return BTreeMap::from([(None, 0)]);
+    }
+    let all = partitions.iter().filter_map(|p| p.names.as_ref()).flat_map(|n| n.list.iter().cloned());
+    let mut names: BTreeMap<Option<KeyValue>, usize> = all.map(|name| (name, 0)).collect();
+    names.values_mut().enumerate().for_each(|(i, place)| *place = i);
+    names
 }
 
 /// The weight of each of a patient's `rows` rows: `one`, or floor(k·one / rows) when there are more than k, the bound. Of each
@@ -279,123 +444,10 @@ fn weight(one: i128, bound: u64, rows: u64) -> i128 {
     if rows <= bound { one } else { i128::from(bound) * one / i128::from(rows) }
 }
 
-/// Finds a row's place in the image of one group key.
-struct Lookup {
-    kind: KeyKind,
-    cells: u32,
-    text: HashMap<String, u32>,
-    number: HashMap<i64, u32>,
-    dense: Option<(i64, i64)>,
-    null: u32,
-    outside: u32,
-}
-
-impl Lookup {
-    fn new(image: &Image) -> Self {
-        let n = u32::try_from(image.values.len()).unwrap_or(u32::MAX);
-        let mut text = HashMap::new();
-        let mut number = HashMap::new();
-        for (value, place) in image.values.iter().zip(0..) {
-            match value {
-                KeyValue::Text(t) => text.insert(t.clone(), place),
-                KeyValue::Int(i) => number.insert(*i, place),
-                KeyValue::Date(d) => number.insert((*d).into(), place),
-                KeyValue::Bool(b) => number.insert((*b).into(), place),
-            };
-        }
-        let ends = number.keys().min().zip(number.keys().max()).map(|(lo, hi)| (*lo, *hi));
-        // Whatever has no cell of its own falls into the last: no row can be dropped, and none can stop the fold.
-        let last = u32::try_from(image.cells().saturating_sub(1)).unwrap_or(u32::MAX);
-        Self {
-            kind: image.kind,
-            cells: u32::try_from(image.cells()).unwrap_or(u32::MAX),
-            dense: ends.filter(|(lo, hi)| hi.wrapping_sub(*lo) == i64::from(n) - 1),
-            text,
-            number,
-            null: if image.null { n } else { last },
-            outside: last,
-        }
-    }
-
-    fn number(&self, value: i64) -> u32 {
-        match self.dense {
-            Some((lo, hi)) if (lo..=hi).contains(&value) => u32::try_from(value - lo).unwrap_or(self.outside),
-            Some(_) => self.outside,
-            None => self.number.get(&value).copied().unwrap_or(self.outside),
-        }
-    }
-
-    /// Turns each ordinal o into o·cells + place.
-    fn add(&self, column: &ArrayRef, ordinals: &mut [u32]) -> Result<(), FoldError> {
-        let column = if column.data_type() == &self.kind.arrow() {
-            ArrayRef::clone(column)
-        } else {
-            cast(column, &self.kind.arrow()).map_err(|_| FoldError::Shape)?
-        };
-        let mut each = |place: &dyn Fn(usize) -> u32| {
-            for (row, ordinal) in ordinals.iter_mut().enumerate() {
-                let place = if column.is_null(row) { self.null } else { place(row) };
-                *ordinal = *ordinal * self.cells + place;
-            }
-        };
-        match self.kind {
-            KeyKind::Text => {
-                let values = column.as_string_opt::<i32>().ok_or(FoldError::Shape)?;
-                each(&|row| self.text.get(values.value(row)).copied().unwrap_or(self.outside));
-            }
-            KeyKind::Int => {
-                let values = column.as_primitive_opt::<Int64Type>().ok_or(FoldError::Shape)?;
-                each(&|row| self.number(values.value(row)));
-            }
-            KeyKind::Date => {
-                let values = column.as_primitive_opt::<Date32Type>().ok_or(FoldError::Shape)?;
-                each(&|row| self.number(values.value(row).into()));
-            }
-            KeyKind::Bool => {
-                let values = column.as_boolean_opt().ok_or(FoldError::Shape)?;
-                each(&|row| self.number(values.value(row).into()));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The values of one argument, clamped.
-enum Values {
-    Present(ArrayRef),
-    Int(arrow::array::Int64Array, i128, i128),
-    Decimal(arrow::array::Decimal128Array, i128, i128),
-}
-
-impl Values {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other types are not summed")]
-    fn new(column: &ArrayRef, range: Option<(i128, i128)>) -> Result<Self, FoldError> {
-        let Some((lo, hi)) = range else { return Ok(Self::Present(ArrayRef::clone(column))) };
-        match column.data_type() {
-            DataType::Decimal128(..) => {
-                Ok(Self::Decimal(column.as_primitive_opt::<Decimal128Type>().ok_or(FoldError::Shape)?.clone(), lo, hi))
-            }
-            DataType::Int64 | DataType::Int32 | DataType::UInt64 => {
-                let column = cast(column, &DataType::Int64).map_err(|_| FoldError::Shape)?;
-                Ok(Self::Int(column.as_primitive_opt::<Int64Type>().ok_or(FoldError::Shape)?.clone(), lo, hi))
-            }
-            _ => Err(FoldError::Shape),
-        }
-    }
-
-    fn get(&self, row: usize) -> Option<i128> {
-        match self {
-            Self::Present(column) => column.is_valid(row).then_some(0),
-            Self::Int(column, lo, hi) => column.is_valid(row).then(|| i128::from(column.value(row)).clamp(*lo, *hi)),
-            Self::Decimal(column, lo, hi) => column.is_valid(row).then(|| column.value(row).clamp(*lo, *hi)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{Int64Array, StringArray},
+        array::{ArrayRef, Int64Array, StringArray},
         datatypes::{Field, Schema},
     };
     use num_bigint::BigInt;
@@ -427,18 +479,18 @@ mod tests {
             Arc::new(days),
             Arc::new(other),
         ];
-        assert_eq!(columns.len(), plan.rows().schema().fields().len());
+        assert_eq!(columns.len(), plan.parts[0].rows().schema().fields().len());
         let fields: Vec<_> =
             columns.iter().enumerate().map(|(i, c)| Field::new(format!("c{i}"), c.data_type().clone(), true)).collect();
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
     }
 
     fn fold(plan: &Arc<PrivatePlan>, rows: &[Row]) -> Result<Vec<Vec<i128>>, FoldError> {
-        let mut fold = Fold::new(plan);
+        let mut fold = Fold::new(plan, 0).unwrap();
         for chunk in rows.chunks(3) {
             fold.push(&batch(plan, chunk))?;
         }
-        Fold::finish(plan, vec![fold]).map(|raw| raw.measures)
+        Fold::finish(plan, 0, vec![fold]).map(|raw| raw.measures)
     }
 
     #[test]
@@ -446,26 +498,27 @@ mod tests {
         let plan = plan(3, 4);
         let rows = [(1, 0, Some(10)), (1, 1, None), (2, 0, Some(500)), (3, 2, Some(-7)), (4, 3, Some(1))];
         let cells = fold(&plan, &rows).unwrap();
-        let of = |measure: Measure| {
-            let i = plan.measures().iter().position(|m| *m == measure).unwrap();
-            cells[i].iter().map(|c| *c / plan.unit(&measure)).collect::<Vec<_>>()
+        let part = &plan.parts[0];
+        let of = |quantity: Quantity| {
+            let i = part.measures().iter().position(|m| m.quantity == quantity).unwrap();
+            cells[i].iter().map(|c| *c / part.unit(&part.measures()[i])).collect::<Vec<_>>()
         };
-        assert_eq!(of(Measure::Rows), [2, 1, 1, 1]);
-        assert_eq!(of(Measure::Patients { present: None }), [2, 1, 1, 1]);
+        assert_eq!(of(Quantity::Rows), [2, 1, 1, 1]);
+        assert_eq!(of(Quantity::Patients { present: None }), [2, 1, 1, 1]);
         // 500 is clamped to 100, -7 to 0.
-        assert_eq!(of(Measure::Sum { argument: 0, centre: 0 }), [110, 0, 0, 1]);
-        assert_eq!(of(Measure::Present { argument: 0 }), [2, 0, 1, 1]);
+        assert_eq!(of(Quantity::Sum { argument: 0, centre: 0 }), [110, 0, 0, 1]);
+        assert_eq!(of(Quantity::Present { argument: 0 }), [2, 0, 1, 1]);
     }
 
     #[test]
     fn a_patient_with_ten_million_rows_counts_as_k_and_a_mean_stays_a_mean() {
         let plan = plan(2, 1);
-        let mut fold = Fold::new(&plan);
+        let mut fold = Fold::new(&plan, 0).unwrap();
         let chunk = batch(&plan, &vec![(7, 0, Some(40)); 100_000]);
         for _ in 0..100 {
             fold.push(&chunk).unwrap();
         }
-        let cells = Fold::finish(&plan, vec![fold]).unwrap().measures;
+        let cells = Fold::finish(&plan, 0, vec![fold]).unwrap().measures;
         let (rows, sum) = (cells[0][0], cells[3][0]);
         assert!(rows <= 2 * WEIGHT_ONE && rows > 2 * WEIGHT_ONE * 99 / 100, "{rows}");
         assert_eq!(sum, 40 * rows);
@@ -476,14 +529,14 @@ mod tests {
         let plan = plan(2, 1);
         assert!(matches!(fold(&plan, &[(1, 0, None), (2, 0, None), (1, 0, None)]), Err(FoldError::Order)));
         let part = |rows: &[Row]| {
-            let mut fold = Fold::new(&plan);
+            let mut fold = Fold::new(&plan, 0).unwrap();
             fold.push(&batch(&plan, rows)).unwrap();
             fold
         };
         let split = vec![part(&[(2, 0, None)]), part(&[(1, 0, None), (2, 0, None)])];
-        assert!(matches!(Fold::finish(&plan, split), Err(FoldError::Order)));
-        let whole = vec![part(&[(3, 0, None)]), part(&[(1, 0, None), (2, 0, None)]), Fold::new(&plan)];
-        assert!(Fold::finish(&plan, whole).is_ok());
+        assert!(matches!(Fold::finish(&plan, 0, split), Err(FoldError::Order)));
+        let whole = vec![part(&[(3, 0, None)]), part(&[(1, 0, None), (2, 0, None)]), Fold::new(&plan, 0).unwrap()];
+        assert!(Fold::finish(&plan, 0, whole).is_ok());
     }
 
     proptest! {
@@ -503,9 +556,9 @@ mod tests {
             with.extend(one.into_iter().map(|(sex, days)| (35, sex, days)));
             with.sort_by_key(|(id, ..)| *id);
             let (without, with) = (fold(&plan, &without).unwrap(), fold(&plan, &with).unwrap());
-            for (i, measure) in plan.measures().iter().enumerate() {
+            for (i, measure) in plan.parts[0].measures().iter().enumerate() {
                 let moved: BigInt = without[i].iter().zip(&with[i]).map(|(a, b)| BigInt::from(b - a).pow(2)).sum();
-                let bound = BigInt::from(plan.squared_sensitivity(measure));
+                let bound = BigInt::from(plan.parts[0].sensitivity(measure).0);
                 prop_assert!(moved <= bound, "{measure:?}: moved {moved}, bound {bound}");
             }
         }

@@ -82,6 +82,221 @@ impl Interval {
     }
 }
 
+/// How far the noise in a sum of released numbers may reach, in steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Spread {
+    /// Gaussian: the variance of the sum.
+    Gaussian {
+        /// In squared steps.
+        variance: f64,
+    },
+    /// A sum of independent discrete Laplace variables.
+    Laplace {
+        /// The scale of each, in steps.
+        scale: f64,
+        /// How many.
+        terms: u32,
+    },
+}
+
+impl Spread {
+    /// That of a sum of `n` independent sums like this one.
+    #[must_use]
+    pub fn times(self, n: u32) -> Self {
+        match self {
+            Self::Gaussian { variance } => Self::Gaussian { variance: variance * f64::from(n) },
+            Self::Laplace { scale, terms } => Self::Laplace { scale, terms: terms.saturating_mul(n) },
+        }
+    }
+
+    /// Half the width, in whole steps, of an interval that holds the noise with probability `level` or more.
+    ///
+    /// For Gaussian noise the normal quantile. For one discrete Laplace variable of scale b its own tail,
+    /// P(|X| > h) <= 2 exp(-h/b) / (1 + exp(-1/b)); for a sum of n the Chernoff bound
+    /// P(|S| > h) <= 2 exp(-uh/b) / (1 - u²)^n at the best u in (0, 1): the moment generating function of the discrete Laplace is
+    /// 1 / (1 - f(u/b) / f(1/b)) with f(x) = cosh x - 1, and f(x)/x² grows.
+    #[must_use]
+    pub fn half_width(self, level: f64) -> f64 {
+        match self {
+            Self::Gaussian { variance } => half_width(variance.sqrt(), level),
+            Self::Laplace { terms: 0, .. } => 0.0,
+            Self::Laplace { scale, terms } => {
+                let alpha = 1.0 - level;
+                if alpha <= 0.0 {
+                    return f64::INFINITY;
+                }
+                if terms == 1 {
+                    let tail = 2.0 / (1.0 + (-1.0 / scale).exp());
+                    return (scale * (tail / alpha).ln()).max(0.0).ceil();
+                }
+                let width = |u: f64| ((2.0 / alpha).ln() - f64::from(terms) * (-u * u).ln_1p()) / u;
+                // The width falls and then rises with u.
+                let (mut low, mut high) = (1e-9, 1.0 - 1e-9);
+                for _ in 0..200 {
+                    let (a, b) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
+                    if width(a) < width(b) { high = b } else { low = a }
+                }
+                (scale * width(f64::midpoint(low, high))).ceil()
+            }
+        }
+    }
+}
+
+/// Zero times anything unbounded is zero here: the ends of intervals are limits.
+fn product(a: f64, b: f64) -> f64 {
+    if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
+}
+
+/// Interval arithmetic: if the true values of the operands lie inside their bounds, the true result lies inside the bounds of the
+/// result (Moore, Kearfott and Cloud, Introduction to Interval Analysis, 2009), up to the rounding of floats. Whatever the dependence
+/// between operands, the bounds hold. The estimate is that of plain arithmetic.
+#[expect(
+    clippy::should_implement_trait,
+    reason = "named like the operations of SQL; no reference or scalar variants are needed"
+)]
+impl Interval {
+    /// The interval of a noised integer: `scale` is the worth of a step.
+    #[must_use]
+    pub fn of_number(noisy: i128, spread: Spread, scale: f64, level: f64) -> Self {
+        let (value, half) = (noisy as f64, spread.half_width(level));
+        Self { estimate: value * scale, lower: (value - half) * scale, upper: (value + half) * scale }
+    }
+
+    /// A number that is known.
+    #[must_use]
+    pub fn exact(value: f64) -> Self {
+        Self { estimate: value, lower: value, upper: value }
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn add(self, other: Self) -> Self {
+        Self {
+            estimate: self.estimate + other.estimate,
+            lower: self.lower + other.lower,
+            upper: self.upper + other.upper,
+        }
+    }
+
+    /// The negative.
+    #[must_use]
+    pub fn neg(self) -> Self {
+        Self { estimate: -self.estimate, lower: -self.upper, upper: -self.lower }
+    }
+
+    /// The difference.
+    #[must_use]
+    pub fn sub(self, other: Self) -> Self {
+        self.add(other.neg())
+    }
+
+    /// The product.
+    #[must_use]
+    pub fn mul(self, other: Self) -> Self {
+        let ends = [
+            product(self.lower, other.lower),
+            product(self.lower, other.upper),
+            product(self.upper, other.lower),
+            product(self.upper, other.upper),
+        ];
+        Self {
+            estimate: self.estimate * other.estimate,
+            lower: ends.into_iter().fold(f64::INFINITY, f64::min),
+            upper: ends.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        }
+    }
+
+    /// The ratio; without bounds where the divisor may be zero.
+    #[must_use]
+    pub fn div(self, other: Self) -> Self {
+        let estimate = self.estimate / other.estimate;
+        if other.lower <= 0.0 && other.upper >= 0.0 {
+            return Self { estimate, lower: f64::NEG_INFINITY, upper: f64::INFINITY };
+        }
+        let inverse = Self { estimate: 1.0, lower: 1.0 / other.upper, upper: 1.0 / other.lower };
+        Self { estimate, ..self.mul(inverse) }
+    }
+
+    /// The distance from zero.
+    #[must_use]
+    pub fn abs(self) -> Self {
+        let (a, b) = (self.lower.abs(), self.upper.abs());
+        let lower = if self.lower <= 0.0 && self.upper >= 0.0 { 0.0 } else { a.min(b) };
+        Self { estimate: self.estimate.abs(), lower, upper: a.max(b) }
+    }
+
+    /// The square root; what is below zero counts as zero.
+    #[must_use]
+    pub fn sqrt(self) -> Self {
+        let root = |v: f64| v.max(0.0).sqrt();
+        Self { estimate: root(self.estimate), lower: root(self.lower), upper: root(self.upper) }
+    }
+
+    /// The smaller of two.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            estimate: self.estimate.min(other.estimate),
+            lower: self.lower.min(other.lower),
+            upper: self.upper.min(other.upper),
+        }
+    }
+
+    /// The larger of two.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        self.neg().min(other.neg()).neg()
+    }
+
+    /// Rounded to so many digits after the point, halves away from zero.
+    #[must_use]
+    pub fn round(self, digits: i32) -> Self {
+        let ten = 10_f64.powi(digits);
+        let round = |v: f64| if v.is_finite() { (v * ten).round() / ten } else { v };
+        Self { estimate: round(self.estimate), lower: round(self.lower), upper: round(self.upper) }
+    }
+
+    /// With everything cut to lie between `lo` and `hi`, where the truth is known to lie.
+    #[must_use]
+    pub fn within(self, lo: f64, hi: f64) -> Self {
+        // Unlike `clamp`, no panic should the bounds be crossed.
+        let clip = |v: f64| v.max(lo).min(hi);
+        let estimate = if self.estimate.is_nan() { f64::NAN } else { clip(self.estimate) };
+        Self { estimate, lower: clip(self.lower), upper: clip(self.upper) }
+    }
+
+    /// n / (n - 1); without an upper bound where n may be 1 or less.
+    fn bessel(self) -> Self {
+        let of = |n: f64| if n == f64::INFINITY { 1.0 } else { n / (n - 1.0) };
+        let upper = if self.lower > 1.0 { of(self.lower) } else { f64::INFINITY };
+        let lower = if self.upper > 1.0 { of(self.upper) } else { 1.0 };
+        let estimate = if self.estimate > 1.0 { of(self.estimate) } else { f64::NAN };
+        Self { estimate, lower, upper }
+    }
+}
+
+/// The covariance from the count of rows and the sums of x, of y and of their products; those of n - 1 where `sample`.
+#[must_use]
+pub fn covariance(n: Interval, x: Interval, y: Interval, xy: Interval, sample: bool) -> Interval {
+    let of_all = xy.div(n).sub(x.div(n).mul(y.div(n)));
+    let estimate = if n.estimate > 0.0 { of_all.estimate } else { f64::NAN };
+    let of_all = Interval { estimate, ..of_all };
+    if sample { of_all.mul(n.bessel()) } else { of_all }
+}
+
+/// The variance from the count of rows and the sums of x and of its squares; that of n - 1 where `sample`.
+#[must_use]
+pub fn variance(n: Interval, x: Interval, xx: Interval, sample: bool) -> Interval {
+    covariance(n, x, x, xx, sample).within(0.0, f64::INFINITY)
+}
+
+/// The correlation from the count of rows and the sums of x, y, x², y² and xy.
+#[must_use]
+pub fn correlation(n: Interval, x: Interval, y: Interval, xx: Interval, yy: Interval, xy: Interval) -> Interval {
+    let (vx, vy) = (variance(n, x, xx, false), variance(n, y, yy, false));
+    covariance(n, x, y, xy, false).div(vx.mul(vy).sqrt()).within(-1.0, 1.0)
+}
+
 /// The ends of the interval of a noised integer, in steps.
 fn ends(noisy: i128, sd: f64, level: f64) -> (f64, f64) {
     let half = if sd >= 0.0 { half_width(sd, level) } else { f64::INFINITY };

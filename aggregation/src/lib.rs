@@ -10,18 +10,26 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod accounting;
+pub mod after;
 pub mod analyse;
 pub mod combine;
 pub mod domain;
+mod enclosure;
 #[cfg(test)]
 mod example;
 pub mod fold;
 pub mod interval;
 pub mod noise;
+mod place;
 pub mod plan;
+mod price;
+mod reduce;
 mod relation;
 pub mod release;
 pub mod reservation;
 mod scalar;
 pub mod sql;
 pub mod table;
+mod terms;
+mod threshold;
+mod tree;

@@ -12,6 +12,7 @@
 //! leave a node at times fixed by the request, never when the sampler is done.
 
 mod bernoulli;
+mod kind;
 mod variance;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use rand::{CryptoRng, RngCore};
 use thiserror::Error;
 
 use bernoulli::{Bounds, Ratio};
+pub use kind::{Noise, NoiseError, Sampler};
 pub use variance::{MAX_VARIANCE_TEXT_BYTES, Variance, VarianceError};
 
 /// Draws one value of the discrete Gaussian, in steps: P(x) proportional to exp(-x²/(2·variance)).

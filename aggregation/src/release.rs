@@ -1,26 +1,33 @@
-//! The only door out: exact cells become a [`Release`] by exact discrete Gaussian noise on every cell.
+//! The only door out: exact cells become a [`Release`] by exact discrete noise on every number.
 //!
-//! Noise is drawn on the lattice on which the sums live, with the variance that the plan's sensitivity and share of
-//! rho give (Canonne, Kamath, Steinke 2020, Theorem 4). Every declared cell is emitted. The header says what the
-//! numbers are; the digest covers header, nonce and cells.
+//! Noise is drawn on the lattice on which the sums live, with the scale that the plan's sensitivity and price
+//! give (Canonne, Kamath, Steinke 2020, Theorem 4). Every declared cell is emitted; of a key that is not public, those names
+//! whose noised number of patients reaches a threshold. The header says what the numbers are; the digest covers header, nonce
+//! and numbers.
 
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Decimal128Array, UInt32Array},
-    datatypes::{DataType, Decimal128Type, Field, Schema, UInt32Type},
+    array::{Array, ArrayRef, AsArray, Decimal128Array},
+    datatypes::{DataType, Decimal128Type, Field, Schema},
     record_batch::RecordBatch,
 };
 use chrono::NaiveDate;
 use rand::{CryptoRng, RngCore};
-use sekisho_protocol::{digest::Digest, units::MicroRho};
+use sekisho_protocol::{
+    digest::Digest,
+    units::{AttoDelta, MicroRho},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fold::RawCells,
-    noise::{DiscreteGaussian, Variance},
-    plan::{Measure, PrivatePlan},
+    analyse::MAX_NUMBERS,
+    domain::KeyValue,
+    fold::{MAX_SLOTS, RawCells, RawPart},
+    noise::Noise,
+    plan::{Measure, Part, PrivatePlan, Quantity},
     reservation::Reservation,
+    threshold::threshold,
 };
 
 /// The largest number that a release holds: 38 digits, as Decimal128 has.
@@ -28,18 +35,33 @@ const LARGEST: i128 = 99_999_999_999_999_999_999_999_999_999_999_999_999;
 /// The key of the header in the arrow schema's metadata.
 const HEADER_KEY: &str = "sekisho.release";
 /// The most bytes of a header.
-const MAX_HEADER_BYTES: usize = 64 << 10;
+const MAX_HEADER_BYTES: usize = 2 << 20;
+/// The most names of a part that are released: those with the most patients.
+const MAX_NAMES: usize = 2_000;
 
 /// What one measure of a release is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasureHeader {
-    /// `rows`, `present`, `sum` or `patients`.
+    /// `rows`, `present`, `sum`, `patients`, `heavy` or `histogram`.
     pub kind: String,
     /// How many lattice units make one row, one patient, or a value of 1.
     pub unit: String,
-    /// The variance of the noise in lattice units squared, as an exact fraction.
-    pub variance: Variance,
+    /// How many numbers it has.
+    pub numbers: usize,
+    /// The noise in lattice units, as exact fractions.
+    pub noise: Noise,
+}
+
+/// What one part of a release is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartHeader {
+    /// The names of the private key that were let out, sorted; none where every key is public.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<Option<KeyValue>>>,
+    /// The measures, in the order of the numbers.
+    pub measures: Vec<MeasureHeader>,
 }
 
 /// What a release is.
@@ -56,21 +78,24 @@ pub struct ReleaseHeader {
     pub plan: Digest,
     /// The charge.
     pub micro_rho: MicroRho,
+    /// The charge in delta.
+    #[serde(default, skip_serializing_if = "AttoDelta::is_zero")]
+    pub atto_delta: AttoDelta,
     /// The day as of which patients were eligible.
     pub as_of: NaiveDate,
     /// The data set was declared synthetic.
     pub synthetic: bool,
     /// 256 random bits in hexadecimal, so that the digest tells nothing of the cells.
     pub nonce: String,
-    /// The measures, in the order of the columns.
-    pub measures: Vec<MeasureHeader>,
+    /// The parts, in the order of the plan.
+    pub parts: Vec<PartHeader>,
 }
 
-/// Noised cells, and what they are.
+/// Noised numbers, and what they are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Release {
     header: ReleaseHeader,
-    cells: Vec<Vec<i128>>,
+    parts: Vec<Vec<Vec<i128>>>,
 }
 
 /// Why bytes or a batch are no release.
@@ -78,25 +103,83 @@ pub struct Release {
 #[error("not a release: {0}")]
 pub struct NotARelease(&'static str);
 
-fn kind(measure: &Measure) -> &'static str {
-    match measure {
-        Measure::Rows => "rows",
-        Measure::Present { .. } => "present",
-        Measure::Sum { .. } => "sum",
-        Measure::Patients { .. } => "patients",
+/// The kind of a measure, as headers and reports name it.
+pub fn kind(measure: &Measure) -> &'static str {
+    match measure.quantity {
+        Quantity::Rows => "rows",
+        Quantity::Present { .. } => "present",
+        Quantity::Sum { .. } => "sum",
+        Quantity::Patients { .. } => "patients",
+        Quantity::Heavy => "heavy",
+        Quantity::Histogram { .. } => "histogram",
     }
 }
 
-/// The measure headers that a release of `plan` must have.
-pub(crate) fn measure_headers(plan: &PrivatePlan) -> Option<Vec<MeasureHeader>> {
+/// The header that a release of `part` with these names must have.
+pub(crate) fn part_header(part: &Part, names: Option<Vec<Option<KeyValue>>>) -> Option<PartHeader> {
+    let count = names.as_ref().map_or(1, Vec::len);
     let one = |m: &Measure| {
-        Some(MeasureHeader { kind: kind(m).into(), unit: plan.unit(m).to_string(), variance: plan.variance(m)? })
+        Some(MeasureHeader {
+            kind: kind(m).into(),
+            unit: part.unit(m).to_string(),
+            numbers: part.numbers(m, count),
+            noise: part.noise(m)?,
+        })
     };
-    plan.measures().iter().map(one).collect()
+    let measures = part.measures().iter().map(one).collect::<Option<_>>()?;
+    Some(PartHeader { names, measures })
+}
+
+/// A number with noise of its own.
+fn noised(number: i128, noise: i128) -> i128 {
+    number.saturating_add(noise).clamp(-LARGEST, LARGEST)
+}
+
+/// Adds noise to every number of one part, and lets out the names that may be.
+fn make_part<R: RngCore + CryptoRng>(part: &Part, raw: RawPart, rng: &mut R) -> Option<(PartHeader, Vec<Vec<i128>>)> {
+    let RawPart { names, mut measures } = raw;
+    if measures.len() != part.measures().len() {
+        return None;
+    }
+    let mut done = None;
+    let mut kept = None;
+    if let Some((place, delta)) = part.names {
+        let measure = part.measures().get(place)?;
+        let patients = measures.get_mut(place).filter(|numbers| numbers.len() == names.len())?;
+        let Noise::Gaussian(variance) = part.noise(measure)? else { return None };
+        let least = threshold(&variance, part.unit(measure), MAX_SLOTS as u64, delta)?;
+        let sampler = Noise::Gaussian(variance).sampler().ok()?;
+        patients.iter_mut().for_each(|n| *n = noised(*n, sampler.sample(rng)));
+        // What follows looks at noised numbers only.
+        let each = part.measures().iter().map(|m| part.numbers(m, 1)).sum::<usize>().max(1);
+        let most = MAX_NAMES.min(MAX_NUMBERS / each);
+        let mut out: Vec<usize> = (0..names.len()).filter(|i| patients[*i] >= least).collect();
+        out.sort_by_key(|i| std::cmp::Reverse(patients[*i]));
+        out.truncate(most);
+        out.sort_unstable();
+        for (measure, numbers) in part.measures().iter().zip(&mut measures).filter(|(m, _)| part.has_names(m.over)) {
+            let stride = part.numbers(measure, 1);
+            *numbers =
+                out.iter().map(|i| numbers.get(i * stride..(i + 1) * stride)).collect::<Option<Vec<_>>>()?.concat();
+        }
+        kept = Some(out.into_iter().map(|i| names[i].clone()).collect());
+        done = Some(place);
+    }
+    let header = part_header(part, kept)?;
+    for (i, (header, numbers)) in header.measures.iter().zip(&mut measures).enumerate() {
+        if header.numbers != numbers.len() {
+            return None;
+        }
+        if done != Some(i) {
+            let sampler = header.noise.sampler().ok()?;
+            numbers.iter_mut().for_each(|n| *n = noised(*n, sampler.sample(rng)));
+        }
+    }
+    Some((header, measures))
 }
 
 impl Release {
-    /// Adds noise to every cell of `raw` and lets it out.
+    /// Adds noise to every number of `raw` and lets it out.
     ///
     /// `rng` must be a cryptographic generator seeded by the operating system, used for this release only.
     /// Returns `None` when `raw` or `reservation` belong to another plan, or no noise can be made: then nothing leaves.
@@ -108,17 +191,11 @@ impl Release {
         synthetic: bool,
         rng: &mut R,
     ) -> Option<Self> {
-        if reservation.plan() != plan.digest() || raw.measures.len() != plan.measures().len() {
+        if reservation.plan() != plan.digest() || raw.parts.len() != plan.parts().len() {
             return None;
         }
-        let measures = measure_headers(plan)?;
-        let mut cells = raw.measures;
-        for (header, cells) in measures.iter().zip(&mut cells) {
-            let noise = DiscreteGaussian::new(&header.variance);
-            for cell in cells {
-                *cell = cell.saturating_add(noise.sample(rng)).clamp(-LARGEST, LARGEST);
-            }
-        }
+        let made = plan.parts().iter().zip(raw.parts).map(|(part, raw)| make_part(part, raw, rng));
+        let (headers, parts) = made.collect::<Option<Vec<_>>>()?.into_iter().unzip();
         let mut nonce = [0; 32];
         rng.fill_bytes(&mut nonce);
         let charge = reservation.charge();
@@ -128,12 +205,13 @@ impl Release {
             run: charge.run,
             plan: plan.digest(),
             micro_rho: charge.micro_rho,
+            atto_delta: charge.atto_delta,
             as_of,
             synthetic,
             nonce: hex::encode(nonce),
-            measures,
+            parts: headers,
         };
-        Some(Self { header, cells })
+        Some(Self { header, parts })
     }
 
     /// What the release is.
@@ -141,17 +219,17 @@ impl Release {
         &self.header
     }
 
-    /// For each measure its cells, in lattice units.
-    pub fn cells(&self) -> &[Vec<i128>] {
-        &self.cells
+    /// For each part and measure its numbers, in lattice units.
+    pub fn parts(&self) -> &[Vec<Vec<i128>>] {
+        &self.parts
     }
 
-    /// The header as JSON and the cells as 16-byte little-endian integers, measure by measure: what is stored, and
+    /// The header as JSON and the numbers as 16-byte little-endian integers, measure by measure: what is stored, and
     /// what the digest is of.
     pub fn to_bytes(&self) -> (Vec<u8>, Vec<u8>) {
         // Strings and numbers only: this cannot fail.
         let header = serde_json::to_vec(&self.header).unwrap_or_default();
-        let cells = self.cells.iter().flatten().flat_map(|c| c.to_le_bytes()).collect();
+        let cells = self.parts.iter().flatten().flatten().flat_map(|c| c.to_le_bytes()).collect();
         (header, cells)
     }
 
@@ -165,78 +243,54 @@ impl Release {
         }
         let header: ReleaseHeader =
             serde_json::from_slice(header).map_err(|_| NotARelease("its header is malformed"))?;
-        let numbers: Vec<i128> =
-            cells.chunks_exact(16).filter_map(|c| <[u8; 16]>::try_from(c).ok()).map(i128::from_le_bytes).collect();
-        let measures = header.measures.len();
-        if measures == 0
-            || numbers.is_empty()
-            || numbers.len() * 16 != cells.len()
-            || !numbers.len().is_multiple_of(measures)
-        {
-            return Err(NotARelease("its cells are not whole"));
+        let sizes = header.parts.iter().flat_map(|p| &p.measures).map(|m| m.numbers);
+        let total = sizes.fold(0_usize, usize::saturating_add);
+        if total == 0 || total.saturating_mul(16) != cells.len() {
+            return Err(NotARelease("its numbers are not as many as its header says"));
         }
-        let cells = numbers.chunks(numbers.len() / measures).map(<[i128]>::to_vec).collect();
-        Ok(Self { header, cells })
+        let mut left = cells.chunks_exact(16).filter_map(|c| <[u8; 16]>::try_from(c).ok()).map(i128::from_le_bytes);
+        let mut take = |m: &MeasureHeader| left.by_ref().take(m.numbers).collect();
+        let parts = header.parts.iter().map(|p| p.measures.iter().map(&mut take).collect()).collect();
+        Ok(Self { header, parts })
     }
 
-    /// SHA-256 over header and cells, each with its length before it.
+    /// SHA-256 over header and numbers, each with its length before it.
     pub fn digest(&self) -> Digest {
         let (header, cells) = self.to_bytes();
         Digest::of_parts(&[b"sekisho release v1", &header, &cells])
     }
 
-    /// The release as one Arrow batch: `cell` UInt32, then per measure a Decimal128(38, 0); the header in the
-    /// schema's metadata.
+    /// The release as one Arrow batch: one column `value`, Decimal128(38, 0), measure by measure; the header in the schema's
+    /// metadata.
     ///
     /// # Errors
     /// When a number does not fit, which [`make`](Self::make) prevents.
     pub fn to_batch(&self) -> Result<RecordBatch, NotARelease> {
         let wrong = |_| NotARelease("a number does not fit");
-        let n = u32::try_from(self.cells.first().map_or(0, Vec::len)).map_err(|_| NotARelease("too many cells"))?;
-        let mut fields = vec![Field::new("cell", DataType::UInt32, false)];
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(UInt32Array::from_iter_values(0..n))];
-        for (i, cells) in self.cells.iter().enumerate() {
-            let array = Decimal128Array::from_iter_values(cells.iter().copied());
-            columns.push(Arc::new(array.with_precision_and_scale(38, 0).map_err(wrong)?));
-            fields.push(Field::new(format!("m{i}"), DataType::Decimal128(38, 0), false));
-        }
+        let values = Decimal128Array::from_iter_values(self.parts.iter().flatten().flatten().copied());
+        let values: ArrayRef = Arc::new(values.with_precision_and_scale(38, 0).map_err(wrong)?);
         let header = String::from_utf8(self.to_bytes().0).map_err(|_| NotARelease("its header is no text"))?;
+        let fields = vec![Field::new("value", DataType::Decimal128(38, 0), false)];
         let schema = Schema::new_with_metadata(fields, HashMap::from([(HEADER_KEY.to_string(), header)]));
-        RecordBatch::try_new(Arc::new(schema), columns).map_err(wrong)
+        RecordBatch::try_new(Arc::new(schema), vec![values]).map_err(wrong)
     }
 
     /// Reads what [`to_batch`](Self::to_batch) wrote; a batch from a node is anybody's bytes.
     ///
     /// # Errors
-    /// When columns, types, order or header are anything else.
+    /// When columns, types or header are anything else.
     pub fn from_batch(batch: &RecordBatch) -> Result<Self, NotARelease> {
         let schema = batch.schema();
         let header = schema.metadata().get(HEADER_KEY).ok_or(NotARelease("it has no header"))?;
-        let ordinals = batch.columns().first().and_then(|c| c.as_primitive_opt::<UInt32Type>());
-        let ordinals = ordinals.ok_or(NotARelease("it has no cell column"))?;
-        if ordinals.null_count() > 0
-            || !ordinals.values().iter().copied().eq(0..u32::try_from(ordinals.len()).unwrap_or(0))
-        {
-            return Err(NotARelease("its cells are not in order"));
+        let [column] = batch.columns() else { return Err(NotARelease("it has other columns than one")) };
+        let numbers = column.as_primitive_opt::<Decimal128Type>().ok_or(NotARelease("its column is no Decimal128"))?;
+        if numbers.null_count() > 0 {
+            return Err(NotARelease("a number is missing"));
         }
-        let mut bytes = Vec::with_capacity(batch.num_rows() * 16);
-        for column in &batch.columns()[1..] {
-            let numbers =
-                column.as_primitive_opt::<Decimal128Type>().ok_or(NotARelease("a column is no Decimal128"))?;
-            if numbers.null_count() > 0 {
-                return Err(NotARelease("a cell is missing"));
-            }
-            for number in numbers.values() {
-                if !(-LARGEST..=LARGEST).contains(number) {
-                    return Err(NotARelease("a number has more than 38 digits"));
-                }
-                bytes.extend_from_slice(&number.to_le_bytes());
-            }
+        if numbers.values().iter().any(|number| !(-LARGEST..=LARGEST).contains(number)) {
+            return Err(NotARelease("a number has more than 38 digits"));
         }
-        let release = Self::from_bytes(header.as_bytes(), &bytes)?;
-        if release.cells.len() + 1 != batch.num_columns() {
-            return Err(NotARelease("it has more or fewer measures than its header says"));
-        }
-        Ok(release)
+        let bytes: Vec<u8> = numbers.values().iter().flat_map(|n| n.to_le_bytes()).collect();
+        Self::from_bytes(header.as_bytes(), &bytes)
     }
 }

@@ -58,7 +58,7 @@ impl<R> Reservation<R> {
         run: u32,
         ledger: &L,
     ) -> Result<Self, L::Error> {
-        let charge = Charge { permit, query_key, run, micro_rho: plan.micro_rho(), atto_delta: AttoDelta::ZERO };
+        let charge = Charge { permit, query_key, run, micro_rho: plan.micro_rho(), atto_delta: plan.atto_delta() };
         let record = ledger.charge(&charge).await?;
         Ok(Self { charge, plan: plan.digest(), record })
     }

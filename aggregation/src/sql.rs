@@ -4,24 +4,19 @@
 //! a short list, so that what is not listed does not exist. A node plans from the text itself and never runs a
 //! plan that somebody else made. Nothing here sees a row.
 
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+mod catalogue;
+mod limits;
+
+use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
-use datafusion_common::{DataFusionError, TableReference, config::ConfigOptions, tree_node::TreeNodeRecursion};
-use datafusion_expr::{
-    AggregateUDF, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
-    planner::{ContextProvider, ExprPlanner},
-};
+use datafusion_common::DataFusionError;
+use datafusion_expr::LogicalPlan;
 use datafusion_optimizer::analyzer::{AnalyzerRule, type_coercion::TypeCoercion};
 use datafusion_sql::{
     parser::{DFParserBuilder, Statement},
     planner::{ParserOptions, SqlToRel},
-    sqlparser::{
-        ast,
-        dialect::PostgreSqlDialect,
-        keywords::Keyword,
-        tokenizer::{Token, Tokenizer},
-    },
+    sqlparser::{ast, dialect::PostgreSqlDialect},
 };
 use sekisho_protocol::{
     query::MAX_SQL_BYTES,
@@ -29,14 +24,12 @@ use sekisho_protocol::{
     schema::{Kind, Schema, Table},
 };
 
+use crate::place;
+use catalogue::Catalogue;
+use limits::{check_operators, check_parts, check_views};
+
 /// How deeply a statement may nest.
 const MAX_NESTING: usize = 48;
-/// How deeply parentheses may nest.
-const MAX_PARENTHESES: usize = 12;
-/// The most operators of a statement.
-const MAX_OPERATORS: usize = 256;
-/// The most parts of a plan, views and CTEs put in place.
-const MAX_PARTS: usize = 500;
 
 /// A statement planned twice: as written, for what follows the release, and with its types made equal, for the analysis.
 pub(crate) struct Planned {
@@ -73,80 +66,18 @@ pub(crate) fn plan(sql: &str, schema: &Schema) -> Result<Planned, Refusal> {
     check_operators(sql)?;
     let statement = parse(sql)?;
     let catalogue = Catalogue::new(schema);
-    let options =
-        ParserOptions { parse_float_as_decimal: true, map_string_types_to_utf8view: false, ..ParserOptions::default() };
+    let options = ParserOptions {
+        parse_float_as_decimal: true,
+        map_string_types_to_utf8view: false,
+        // Refusals name places.
+        collect_spans: true,
+        ..ParserOptions::default()
+    };
     let planner = SqlToRel::new_with_options(&catalogue, options);
     let as_written = planner.statement_to_plan(statement).map_err(refuse)?;
     check_parts(&as_written)?;
     let typed = TypeCoercion::new().analyze(as_written.clone(), &catalogue.options).map_err(refuse)?;
     Ok(Planned { as_written, typed })
-}
-
-/// Counts the operators of the text: a chain of them is as deep as it is long, and what walks it recurses.
-fn check_operators(sql: &str) -> Result<(), Refusal> {
-    let dialect = PostgreSqlDialect {};
-    let tokens = Tokenizer::new(&dialect, sql).tokenize();
-    let tokens = tokens.map_err(|e| Refusal::new(Code::SqlSyntax, e.to_string()))?;
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other tokens do not nest")]
-    let operator = |token: &&Token| match token {
-        Token::Word(word) => {
-            matches!(
-                word.keyword,
-                Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::UNION | Keyword::JOIN | Keyword::IS
-            )
-        }
-        Token::Whitespace(_)
-        | Token::Number(..)
-        | Token::SingleQuotedString(_)
-        | Token::Comma
-        | Token::LParen
-        | Token::RParen
-        | Token::Period
-        | Token::SemiColon => false,
-        _ => true,
-    };
-    // The planner types nested calls anew at each level: its work doubles with the depth.
-    let (mut depth, mut deepest) = (0_usize, 0);
-    for token in &tokens {
-        if *token == Token::LParen {
-            depth += 1;
-        } else if *token == Token::RParen {
-            depth = depth.saturating_sub(1);
-        }
-        deepest = deepest.max(depth);
-    }
-    if deepest > MAX_PARENTHESES {
-        let detail = format!("parentheses are nested {deepest} deep; at most {MAX_PARENTHESES} are read");
-        return Err(Refusal::new(Code::SqlUnsupported, detail));
-    }
-    // Names that begin so are those of the hidden columns that carry the patient and the intervals.
-    let reserved = |token: &Token| matches!(token, Token::Word(word) if word.value.starts_with("__"));
-    if tokens.iter().any(reserved) {
-        return Err(Refusal::new(Code::SqlUnsupported, "a name that begins with __ is reserved: choose another"));
-    }
-    let operators = tokens.iter().filter(operator).count();
-    if operators > MAX_OPERATORS {
-        let detail = format!(
-            "the SQL has {operators} operators; at most {MAX_OPERATORS} are read (a list of values is better written with IN)"
-        );
-        return Err(Refusal::new(Code::SqlUnsupported, detail));
-    }
-    Ok(())
-}
-
-/// Counts a plan's parts, and stops early: CTEs that use each other twice make 2^n of them from n lines.
-fn check_parts(plan: &LogicalPlan) -> Result<(), Refusal> {
-    let mut parts = 0;
-    // The closure never fails, so neither does the walk.
-    let _ = plan.apply_with_subqueries(|_| {
-        parts += 1;
-        Ok(if parts > MAX_PARTS { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
-    if parts > MAX_PARTS {
-        let detail = format!("the query has more than {MAX_PARTS} parts, views put in place; write it shorter");
-        return Err(Refusal::new(Code::SqlUnsupported, detail));
-    }
-    Ok(())
 }
 
 fn parse(sql: &str) -> Result<Statement, Refusal> {
@@ -174,58 +105,9 @@ fn parse(sql: &str) -> Result<Statement, Refusal> {
     }
 }
 
-/// Which relations each CTE of a statement reads, by lower-case name; CTEs of the same name are taken together.
-#[derive(Default)]
-struct Views(HashMap<String, Vec<String>>);
-
-fn relations(query: &impl ast::Visit) -> Vec<String> {
-    let mut names = Vec::new();
-    let _: ControlFlow<()> = ast::visit_relations(query, |name| {
-        names.push(name.to_string().to_lowercase());
-        ControlFlow::Continue(())
-    });
-    names
-}
-
-impl ast::Visitor for Views {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
-        for cte in query.with.iter().flat_map(|w| &w.cte_tables) {
-            let name = cte.alias.name.to_string().to_lowercase();
-            self.0.entry(name).or_default().extend(relations(&*cte.query));
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-impl Views {
-    /// Takes what `name` stands for off `left`; false when it does not suffice.
-    fn fits(&self, name: &str, left: &mut usize, depth: usize) -> bool {
-        *left = left.saturating_sub(1);
-        let inner = self.0.get(name).map(Vec::as_slice).unwrap_or_default();
-        *left > 0 && depth < MAX_NESTING && inner.iter().all(|n| self.fits(n, left, depth + 1))
-    }
-}
-
-/// Counts the relations that a query reads once every CTE stands in its place, before it is planned: CTEs that use each other
-/// twice make 2^n of n lines, and the planner walks them all.
-fn check_views(query: &ast::Query) -> Result<(), Refusal> {
-    use ast::Visit;
-    let mut views = Views::default();
-    let _ = query.visit(&mut views);
-    let mut left = MAX_PARTS;
-    if relations(&*query.body).iter().all(|name| views.fits(name, &mut left, 0)) {
-        return Ok(());
-    }
-    let detail = format!(
-        "the query reads more than {MAX_PARTS} parts, CTEs put in place, or nests them deeper than {MAX_NESTING}"
-    );
-    Err(Refusal::new(Code::SqlUnsupported, detail))
-}
-
 /// What the planner said, with a stable code. Planner errors speak of the text and the schema, both public.
 fn refuse(error: DataFusionError) -> Refusal {
+    let place = error.diagnostic().and_then(|d| d.span).map(place::start);
     let error = error.find_root();
     #[expect(clippy::wildcard_enum_match_arm, reason = "foreign errors; any other is an unsupported construct")]
     let code = match error {
@@ -237,134 +119,17 @@ fn refuse(error: DataFusionError) -> Refusal {
     };
     let text = error.strip_backtrace();
     let text = text.strip_prefix("Error during planning: ").unwrap_or(&text);
-    match text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')) {
+    let refusal = match text.strip_prefix("Invalid function '").and_then(|rest| rest.split_once('\'')) {
         Some((name, _)) => {
-            Refusal::new(code, bounded(&format!("the function {name} is not admitted: use count, sum, avg")))
+            let detail = format!("the function {name} is not admitted: docs/sql.md lists those that are");
+            Refusal::new(code, bounded(&detail))
         }
         None => Refusal::new(code, bounded(text)),
-    }
+    };
+    place::at(refusal, place)
 }
 
 /// The first 400 characters: a planner may quote a whole expression.
 fn bounded(text: &str) -> String {
     text.chars().take(400).collect()
-}
-
-/// The public schema as DataFusion's planner wants it.
-struct Catalogue {
-    tables: HashMap<String, Arc<dyn TableSource>>,
-    scalars: HashMap<&'static str, Arc<ScalarUDF>>,
-    aggregates: HashMap<&'static str, Arc<AggregateUDF>>,
-    windows: HashMap<String, Arc<WindowUDF>>,
-    planners: Vec<Arc<dyn ExprPlanner>>,
-    options: ConfigOptions,
-}
-
-#[derive(Debug)]
-struct SchemaTable(SchemaRef);
-
-impl TableSource for SchemaTable {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.0)
-    }
-}
-
-impl Catalogue {
-    fn new(schema: &Schema) -> Self {
-        use datafusion_functions::{core, datetime, string, unicode};
-        use datafusion_functions_aggregate::{average, count, min_max, sum};
-        use datafusion_functions_window::all_default_window_functions;
-        let source = |t: &Table| Arc::new(SchemaTable(arrow_schema(t))) as Arc<dyn TableSource>;
-        Self {
-            tables: schema.tables.iter().map(|t| (t.name.clone(), source(t))).collect(),
-            // Total functions only: none of these fails, or panics, on any value of its type.
-            scalars: HashMap::from([
-                ("coalesce", core::coalesce()),
-                ("nullif", core::nullif()),
-                ("least", core::least()),
-                ("greatest", core::greatest()),
-                ("date_part", datetime::date_part()),
-                ("lower", string::lower()),
-                ("upper", string::upper()),
-                ("starts_with", string::starts_with()),
-                ("character_length", unicode::character_length()),
-                ("left", unicode::left()),
-                ("substr", unicode::substr()),
-            ]),
-            aggregates: HashMap::from([
-                ("count", count::count_udaf()),
-                ("sum", sum::sum_udaf()),
-                ("avg", average::avg_udaf()),
-                ("min", min_max::min_udaf()),
-                ("max", min_max::max_udaf()),
-            ]),
-            windows: all_default_window_functions().into_iter().map(|w| (w.name().to_string(), w)).collect(),
-            planners: vec![
-                Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
-                Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
-                Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
-                Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
-            ],
-            options: ConfigOptions::default(),
-        }
-    }
-}
-
-impl ContextProvider for Catalogue {
-    fn get_table_source(&self, name: TableReference) -> datafusion_common::Result<Arc<dyn TableSource>> {
-        match (name.schema(), self.tables.get(name.table())) {
-            (None, Some(source)) => Ok(Arc::clone(source)),
-            (Some(_) | None, _) => Err(DataFusionError::Plan(format!("table '{}' not found", name.table()))),
-        }
-    }
-
-    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
-        &self.planners
-    }
-
-    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        let name = match name {
-            "substring" => "substr",
-            "char_length" | "length" => "character_length",
-            "datepart" => "date_part",
-            other => other,
-        };
-        self.scalars.get(name).cloned()
-    }
-
-    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
-        None
-    }
-
-    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
-        self.aggregates.get(if name == "mean" { "avg" } else { name }).cloned()
-    }
-
-    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
-        self.windows.get(name).cloned()
-    }
-
-    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
-        None
-    }
-
-    fn options(&self) -> &ConfigOptions {
-        &self.options
-    }
-
-    fn udf_names(&self) -> Vec<String> {
-        self.scalars.keys().map(ToString::to_string).collect()
-    }
-
-    fn higher_order_function_names(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn udaf_names(&self) -> Vec<String> {
-        self.aggregates.keys().map(ToString::to_string).collect()
-    }
-
-    fn udwf_names(&self) -> Vec<String> {
-        self.windows.keys().cloned().collect()
-    }
 }

@@ -1,38 +1,36 @@
-//! From combined integers to the table that people read.
+//! From combined integers to the cells that people read.
 //!
-//! Estimates and intervals come from the noise's known variance alone; the disclosure preset hides cells by
-//! their *released* patient count, never by a raw one; then whatever the SQL says after its aggregate (HAVING,
-//! ORDER BY, LIMIT) runs on released cells. All of it is post-processing and costs nothing.
+//! Estimates and intervals come from the noise's known distribution alone; the disclosure preset hides cells by
+//! their *released* patient count, never by a raw one. A margin (a grouping set with fewer keys) is summed from the released cells,
+//! so that it is consistent with them; a count of patients has numbers of its own for each grouping set. All of it is
+//! post-processing and costs nothing; what the SQL says after its aggregates is in `after`.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, Float64Array, Int64Array, StringArray},
-    datatypes::{DataType, Field, Schema},
+    compute::cast,
+    datatypes::{Field, Schema},
     record_batch::RecordBatch,
 };
-use datafusion_common::{Column, DataFusionError};
-use datafusion_expr::{Expr, Limit, LogicalPlan, LogicalPlanBuilder, col};
+use datafusion_common::DataFusionError;
 use sekisho_protocol::permit::Preset;
 
 use crate::{
-    analyse::reducing,
-    combine::Combined,
+    combine::{Combined, CombinedPart},
     domain::KeyValue,
-    interval::Interval,
-    plan::{CellKey, Measure, Output, PrivatePlan},
+    interval::{self, Interval},
+    noise::Noise,
+    plan::{CellKey, Keys, Moment, Output, Part, PrivatePlan, Quantity},
+    tree::Estimate,
 };
-
-/// The name of the column that says what is particular about a cell.
-pub const CELL_NOTE: &str = "cell_note";
 
 /// What is particular about a released cell.
 const SUPPRESSED: &str = "suppressed";
 const INCOMPLETE: &str = "incomplete";
 
-fn hidden_names(outputs: usize) -> impl Iterator<Item = String> {
-    (0..outputs).flat_map(|i| [format!("__low_{i}"), format!("__high_{i}")]).chain(["__note".to_string()])
-}
+/// The ends of the columns that carry an interval: at the level itself, and at the wider one at which all outputs hold together.
+pub(crate) const ENDS: [&str; 4] = ["low", "high", "wide_low", "wide_high"];
 
 /// Whether the preset hides a cell with this released number of patients.
 pub fn hides(preset: Preset, patients: i128) -> bool {
@@ -50,23 +48,241 @@ fn rounded(value: i128, unit: i128) -> i128 {
     value.saturating_add(half) / unit
 }
 
+/// The rows of one grouping set: every measure's numbers over its cells.
+struct View<'a> {
+    part: &'a Part,
+    combined: &'a CombinedPart,
+    noises: &'a [Noise],
+    set: Keys,
+    /// For each measure; empty where it has none over this set.
+    numbers: Vec<Cow<'a, [i128]>>,
+    /// How many cells of all keys one cell here is the sum of.
+    summed: u32,
+}
+
+impl<'a> View<'a> {
+    fn new(part: &'a Part, combined: &'a CombinedPart, noises: &'a [Noise], set: Keys) -> Self {
+        let every = part.every_key();
+        let projection = part.projection(every, set);
+        let cells = part.cells_over(set);
+        let summed = projection.len() / cells.max(1);
+        let numbers = part.measures.iter().zip(&combined.measures).map(|(measure, numbers)| {
+            if measure.over == set {
+                return Cow::Borrowed(numbers.as_slice());
+            }
+            if measure.over != every {
+                return Cow::Borrowed(&[][..]);
+            }
+            // A part with a private key has one grouping set, so there is one name here.
+            let width = part.width(measure);
+            let mut sums = vec![0_i128; cells * width];
+            for (from, to) in numbers.chunks(width).zip(&projection) {
+                for (i, number) in from.iter().enumerate() {
+                    let sum = &mut sums[*to as usize * width + i];
+                    *sum = sum.saturating_add(*number);
+                }
+            }
+            Cow::Owned(sums)
+        });
+        let numbers = numbers.collect();
+        Self { part, combined, noises, set, numbers, summed: u32::try_from(summed).unwrap_or(u32::MAX) }
+    }
+
+    /// How many rows there are: names times cells.
+    fn rows(&self) -> usize {
+        self.combined.names.len() * self.cells()
+    }
+
+    fn cells(&self) -> usize {
+        self.part.cells_over(self.set)
+    }
+
+    fn name(&self, row: usize) -> &(Option<KeyValue>, u32) {
+        &self.combined.names[row / self.cells()]
+    }
+
+    /// How many independent noises are in a number of a measure.
+    fn terms(&self, measure: usize, row: usize) -> u32 {
+        let own = self.part.measures[measure].over == self.set;
+        let hospitals = if self.part.names.is_some() { self.name(row).1 } else { self.combined.hospitals };
+        hospitals.saturating_mul(if own { 1 } else { self.summed })
+    }
+
+    /// Whether a row's name was let out by no hospital: as in the table of one hospital, where others let it out.
+    fn absent(&self, row: usize) -> bool {
+        self.part.names.is_some() && self.name(row).1 == 0
+    }
+
+    fn number(&self, measure: usize, row: usize) -> i128 {
+        self.numbers[measure].get(row).copied().unwrap_or(0)
+    }
+
+    /// A measure in natural units.
+    #[expect(clippy::cast_precision_loss, reason = "a unit becomes a real number for display")]
+    fn one(&self, measure: usize, row: usize, level: f64) -> Interval {
+        let spread = self.noises[measure].spread(self.terms(measure, row));
+        let scale = 1.0 / self.part.unit(&self.part.measures[measure]) as f64;
+        Interval::of_number(self.number(measure, row), spread, scale, level)
+    }
+
+    fn interval(&self, output: &Output, row: usize, level: f64) -> Option<Interval> {
+        // That all of m quantities hold together at the level, each fails m times less often.
+        let together = |m: usize| 1.0 - (1.0 - level) / f64::from(u32::try_from(m).unwrap_or(u32::MAX));
+        Some(match output {
+            Output::One { measure } => self.one(*measure, row, level),
+            Output::Patients { measures } => {
+                let own = measures.iter().find(|m| self.part.measures[**m].over == self.set)?;
+                self.one(*own, row, level)
+            }
+            Output::Avg { sum, count } => self.mean(*sum, *count, row, together(2)),
+            Output::Moments { moment, count, sums, products } => {
+                let level = together(1 + sums.len() + products.len());
+                self.moment(*moment, *count, sums, products, row, level)?
+            }
+            Output::Quantile { measure, millionths } => {
+                self.estimate(*measure, row, level)?.quantile(f64::from(*millionths) / 1e6)
+            }
+            Output::Extreme { measure, greatest: true } => self.estimate(*measure, row, level)?.maximum(),
+            Output::Extreme { measure, greatest: false } => self.estimate(*measure, row, level)?.minimum(),
+            Output::Grouping { .. } => return None,
+        })
+    }
+
+    /// `centre + sum / count`, within the range of the values.
+    fn mean(&self, sum: usize, count: usize, row: usize, level: f64) -> Interval {
+        let (argument, centre) = self.centre(sum);
+        let (lo, hi) = self.part.natural_range(argument);
+        let ratio = self.one(sum, row, level).div(self.one(count, row, level));
+        // A mean over nothing is the middle of its range.
+        let (num, den) = (self.number(sum, row), self.number(count, row));
+        let estimate = if den > 0 && num != i128::MIN { ratio.estimate + centre } else { f64::midpoint(lo, hi) };
+        let clip = |v: f64| v.max(lo).min(hi);
+        Interval { estimate: clip(estimate), lower: clip(ratio.lower + centre), upper: clip(ratio.upper + centre) }
+    }
+
+    /// A sum's argument, and its centre in natural units.
+    #[expect(clippy::cast_precision_loss, reason = "a centre becomes a real number for display")]
+    fn centre(&self, sum: usize) -> (usize, f64) {
+        let Quantity::Sum { argument, centre } = self.part.measures[sum].quantity else { return (usize::MAX, 0.0) };
+        (argument, centre as f64 / 10_f64.powi(self.part.arguments[argument].scale.cast_signed()))
+    }
+
+    fn moment(
+        &self,
+        moment: Moment,
+        count: usize,
+        sums: &[usize],
+        products: &[usize],
+        row: usize,
+        level: f64,
+    ) -> Option<Interval> {
+        let n = self.one(count, row, level);
+        let half = |sum: &usize| {
+            let (lo, hi) = self.part.natural_range(self.centre(*sum).0);
+            (hi - lo) / 2.0
+        };
+        let (reach, reach_y) = (half(sums.first()?), half(sums.last()?));
+        let sums: Vec<Interval> = sums.iter().map(|s| self.one(*s, row, level)).collect();
+        // Products are summed about a centre of their own.
+        let whole = |p: &usize| self.one(*p, row, level).add(n.mul(Interval::exact(self.centre(*p).1)));
+        let products: Vec<Interval> = products.iter().map(whole).collect();
+        let most = |x: f64, y: f64, sample: bool| x * y * if sample { 2.0 } else { 1.0 };
+        match (moment, sums.as_slice(), products.as_slice()) {
+            // What is at most h from the middle has a variance of at most h², and one of n - 1 at most twice that.
+            (Moment::Variance { sample }, [x], [xx]) => {
+                Some(interval::variance(n, *x, *xx, sample).within(0.0, most(reach, reach, sample)))
+            }
+            (Moment::Deviation { sample }, [x], [xx]) => {
+                Some(interval::variance(n, *x, *xx, sample).within(0.0, most(reach, reach, sample)).sqrt())
+            }
+            (Moment::Covariance { sample }, [x, y], [xy]) => {
+                let most = most(reach, reach_y, sample);
+                Some(interval::covariance(n, *x, *y, *xy, sample).within(-most, most))
+            }
+            (Moment::Correlation, [x, y], [xx, yy, xy]) => Some(interval::correlation(n, *x, *y, *xx, *yy, *xy)),
+            _ => None,
+        }
+    }
+
+    /// What a histogram's numbers say of its values, in natural units.
+    #[expect(clippy::cast_precision_loss, reason = "a unit becomes a real number for display")]
+    fn estimate(&self, measure: usize, row: usize, level: f64) -> Option<Estimate> {
+        let Quantity::Histogram { argument } = self.part.measures[measure].quantity else { return None };
+        let tree = self.part.tree(argument)?;
+        let numbers = self.numbers[measure].get(row * tree.nodes()..(row + 1) * tree.nodes())?;
+        let spread = self.noises[measure].spread(self.terms(measure, row));
+        let unit = self.part.unit(&self.part.measures[measure]) as f64;
+        let scale = 10_f64.powi(-self.part.arguments[argument].scale.cast_signed());
+        Some(Estimate::of(tree, numbers, spread, unit, scale, level))
+    }
+
+    /// The released number of patients of each row, rounded: by it the preset judges.
+    fn patients(&self, guard: usize) -> impl Iterator<Item = i128> {
+        let unit = self.part.unit(&self.part.measures[guard]);
+        (0..self.rows()).map(move |row| rounded(self.number(guard, row), unit))
+    }
+}
+
+/// Which rows of a part's table are hidden.
+fn hidden_rows(part: &Part, views: &[View], preset: Preset) -> Vec<Vec<bool>> {
+    let judged = views.iter().zip(&part.guards);
+    let mut hidden: Vec<Vec<bool>> = judged
+        .map(|(view, guard)| {
+            view.patients(*guard).enumerate().map(|(row, n)| hides(preset, n) && !view.absent(row)).collect()
+        })
+        .collect();
+    // The most detailed sets come first. A margin of which exactly one cell is hidden would give that cell away.
+    for coarse in 0..views.len() {
+        for fine in 0..coarse {
+            let (from, to) = (views[fine].set, views[coarse].set);
+            if from & to != to || from == to {
+                continue;
+            }
+            let mut count = vec![0_u32; hidden[coarse].len()];
+            for (cell, margin) in part.projection(from, to).iter().enumerate() {
+                count[*margin as usize] += u32::from(hidden[fine][cell]);
+            }
+            hidden[coarse].iter_mut().zip(count).for_each(|(hidden, count)| *hidden |= count == 1);
+        }
+    }
+    hidden
+}
+
+impl Part {
+    fn views<'a>(&'a self, combined: &'a CombinedPart, noises: &'a [Noise]) -> Vec<View<'a>> {
+        self.sets.iter().map(|set| View::new(self, combined, noises, *set)).collect()
+    }
+
+    /// The noise of every measure; an admitted part has one for each.
+    fn noises(&self) -> Vec<Noise> {
+        self.measures.iter().filter_map(|m| self.noise(m)).collect()
+    }
+}
+
 impl PrivatePlan {
-    /// The released number of patients of each cell, rounded: by it the preset judges.
-    pub fn guard_values(&self, combined: &Combined) -> Vec<i128> {
-        let unit = self.unit(&self.measures()[self.guard()]);
-        combined.cells[self.guard()].iter().map(|patients| rounded(*patients, unit)).collect()
+    /// For every row of every part's table: the released number of patients, by which the preset judges, and whether it or a
+    /// margin hides the row.
+    pub fn judged(&self, combined: &Combined) -> Vec<(i128, bool)> {
+        let mut rows = Vec::new();
+        for (part, combined) in self.parts.iter().zip(&combined.parts) {
+            let noises = part.noises();
+            let views = part.views(combined, &noises);
+            let hidden = hidden_rows(part, &views, self.preset).concat();
+            let patients = views.iter().zip(&part.guards).flat_map(|(view, guard)| {
+                // Nothing was added where a name is absent: hiding it would hide nothing.
+                let judged = view.patients(*guard).enumerate();
+                judged.map(|(row, patients)| if view.absent(row) { i128::MAX } else { patients })
+            });
+            rows.extend(patients.zip(hidden));
+        }
+        rows
     }
 
-    /// Which cells the preset hides.
-    pub fn hidden(&self, combined: &Combined) -> Vec<bool> {
-        self.guard_values(combined).into_iter().map(|patients| hides(self.preset(), patients)).collect()
-    }
-
-    /// Every cell with its keys, estimates and intervals at `level`: columns `c0…` for keys, then for outputs, then
-    /// `__low_i`, `__high_i` for each output and `__note`.
+    /// The table of each part: every cell with its keys, estimates and intervals at `level`. Columns `c0…` are those of the SQL's
+    /// aggregate; then for each output `low`, `high`, `wide_low` and `wide_high` with its number, and `note`.
     ///
-    /// `complete` is false when a hospital that was asked is missing. `also_hidden` hides cells beside those that the preset
-    /// hides, one flag for each cell; empty for none.
+    /// `complete` is false when a hospital that was asked is missing. `also_hidden` hides rows beside those that the preset
+    /// hides, one flag for each row of [`judged`](Self::judged); empty for none.
     ///
     /// # Errors
     /// None is expected; arrow's when lengths differ.
@@ -76,207 +292,197 @@ impl PrivatePlan {
         complete: bool,
         level: f64,
         also_hidden: &[bool],
-    ) -> Result<RecordBatch, DataFusionError> {
-        let cells: Vec<Vec<CellKey>> = (0..self.cells()).map(|ordinal| self.cell(ordinal)).collect();
-        let hidden_too = |cell: usize| also_hidden.get(cell).copied().unwrap_or(false);
-        let shown: Vec<bool> =
-            self.hidden(combined).into_iter().enumerate().map(|(cell, hidden)| !hidden && !hidden_too(cell)).collect();
+    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let outputs: usize = self.parts.iter().map(|p| p.outputs.len()).sum();
+        let mut also_hidden = also_hidden.iter().copied();
+        let mut tables = Vec::new();
+        for (place, (part, combined)) in self.parts.iter().zip(&combined.parts).enumerate() {
+            let noises = part.noises();
+            let views = part.views(combined, &noises);
+            let mut hidden = hidden_rows(part, &views, self.preset).concat();
+            let absent = views.iter().flat_map(|view| (0..view.rows()).map(|row| view.absent(row)));
+            for (hidden, absent) in hidden.iter_mut().zip(absent) {
+                *hidden |= also_hidden.next().unwrap_or(false) || absent;
+            }
+            let levels = (level, 1.0 - (1.0 - level) / f64::from(u32::try_from(outputs).unwrap_or(u32::MAX)));
+            let table = Table { plan: self, place, part, views, hidden, complete, levels };
+            tables.push(table.batch()?);
+        }
+        Ok(tables)
+    }
+
+    /// How much the bounds bit, as far as it was asked: what was counted, with its interval.
+    pub fn bites(&self, combined: &Combined, level: f64) -> Vec<(String, Interval)> {
+        let mut all = Vec::new();
+        for (part, combined) in self.parts.iter().zip(&combined.parts) {
+            let noises = part.noises();
+            let view = View::new(part, combined, &noises, 0);
+            all.extend(part.bites.iter().map(|(measure, what)| (what.clone(), view.one(*measure, 0, level))));
+        }
+        all
+    }
+}
+
+/// One part's table in the making.
+struct Table<'a> {
+    plan: &'a PrivatePlan,
+    place: usize,
+    part: &'a Part,
+    views: Vec<View<'a>>,
+    hidden: Vec<bool>,
+    complete: bool,
+    levels: (f64, f64),
+}
+
+impl Table<'_> {
+    fn batch(&self) -> Result<RecordBatch, DataFusionError> {
+        let cells: Vec<Vec<CellKey>> = self
+            .views
+            .iter()
+            .flat_map(|view| {
+                let cell = |row: usize| {
+                    let name = self.part.names.map(|_| &view.name(row).0);
+                    self.part.cell(view.set, row % view.cells(), name)
+                };
+                (0..view.rows()).map(cell).collect::<Vec<_>>()
+            })
+            .collect();
         let mut columns: Vec<ArrayRef> = Vec::new();
-        for (i, key) in self.keys().iter().enumerate() {
+        for (i, key) in self.part.keys.iter().enumerate() {
             let value = |cell: &Vec<CellKey>| match &cell[i] {
                 CellKey::Value(value) => Some(value.clone()),
-                CellKey::Null | CellKey::Outside => None,
+                CellKey::Null | CellKey::Outside | CellKey::All => None,
             };
-            let values: Vec<Option<KeyValue>> = cells.iter().map(value).collect();
-            columns.push(key.image.kind.array(&values));
+            columns.push(key.image.kind.array(&cells.iter().map(value).collect::<Vec<_>>()));
         }
-        let mut bounds: Vec<ArrayRef> = Vec::new();
-        for output in self.outputs() {
-            let intervals: Vec<Option<Interval>> = (0..self.cells())
-                .map(|cell| shown[cell].then(|| self.interval(output, combined, cell, level)))
-                .collect();
-            columns.push(self.output_array(output, combined, &intervals));
-            bounds.push(Arc::new(intervals.iter().map(|i| i.map(|i| i.lower)).collect::<Float64Array>()));
-            bounds.push(Arc::new(intervals.iter().map(|i| i.map(|i| i.upper)).collect::<Float64Array>()));
+        let aggregate = self.plan.aggregate(self.place)?;
+        let own = aggregate.schema.fields();
+        // With GROUPING SETS a column says which set a row is of.
+        if own.len() == self.part.keys.len() + 1 + self.part.outputs.len() {
+            let every: Vec<usize> = (0..self.part.keys.len()).collect();
+            columns.push(cast(&self.grouping(&every), own[self.part.keys.len()].data_type())?);
         }
-        let note = |(cell, shown): (&Vec<CellKey>, &bool)| {
-            let mut notes = Vec::new();
-            if !shown {
-                notes.push(SUPPRESSED.to_string());
-            }
-            if !complete {
-                notes.push(INCOMPLETE.to_string());
-            }
-            for (key, value) in self.keys().iter().zip(cell) {
-                if *value == CellKey::Outside {
-                    notes.push(format!("{} outside its domain", key.name));
-                }
-            }
-            Some(notes.join("; "))
-        };
-        columns.extend(bounds);
-        columns.push(Arc::new(cells.iter().zip(&shown).map(note).collect::<StringArray>()));
-        let names = (0..self.keys().len() + self.outputs().len())
-            .map(|i| format!("c{i}"))
-            .chain(hidden_names(self.outputs().len()));
+        let mut ends = Vec::new();
+        for output in &self.part.outputs {
+            let (column, bounds) = self.output(output);
+            columns.push(column);
+            ends.extend(bounds);
+        }
+        let visible = columns.len();
+        columns.extend(ends);
+        columns
+            .push(Arc::new(cells.iter().enumerate().map(|(row, cell)| self.note(row, cell)).collect::<StringArray>()));
+        let hidden = (0..self.part.outputs.len()).flat_map(|i| ENDS.map(|end| hidden_name(self.place, i, end)));
+        let names = (0..visible).map(|i| format!("c{i}")).chain(hidden).chain([note_name(self.place)]);
         let fields: Vec<Field> = names.zip(&columns).map(|(n, c)| Field::new(n, c.data_type().clone(), true)).collect();
         Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "units and centres become real numbers for display")]
-    fn interval(&self, output: &Output, combined: &Combined, cell: usize, level: f64) -> Interval {
-        let scale = |measure: usize| 1.0 / self.unit(&self.measures()[measure]) as f64;
-        let whole = |i: Interval| if self.preset() == Preset::Opensafely { to_five(i) } else { i };
-        match output {
-            Output::Count { measure } => {
-                let sd = combined.standard_deviations[*measure];
-                whole(Interval::for_sum(combined.cells[*measure][cell], sd, scale(*measure), level))
-            }
-            Output::Sum { measure } => {
-                let sd = combined.standard_deviations[*measure];
-                Interval::for_sum(combined.cells[*measure][cell], sd, scale(*measure), level)
-            }
-            Output::Avg { sum, count } => {
-                let (lo, hi) = self.natural_range(*sum);
-                let Measure::Sum { argument, centre } = self.measures()[*sum] else {
-                    return Interval { estimate: f64::NAN, lower: f64::NEG_INFINITY, upper: f64::INFINITY };
-                };
-                let centre = centre as f64 / 10_f64.powi(self.arguments[argument].scale.cast_signed());
-                // Steps of the sum per step of the count are units of the argument's scale.
-                let natural = scale(*sum) / scale(*count);
-                let ratio = Interval::for_ratio(
-                    combined.cells[*sum][cell],
-                    combined.standard_deviations[*sum],
-                    combined.cells[*count][cell],
-                    combined.standard_deviations[*count],
-                    level,
-                    (lo - centre) / natural,
-                    (hi - centre) / natural,
-                )
-                .scaled(natural);
-                Interval { estimate: ratio.estimate + centre, lower: ratio.lower + centre, upper: ratio.upper + centre }
-            }
-        }
+    /// Each row's view, its row there, and whether it is shown.
+    fn rows(&self) -> impl Iterator<Item = (&View<'_>, usize, bool)> {
+        let rows = self.views.iter().flat_map(|view| (0..view.rows()).map(move |row| (view, row)));
+        rows.zip(&self.hidden).map(|((view, row), hidden)| (view, row, !hidden))
     }
 
-    /// Counts, and sums of integers, as `Int64`; other sums and means as `Float64`.
-    fn output_array(&self, output: &Output, combined: &Combined, intervals: &[Option<Interval>]) -> ArrayRef {
-        let whole = match output {
-            Output::Count { measure } => Some(*measure),
-            Output::Sum { measure } => match &self.measures()[*measure] {
-                Measure::Sum { argument, .. } if self.arguments[*argument].scale == 0 => Some(*measure),
-                Measure::Sum { .. } | Measure::Rows | Measure::Present { .. } | Measure::Patients { .. } => None,
-            },
-            Output::Avg { .. } => None,
+    fn grouping(&self, keys: &[usize]) -> ArrayRef {
+        let left_out = |set: Keys| keys.iter().fold(0_i64, |bits, key| 2 * bits + i64::from(set & (1 << key) == 0));
+        Arc::new(self.rows().map(|(view, ..)| Some(left_out(view.set))).collect::<Int64Array>())
+    }
+
+    /// One output's column and the columns of its ends.
+    fn output(&self, output: &Output) -> (ArrayRef, Vec<ArrayRef>) {
+        if let Output::Grouping { keys } = output {
+            let none = || Arc::new(Float64Array::from(vec![None; self.hidden.len()])) as ArrayRef;
+            return (self.grouping(keys), (0..ENDS.len()).map(|_| none()).collect());
+        }
+        let at = |level: f64| -> Vec<Option<Interval>> {
+            self.rows().map(|(view, row, shown)| shown.then(|| view.interval(output, row, level)).flatten()).collect()
         };
-        let Some(measure) = whole else {
-            return Arc::new(intervals.iter().map(|i| i.map(|i| i.estimate)).collect::<Float64Array>());
+        let (mut own, mut wide) = (at(self.levels.0), at(self.levels.1));
+        let whole = self.whole(output);
+        let five = self.plan.preset == Preset::Opensafely && matches!(whole, Some((_, true)));
+        if five {
+            own.iter_mut().chain(&mut wide).flatten().for_each(|i| *i = to_five(*i));
+        }
+        let end = |of: &dyn Fn(&Interval) -> f64, all: &[Option<Interval>]| {
+            let finite = |i: &Option<Interval>| i.as_ref().map(of);
+            Arc::new(all.iter().map(finite).map(|v| v.filter(|v| !v.is_nan())).collect::<Float64Array>()) as ArrayRef
         };
-        let unit = self.unit(&self.measures()[measure]);
-        let five = self.preset() == Preset::Opensafely && matches!(output, Output::Count { .. });
-        let value = |(cell, interval): (usize, &Option<Interval>)| {
+        let ends =
+            vec![end(&|i| i.lower, &own), end(&|i| i.upper, &own), end(&|i| i.lower, &wide), end(&|i| i.upper, &wide)];
+        let Some((measure, _)) = whole else { return (end(&|i| i.estimate, &own), ends) };
+        let value = |((view, row, _), interval): ((&View, usize, bool), &Option<Interval>)| {
             interval.as_ref()?;
-            let value = rounded(combined.cells[measure][cell], unit);
-            let value = if five { rounded(value, 5) * 5 } else { value };
-            i64::try_from(value).ok()
+            let measure = measure(view)?;
+            let value = rounded(view.number(measure, row), self.part.unit(&self.part.measures[measure]));
+            i64::try_from(if five { rounded(value, 5) * 5 } else { value }).ok()
         };
-        Arc::new(intervals.iter().enumerate().map(value).collect::<Int64Array>())
+        (Arc::new(self.rows().zip(&own).map(value).collect::<Int64Array>()), ends)
     }
 
-    /// What the SQL says after its aggregate, over `cells`: a scan of [`released_cells`](Self::released_cells).
-    ///
-    /// The columns are the SQL's own, then `__low_i`, `__high_i` and `__note`.
-    ///
-    /// # Errors
-    /// When the rest of the SQL cannot be planned over the cells' types.
-    pub fn after_release(&self, cells: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-        let aggregate = self.aggregate()?;
-        let named = aggregate
-            .schema
-            .iter()
-            .enumerate()
-            .map(|(i, (qualifier, field))| col(format!("c{i}")).alias_qualified(qualifier.cloned(), field.name()));
-        let named: Vec<Expr> = named.chain(hidden_names(self.outputs().len()).map(col)).collect();
-        let cells = LogicalPlanBuilder::from(cells).project(named)?.build()?;
-        self.rebuild(self.as_written(), &cells)
-    }
-
-    fn aggregate(&self) -> Result<&datafusion_expr::Aggregate, DataFusionError> {
-        reducing(self.as_written()).map_err(|e| DataFusionError::Plan(e.to_string()))
-    }
-
-    fn rebuild(&self, plan: &LogicalPlan, cells: &LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the analysis admitted only these")]
-        match plan {
-            LogicalPlan::Aggregate(_) => Ok(cells.clone()),
-            LogicalPlan::Projection(projection) => {
-                let input = self.rebuild(&projection.input, cells)?;
-                let extra = hidden_names(self.outputs().len()).map(|name| Expr::Column(Column::from_name(name)));
-                LogicalPlanBuilder::from(input).project(projection.expr.iter().cloned().chain(extra))?.build()
-            }
-            LogicalPlan::Filter(filter) => {
-                LogicalPlanBuilder::from(self.rebuild(&filter.input, cells)?).filter(filter.predicate.clone())?.build()
-            }
-            LogicalPlan::Sort(sort) => {
-                let input = self.rebuild(&sort.input, cells)?;
-                LogicalPlanBuilder::from(input).sort_with_limit(sort.expr.clone(), sort.fetch)?.build()
-            }
-            LogicalPlan::Limit(limit) => {
-                let input = Arc::new(self.rebuild(&limit.input, cells)?);
-                Ok(LogicalPlan::Limit(Limit { skip: limit.skip.clone(), fetch: limit.fetch.clone(), input }))
-            }
-            LogicalPlan::SubqueryAlias(alias) => {
-                LogicalPlanBuilder::from(self.rebuild(&alias.input, cells)?).alias(alias.alias.clone())?.build()
-            }
-            other => Err(DataFusionError::Plan(format!("{} after an aggregate", other.display()))),
-        }
-    }
-
-    /// Puts each output's bounds beside it: the SQL's columns, with `<name>_low` and `<name>_high` after those that are
-    /// aggregates, and [`CELL_NOTE`] at the end.
-    ///
-    /// # Errors
-    /// When `processed` does not come from [`after_release`](Self::after_release).
-    pub fn beside(&self, processed: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
-        let outputs = self.outputs().len();
-        let own = processed.num_columns().checked_sub(2 * outputs + 1);
-        let own = own.ok_or_else(|| DataFusionError::Plan("a table without its bounds".into()))?;
-        let schema = processed.schema();
-        let (mut fields, mut columns): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
-        for i in 0..own {
-            let name = schema.field(i).name();
-            fields.push(schema.field(i).clone());
-            columns.push(Arc::clone(processed.column(i)));
-            if let Some(output) = self.source(self.as_written(), i).and_then(|s| s.checked_sub(self.keys().len())) {
-                for (side, offset) in [("low", 0), ("high", 1)] {
-                    fields.push(Field::new(format!("{name}_{side}"), DataType::Float64, true));
-                    columns.push(Arc::clone(processed.column(own + 2 * output + offset)));
-                }
-            }
-        }
-        fields.push(Field::new(CELL_NOTE, DataType::Utf8, true));
-        columns.push(Arc::clone(processed.column(processed.num_columns() - 1)));
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-    }
-
-    /// Which column of the aggregate the `index`th column of `plan` is.
-    fn source(&self, plan: &LogicalPlan, index: usize) -> Option<usize> {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the analysis admitted only these")]
-        match plan {
-            LogicalPlan::Aggregate(_) => Some(index),
-            LogicalPlan::Projection(projection) => {
-                let Expr::Column(column) = projection.expr.get(index)?.clone().unalias_nested().data else {
-                    return None;
+    /// For an output that is a whole number: which measure of a view it is, and whether it is a count. Counts, and sums of
+    /// integers, are `Int64`; everything else is `Float64`.
+    #[expect(clippy::type_complexity, reason = "one closure and one flag")]
+    fn whole<'o>(&self, output: &'o Output) -> Option<(Box<dyn Fn(&View) -> Option<usize> + 'o>, bool)> {
+        match output {
+            Output::One { measure } => {
+                let count = match &self.part.measures[*measure].quantity {
+                    Quantity::Sum { argument, .. } if self.part.arguments[*argument].scale == 0 => false,
+                    Quantity::Sum { .. } => return None,
+                    Quantity::Rows
+                    | Quantity::Present { .. }
+                    | Quantity::Patients { .. }
+                    | Quantity::Heavy
+                    | Quantity::Histogram { .. } => true,
                 };
-                self.source(&projection.input, projection.input.schema().maybe_index_of_column(&column)?)
+                Some((Box::new(move |_| Some(*measure)), count))
             }
-            LogicalPlan::Filter(filter) => self.source(&filter.input, index),
-            LogicalPlan::Sort(sort) => self.source(&sort.input, index),
-            LogicalPlan::Limit(limit) => self.source(&limit.input, index),
-            LogicalPlan::SubqueryAlias(alias) => self.source(&alias.input, index),
-            _ => None,
+            Output::Patients { measures } => {
+                let own = |view: &View| measures.iter().copied().find(|m| view.part.measures[*m].over == view.set);
+                Some((Box::new(own), true))
+            }
+            Output::Avg { .. }
+            | Output::Moments { .. }
+            | Output::Quantile { .. }
+            | Output::Extreme { .. }
+            | Output::Grouping { .. } => None,
         }
     }
+
+    fn note(&self, row: usize, cell: &[CellKey]) -> Option<String> {
+        let mut notes = Vec::new();
+        if self.hidden[row] {
+            notes.push(SUPPRESSED.to_string());
+        }
+        if !self.complete {
+            notes.push(INCOMPLETE.to_string());
+        }
+        for (key, value) in self.part.keys.iter().zip(cell) {
+            match value {
+                CellKey::Outside => notes.push(format!("{} outside its domain", key.name)),
+                CellKey::All => notes.push(format!("all of {}", key.name)),
+                CellKey::Value(_) | CellKey::Null => {}
+            }
+        }
+        // A part with a private key has one view.
+        if let (Some(_), [view]) = (self.part.names, self.views.as_slice()) {
+            let (let_out, of) = (view.name(row).1, view.combined.hospitals);
+            if let_out < of {
+                notes.push(format!("below the threshold at {} of {of} hospitals", of - let_out));
+            }
+        }
+        Some(notes.join("; "))
+    }
+}
+
+/// The column with one end of an output's interval.
+pub(crate) fn hidden_name(part: usize, output: usize, end: &str) -> String {
+    format!("__{part}_{output}_{end}")
+}
+
+/// The column with what is particular about a row of a part.
+pub(crate) fn note_name(part: usize) -> String {
+    format!("__{part}_note")
 }
 
 /// An interval whose ends are multiples of 5, outwards, as `opensafely` rounds.

@@ -86,7 +86,7 @@ pub struct HolderReport {
 /// The noise in one released quantity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NoiseReport {
-    /// `rows`, `present`, `sum` or `patients`.
+    /// `rows`, `present`, `sum`, `patients`, `heavy` or `histogram`.
     pub measure: String,
     /// The standard deviation per cell and hospital, in rows, patients or natural units.
     pub standard_deviation: f64,

@@ -15,13 +15,14 @@ use arrow::{
 };
 use chrono::{DateTime, Utc};
 use datafusion::{
-    error::DataFusionError, execution::context::SessionContext, physical_plan::collect, prelude::SessionConfig,
+    error::DataFusionError, execution::context::SessionContext, physical_plan::execute_stream, prelude::SessionConfig,
 };
+use futures::TryStreamExt;
 use sekisho_aggregation::{
     accounting::epsilon_at_delta,
     combine::{CombineError, Combined, combine},
-    plan::{Measure, PrivatePlan},
-    release::Release,
+    plan::{Measure, Part, PrivatePlan},
+    release::{Release, kind},
 };
 use sekisho_protocol::{permit::Permit, units::MicroRho};
 
@@ -29,6 +30,9 @@ use crate::{
     report::{ALL_HOLDERS, HOLDER, HolderReport, NoiseReport, PrivacyReport, RESULT_KEY, ResultReport},
     round::{Answer, authorise::PermittedQuery},
 };
+
+/// The most rows of one table: joins of released tables may multiply them.
+const MAX_ROWS: usize = 500_000;
 
 /// What averages are.
 const METHOD: &str = "Values are clamped to the schema's bounds; a patient with more rows than the permit's bound \
@@ -64,20 +68,14 @@ pub fn privacy(plan: &PrivatePlan, permit: &Permit) -> PrivacyReport {
         epsilon: epsilon_at_delta(rho, delta),
         sites_per_patient: sites,
         epsilon_all_sites: epsilon_at_delta(all_sites, delta),
-        noise: plan.measures().iter().filter_map(|measure| noise(plan, measure)).collect(),
+        noise: plan.parts().iter().flat_map(|part| part.measures().iter().filter_map(|m| noise(part, m))).collect(),
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a unit becomes a real number for display")]
-fn noise(plan: &PrivatePlan, measure: &Measure) -> Option<NoiseReport> {
-    let name = match measure {
-        Measure::Rows => "rows",
-        Measure::Present { .. } => "present",
-        Measure::Sum { .. } => "sum",
-        Measure::Patients { .. } => "patients",
-    };
-    let standard_deviation = plan.variance(measure)?.as_f64().sqrt() / plan.unit(measure) as f64;
-    Some(NoiseReport { measure: name.into(), standard_deviation })
+fn noise(part: &Part, measure: &Measure) -> Option<NoiseReport> {
+    let standard_deviation = part.noise(measure)?.standard_deviation() / part.unit(measure) as f64;
+    Some(NoiseReport { measure: kind(measure).into(), standard_deviation })
 }
 
 /// The report of a round.
@@ -121,16 +119,18 @@ pub async fn tables(
     // One hospital's sums at a time: together they may be as large as all that was collected.
     let (mut hidden, mut patients) = (Vec::new(), Vec::new());
     for release in &releases {
-        let own = combine(plan, &[*release])?;
-        hidden.push(plan.hidden(&own));
-        patients.push(plan.guard_values(&own));
+        let own = combine(plan, &[*release])?.aligned(plan, &all);
+        let (own_patients, own_hidden): (Vec<i128>, Vec<bool>) = plan.judged(&own).into_iter().unzip();
+        hidden.push(own_hidden);
+        patients.push(own_patients);
     }
-    let also_hidden = also_hidden(&plan.hidden(&all), &hidden, &patients);
+    let all_hidden: Vec<bool> = plan.judged(&all).into_iter().map(|(_, hidden)| hidden).collect();
+    let also_hidden = also_hidden(&all_hidden, &hidden, &patients);
     let combined = table(plan, &all, report.complete, report.confidence, &[]).await?;
     let combined = if answers.is_empty() { combined.slice(0, 0) } else { combined };
     let mut batches = vec![labelled(&combined, ALL_HOLDERS, &metadata)?];
     for (answer, also_hidden) in answers.iter().zip(&also_hidden) {
-        let own = combine(plan, &[&answer.release])?;
+        let own = combine(plan, &[&answer.release])?.aligned(plan, &all);
         let own = table(plan, &own, true, report.confidence, also_hidden).await?;
         batches.push(labelled(&own, &answer.name, &metadata)?);
     }
@@ -169,13 +169,25 @@ async fn table(
     let cells = plan.released_cells(sums, complete, confidence, also_hidden)?;
     // One partition: rows keep the order of the cells, or that of the SQL.
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-    session.register_batch("cells", cells)?;
-    let scan = session.table("cells").await?.into_unoptimized_plan();
-    let after = session.execute_logical_plan(plan.after_release(scan)?).await?;
+    let mut scans = Vec::new();
+    for (place, cells) in cells.into_iter().enumerate() {
+        let name = format!("cells_{place}");
+        session.register_batch(&name, cells)?;
+        scans.push(session.table(&name).await?.into_unoptimized_plan());
+    }
+    let after = session.execute_logical_plan(plan.after_release(scans)?).await?;
     let physical = after.create_physical_plan().await?;
     let schema = physical.schema();
-    let parts = collect(physical, session.task_ctx()).await?;
-    Ok(plan.beside(&concat_batches(&schema, &parts)?)?)
+    let mut stream = execute_stream(physical, session.task_ctx())?;
+    let (mut parts, mut rows) = (Vec::new(), 0);
+    while let Some(batch) = stream.try_next().await? {
+        rows += batch.num_rows();
+        if rows > MAX_ROWS {
+            return Err(DataFusionError::ResourcesExhausted(format!("the answer has more than {MAX_ROWS} rows")).into());
+        }
+        parts.push(batch);
+    }
+    Ok(concat_batches(&schema, &parts)?)
 }
 
 /// The same table with the column [`HOLDER`] before its own, every column nullable, and the report in its schema.

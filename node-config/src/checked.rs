@@ -14,7 +14,7 @@ use sekisho_protocol::{
     keys::PublicKey,
     permit::{OptOut, OptOutRule},
     roster::is_name,
-    units::MicroRho,
+    units::{AttoDelta, DeltaTooLarge, MicroRho},
 };
 
 use crate::file::{BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, RegisterFile, TrustFile};
@@ -112,6 +112,21 @@ pub struct Budget {
     pub lifetime: MicroRho,
     /// By one query, in micro-rho.
     pub per_query: MicroRho,
+    /// By all studies together in any period of so many days; without it only the other caps hold.
+    pub window: Option<Window>,
+    /// By all studies together, ever, in delta; with zero no query may have private group keys.
+    pub lifetime_delta: AttoDelta,
+    /// By one query, in delta.
+    pub delta_per_query: AttoDelta,
+}
+
+/// A cap on what is spent in any period of so many days. It only tightens: no other cap is raised by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// How many days of 24 hours, from 1 to 3660.
+    pub days: u32,
+    /// What may be spent in them, in micro-rho.
+    pub micro_rho: MicroRho,
 }
 
 /// The bounds of a query.
@@ -306,6 +321,7 @@ impl TryFrom<BudgetFile> for Budget {
         let rho = |amount: u64, key: &str| {
             within(amount, 1, MicroRho::MAX.get(), key)?.try_into().map_err(|_| wrong(key, "write less"))
         };
+        let delta = |amount: u64, key: &str| amount.try_into().map_err(|e: DeltaTooLarge| wrong(key, e.to_string()));
         let lifetime = rho(file.lifetime_micro_rho, "budget.lifetime_micro_rho")?;
         let per_query = rho(file.max_micro_rho_per_query, "budget.max_micro_rho_per_query")?;
         check(
@@ -313,7 +329,30 @@ impl TryFrom<BudgetFile> for Budget {
             "budget.max_micro_rho_per_query",
             "write at most what budget.lifetime_micro_rho says",
         )?;
-        Ok(Self { lifetime, per_query })
+        let lifetime_delta = delta(file.lifetime_atto_delta, "budget.lifetime_atto_delta")?;
+        let delta_per_query = delta(file.max_atto_delta_per_query, "budget.max_atto_delta_per_query")?;
+        check(
+            delta_per_query <= lifetime_delta,
+            "budget.max_atto_delta_per_query",
+            "write at most what budget.lifetime_atto_delta says",
+        )?;
+        let window = match (file.window_days, file.window_micro_rho) {
+            (None, None) => None,
+            (Some(_), None) => return Err(wrong("budget.window_micro_rho", "write it beside budget.window_days")),
+            (None, Some(_)) => return Err(wrong("budget.window_days", "write it beside budget.window_micro_rho")),
+            (Some(days), Some(micro_rho)) => {
+                let days = within(days, 1, 3660, "budget.window_days")?;
+                let micro_rho = rho(micro_rho, "budget.window_micro_rho")?;
+                // A query above the window's cap would be told to wait for ever; a window above the lifetime cap is none.
+                check(
+                    (per_query..=lifetime).contains(&micro_rho),
+                    "budget.window_micro_rho",
+                    "write at least budget.max_micro_rho_per_query and at most budget.lifetime_micro_rho",
+                )?;
+                Some(Window { days: u32::try_from(days).unwrap_or(u32::MAX), micro_rho })
+            }
+        };
+        Ok(Self { lifetime, per_query, window, lifetime_delta, delta_per_query })
     }
 }
 

@@ -57,11 +57,22 @@ pub(crate) struct CommitteeMemberFile {
 pub(crate) struct BudgetFile {
     pub(crate) lifetime_micro_rho: u64,
     pub(crate) max_micro_rho_per_query: u64,
+    pub(crate) window_days: Option<u64>,
+    pub(crate) window_micro_rho: Option<u64>,
+    pub(crate) lifetime_atto_delta: u64,
+    pub(crate) max_atto_delta_per_query: u64,
 }
 
 impl Default for BudgetFile {
     fn default() -> Self {
-        Self { lifetime_micro_rho: 5_000_000, max_micro_rho_per_query: 100_000 }
+        Self {
+            lifetime_micro_rho: 5_000_000,
+            max_micro_rho_per_query: 100_000,
+            window_days: None,
+            window_micro_rho: None,
+            lifetime_atto_delta: 0,
+            max_atto_delta_per_query: 0,
+        }
     }
 }
 

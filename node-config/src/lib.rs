@@ -5,7 +5,7 @@
 //! the paths of their files. Neither environment nor command line changes a setting.
 //!
 //! Deliberately absent: reading key files and opening the database (the node's), and the compiled-in ceilings
-//! on rho, which the node checks against the amounts given here.
+//! on rho and delta, which the node checks against the amounts given here.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod checked;
@@ -14,7 +14,8 @@ mod reference;
 mod template;
 
 pub use checked::{
-    Budget, CommitteeMember, ConfigError, Coordinator, Limits, Log, LogFormat, LogLevel, NodeConfig, Trust, load,
+    Budget, CommitteeMember, ConfigError, Coordinator, Limits, Log, LogFormat, LogLevel, NodeConfig, Trust, Window,
+    load,
 };
 pub use file::NodeConfigFile;
 pub use reference::{KEYS, Key, reference};

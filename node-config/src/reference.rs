@@ -47,6 +47,26 @@ pub const KEYS: &[Key] = &[
         "100000",
         "What one query may spend, in millionths of rho; the permit's limit holds beside it.",
     ),
+    optional(
+        "budget.window_days",
+        "none",
+        "The days of a time window, 1 to 3660, each of 24 hours; with `window_micro_rho`, or neither.",
+    ),
+    optional(
+        "budget.window_micro_rho",
+        "none",
+        "What all studies together may spend in any `window_days` days, in millionths of rho: at least `max_micro_rho_per_query`, at most `lifetime_micro_rho`. It only tightens; beyond it queries are refused with `budget_window` until older charges leave the window.",
+    ),
+    optional(
+        "budget.lifetime_atto_delta",
+        "0",
+        "What all studies together may ever spend in delta, in units of 10^-18. Only group keys that are not public spend delta; with 0 no query may have them. The ceiling in the software (10^14) holds all the same.",
+    ),
+    optional(
+        "budget.max_atto_delta_per_query",
+        "0",
+        "What one query may spend in delta, in units of 10^-18, at most `lifetime_atto_delta`; the permit's limit and the ceiling in the software (10^12) hold beside it.",
+    ),
     required(
         "register.rule",
         "The hospital's own opt-out rule, `jp-ngmia` or `eu-ehds`; the permit's rule holds beside it.",
@@ -92,7 +112,8 @@ mod tests {
 
     #[test]
     fn the_reference_names_exactly_the_keys_of_the_template_with_their_defaults() {
-        let written: toml::Table = crate::template(&values()).parse().unwrap();
+        // The keys of the window are there as a comment.
+        let written: toml::Table = crate::template(&values()).replace("# window_", "window_").parse().unwrap();
         let mut found = Vec::new();
         flatten("", &toml::Value::Table(written), &mut found);
         for (name, value) in &found {
@@ -105,6 +126,11 @@ mod tests {
             assert!(found.iter().any(|(name, _)| name == key.name), "{} is not in the template", key.name);
             assert!(reference().contains(&format!("| `{}` |", key.name)));
         }
+    }
+
+    #[test]
+    fn the_operators_page_has_the_reference() {
+        assert!(include_str!("../../docs/node.md").contains(&reference()), "{}", reference());
     }
 
     fn flatten(prefix: &str, value: &toml::Value, found: &mut Vec<(String, String)>) {

@@ -58,10 +58,6 @@ pub fn template(values: &TemplateValues) -> String {
     if datasets.is_empty() {
         datasets = "\n# [[datasets]]\n# mapping = \"data/dataset.toml\"\n".into();
     }
-    let mut budget = BudgetFile::default();
-    if let Some((lifetime, per_query)) = values.budget {
-        budget = BudgetFile { lifetime_micro_rho: lifetime, max_micro_rho_per_query: per_query };
-    }
     let (limits, log) = (LimitsFile::default(), LogFile::default());
     format!(
         r#"# Sekisho ノードの設定 / configuration of a Sekisho node
@@ -88,13 +84,7 @@ governance_key = {governance}
 # 許可に必要な署名数 (2以上を推奨) / signatures that a permit needs (2 or more recommended)
 committee_quorum = {quorum}
 {committee}
-# プライバシー予算、rho の百万分の一 / privacy budget in millionths of rho
-[budget]
-# 全研究の生涯上限 / all studies together, ever
-lifetime_micro_rho = {lifetime}
-# 1クエリの上限 / one query
-max_micro_rho_per_query = {per_query}
-
+{budget}
 # 患者の通知とオプトアウト / notice and opt-out
 [register]
 # "jp-ngmia" (次世代医療基盤法) または "eu-ehds"
@@ -127,8 +117,7 @@ level = {level}
         peer_id = text(&values.coordinator.peer_id),
         governance = text(&values.governance_key.to_string()),
         quorum = values.committee_quorum,
-        lifetime = budget.lifetime_micro_rho,
-        per_query = budget.max_micro_rho_per_query,
+        budget = budget_table(values.budget),
         rule = text(&values.register_rule),
         datasets = datasets.trim_start(),
         timeout = limits.query_timeout_s,
@@ -138,6 +127,35 @@ level = {level}
         rows = limits.max_rows,
         format = text(&log.format),
         level = text(&log.level),
+    )
+}
+
+/// The table `budget`, with these amounts for a lifetime and for a query.
+fn budget_table(amounts: Option<(u64, u64)>) -> String {
+    let mut budget = BudgetFile::default();
+    if let Some((lifetime, per_query)) = amounts {
+        (budget.lifetime_micro_rho, budget.max_micro_rho_per_query) = (lifetime, per_query);
+    }
+    format!(
+        r"# プライバシー予算、rho の百万分の一 / privacy budget in millionths of rho
+[budget]
+# 全研究の生涯上限 / all studies together, ever
+lifetime_micro_rho = {lifetime}
+# 1クエリの上限 / one query
+max_micro_rho_per_query = {per_query}
+# 期間ごとの上限 (全研究の合計、任意) / any so many days, all studies together (optional)
+# window_days = 30
+# window_micro_rho = {window}
+# 公開されていない値で分けるときの delta、10^-18 単位、0 は許さない
+# delta for group keys that are not public, in units of 10^-18; 0 allows none
+lifetime_atto_delta = {lifetime_delta}
+max_atto_delta_per_query = {delta_per_query}
+",
+        lifetime = budget.lifetime_micro_rho,
+        per_query = budget.max_micro_rho_per_query,
+        window = budget.lifetime_micro_rho.div_ceil(10).max(budget.max_micro_rho_per_query),
+        lifetime_delta = budget.lifetime_atto_delta,
+        delta_per_query = budget.max_atto_delta_per_query,
     )
 }
 

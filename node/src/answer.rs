@@ -22,7 +22,6 @@ use sekisho_protocol::{
     permit::OptOut,
     receipt::DryRun,
     refusal::{Code, Refusal},
-    units::MicroRho,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span, field, info, info_span};
@@ -34,7 +33,7 @@ use crate::{
     guard::{AdmittedQuery, InForce, SignedQuery, Trust},
     holding::DataSet,
     hooks::Hooks,
-    ledger::{Ledger, Run, RunKey, RunState},
+    ledger::{Cost, Ledger, Run, RunKey, RunState},
     register::Register,
     slots::{RunLocks, Slot, Slots},
 };
@@ -129,10 +128,13 @@ impl Answering {
             let ready = self.ready(bytes).await?;
             let run = self.ledger.find(&ready.key()).await?;
             let permit = ready.admitted.permit();
-            let cost = if run.is_some() { MicroRho::ZERO } else { ready.plan.micro_rho() };
-            let left = self.ledger.check(&permit.study_id, permit.dp.micro_rho_total, cost).await?;
+            let atto_delta = ready.admitted.query().terms.atto_delta;
+            let price = Cost { micro_rho: ready.plan.micro_rho(), atto_delta };
+            let cost = if run.is_some() { Cost::ZERO } else { price };
+            let total = Cost::total_of(&permit.dp);
+            let left = self.ledger.check(&permit.study_id, total, cost, self.clock.now()).await?;
             let stored = matches!(run, Some(Run { state: RunState::Released(_), .. }));
-            Ok(DryRun { micro_rho: cost, stored, study_left: left.study })
+            Ok(DryRun { micro_rho: cost.micro_rho, stored, study_left: left.study.micro_rho })
         };
         report.instrument(span.clone()).await.inspect_err(|refusal| refused(&span, refusal))
     }
@@ -219,7 +221,7 @@ async fn analyse(
     let analysis = tokio::task::spawn_blocking(move || {
         let _slot = slot;
         let query = admitted.query();
-        PrivatePlan::analyse(&query.sql, data.schema(), admitted.permit(), query.micro_rho)
+        PrivatePlan::analyse_with(&query.sql, data.schema(), admitted.permit(), query.micro_rho, &query.terms)
     });
     match timeout(ANALYSIS, analysis).await {
         Ok(Ok(plan)) => plan.map(Arc::new),

@@ -3,6 +3,7 @@
 //! Data goes to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command
 //! shows about patients stays on the hospital's own console.
 
+mod budget;
 mod patients;
 
 use std::{
@@ -32,7 +33,7 @@ use crate::{
         snapshot::{self, Progress, Settings},
     },
     hooks::Hooks,
-    ledger::Ledger,
+    ledger::{Caps, Ledger},
 };
 
 /// The stack of each of the runtime's threads, in bytes.
@@ -66,9 +67,12 @@ enum Command {
     /// The patient register: notices, opt-outs, deaths.
     #[command(subcommand)]
     Patients(Patients),
-    /// The privacy ledger: what was spent, what is left.
-    #[command(after_help = "Example: sekisho-node ledger --config /srv/sekisho/node.toml --output json")]
-    Ledger {
+    /// The privacy ledger: rho and delta, what was spent, what is left.
+    #[command(
+        visible_alias = "ledger",
+        after_help = "Example: sekisho-node budget --config /srv/sekisho/node.toml --output json"
+    )]
+    Budget {
         /// The configuration file.
         #[arg(long)]
         config: PathBuf,
@@ -249,7 +253,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
             Ok(())
         }
         Command::Patients(patients) => patients::patients(patients, &clock).await,
-        Command::Ledger { config, output } => ledger(&config, output).await,
+        Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Resume { study, config } => {
             let (config, ledger) = opened(&config).await?;
             ledger.resume(&study).await.into_diagnostic()?;
@@ -266,7 +270,7 @@ fn configured(path: &Path) -> Result<NodeConfig> {
 async fn opened(path: &Path) -> Result<(NodeConfig, Ledger)> {
     let config = configured(path)?;
     let store = daemon::store(&config).await.into_diagnostic()?;
-    let ledger = Ledger::new(store, config.budget.lifetime);
+    let ledger = Ledger::new(store, Caps::from(&config.budget));
     Ok((config, ledger))
 }
 
@@ -339,42 +343,17 @@ fn init(args: &Init) -> Result<()> {
     Ok(())
 }
 
-async fn ledger(path: &Path, output: Output) -> Result<()> {
-    let (config, ledger) = opened(path).await?;
-    let budget = ledger.budget().await.into_diagnostic()?;
-    match output {
-        Output::Json => {
-            let studies: Vec<_> = budget.studies.iter().map(|s| serde_json::json!({
-                "study_id": s.study_id, "earmark_micro_rho": s.earmark, "spent_micro_rho": s.spent, "suspended": s.suspended,
-            })).collect();
-            let json = serde_json::json!({
-                "node": config.name, "cap_micro_rho": budget.cap, "earmarked_micro_rho": budget.earmarked,
-                "spent_micro_rho": budget.spent, "log_entries": ledger.log_len().await.into_diagnostic()?, "studies": studies,
-            });
-            println!("{json}");
-        }
-        Output::Table => {
-            let mut table = comfy_table::Table::new();
-            table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY).set_header([
-                "study",
-                "earmarked",
-                "spent",
-                "left",
-            ]);
-            for s in &budget.studies {
-                let left = s.earmark.saturating_sub(s.spent);
-                table.add_row([s.study_id.clone(), s.earmark.to_string(), s.spent.to_string(), left.to_string()]);
-            }
-            println!("{table}");
-            println!("lifetime cap {}, set aside {}, spent {}", budget.cap, budget.earmarked, budget.spent);
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_budget_is_shown_under_its_former_name_too() {
+        for name in ["budget", "ledger"] {
+            let cli = Cli::try_parse_from(["sekisho-node", name, "--config", "node.toml"]).unwrap();
+            assert!(matches!(cli.command, Command::Budget { .. }), "{name}");
+        }
+    }
 
     #[test]
     fn a_new_folder_is_its_owners_alone() {

@@ -25,7 +25,7 @@ use crate::{
     guard::Trust,
     holding::{DataSet, HoldingError},
     hooks::Hooks,
-    ledger::Ledger,
+    ledger::{Caps, Ledger},
     link,
     register::Register,
     service,
@@ -50,9 +50,14 @@ pub enum RunError {
         /// What is wrong.
         source: HoldingError,
     },
-    /// The lifetime budget is above the compiled-in ceiling.
-    #[error("budget.lifetime_micro_rho: {0}")]
-    Ceiling(#[from] CeilingError),
+    /// A lifetime budget is above the compiled-in ceiling.
+    #[error("budget.{key}: {source}")]
+    Ceiling {
+        /// The key in the configuration's table `budget`.
+        key: &'static str,
+        /// What is allowed.
+        source: CeilingError,
+    },
     /// An address or peer id of the configuration.
     #[error("coordinator.{0} of the configuration cannot be read")]
     Coordinator(&'static str),
@@ -120,11 +125,13 @@ pub async fn data(
     Ok(sets)
 }
 
-/// Checks the lifetime cap against the ceiling: the higher one only where every data set is declared synthetic.
-fn check_ceiling(config: &NodeConfig, data: &[Arc<DataSet>]) -> Result<(), CeilingError> {
+/// Checks the lifetime caps against the ceilings: the higher ones only where every data set is declared synthetic.
+fn check_ceilings(config: &NodeConfig, data: &[Arc<DataSet>]) -> Result<(), RunError> {
     let synthetic = !data.is_empty() && data.iter().all(|set| set.synthetic());
     let ceilings = if synthetic { Ceilings::SYNTHETIC } else { Ceilings::PATIENTS };
-    ceilings.check_lifetime(config.budget.lifetime)
+    let above = |key| move |source| RunError::Ceiling { key, source };
+    ceilings.check_lifetime(config.budget.lifetime).map_err(above("lifetime_micro_rho"))?;
+    ceilings.check_lifetime_delta(config.budget.lifetime_delta).map_err(above("lifetime_atto_delta"))
 }
 
 /// Everything that answering needs, from the configuration.
@@ -139,7 +146,7 @@ pub async fn answering(
 ) -> Result<Answering, RunError> {
     let store = store(config).await?;
     let data = data(config, progress, &*clock).await?;
-    check_ceiling(config, &data)?;
+    check_ceilings(config, &data)?;
     Ok(Answering {
         trust: Trust {
             name: config.name.clone(),
@@ -147,9 +154,10 @@ pub async fn answering(
             committee: config.trust.committee_keys(),
             quorum: config.trust.committee_quorum,
             max_micro_rho_per_query: config.budget.per_query,
+            max_atto_delta_per_query: config.budget.delta_per_query,
         },
         own_rule: config.register,
-        ledger: Ledger::new(store.clone(), config.budget.lifetime),
+        ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),
         register: Register::new(store.clone()),
         documents: Documents::new(store, config.trust.governance_key),
         data,

@@ -2,7 +2,7 @@
 //!
 //! [`mapping`] says where the columns of a signed `schema/1` come from; [`snapshot`] freezes them as
 //! Parquet sorted by patient; [`protected`] lets a query scan a snapshot, and only the eligible patients
-//! of it; [`row_plan`] asserts that a physical plan keeps each patient's rows together.
+//! of it, [`range_rows`] runs a plan over one range of patients after another, and [`row_plan`] asserts of which operators a physical plan consists.
 //!
 //! Promises: a scan of a protected table passes the register, whatever the SQL; no error, `Debug` text or
 //! trace of these modules holds a cell value, a row or a count of rows.
@@ -13,10 +13,13 @@ mod columns;
 mod eligibility;
 mod files;
 pub mod mapping;
+mod patient_range;
 pub mod protected;
+pub mod range_rows;
 mod row_groups;
 pub mod row_plan;
 pub mod snapshot;
+mod table_file;
 mod taking;
 
 #[cfg(test)]

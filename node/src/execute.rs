@@ -1,36 +1,38 @@
 //! Runs a private plan over a snapshot: the only place where rows are read.
 //!
-//! The row plan is that of the [`PrivatePlan`], over tables that apply the patient register under every scan,
-//! and is asserted again as it stands before it runs: only operators that keep a patient's rows together and in
-//! order. Memory is limited by the session, time by whoever waits. What fails says so without a value: DataFusion's own words may quote
-//! one, so only their kind is told.
+//! Every operator of a [`PrivatePlan`] is per patient, so it runs over one range of patients after another, in each over these
+//! patients' rows of all tables. Workers take shares of consecutive ranges. In a range all is in one partition and comes sorted
+//! by patient: tables are, most operators keep that order, and where one does not the engine sorts the range.
+//!
+//! Tables apply the patient register under every scan, and the physical plan is asserted as it stands before it runs. Memory is
+//! limited by the session, which spills nothing, and time by whoever waits. What fails says so without a value: DataFusion's own words may
+//! quote one, so only their kind is told.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use datafusion::{
-    common::tree_node::{Transformed, TreeNode, TreeNodeRecursion},
-    datasource::provider_as_source,
-    error::DataFusionError,
-    logical_expr::{LogicalPlan, LogicalPlanBuilder, col},
-    physical_plan::execute_stream_partitioned,
-    prelude::SessionContext,
-};
+use datafusion::{error::DataFusionError, prelude::SessionContext};
 use futures::StreamExt;
 use sekisho_aggregation::{
-    fold::{Fold, FoldError, RawCells},
+    fold::{Fold, FoldError, RawCells, RawPart},
     plan::PrivatePlan,
     reservation::Reservation,
 };
 use tokio::task::JoinSet;
 
-use crate::data::row_plan::{assert_leaves, assert_row_plan};
+use crate::data::{
+    range_rows::{RangeRows, RowsError},
+    row_plan::RowPlanError,
+};
+
+/// About how many rows of the largest table are in one range: what a worker's joins, sorts and windows hold at once.
+const ROWS_PER_RANGE: u64 = 1 << 21;
 
 /// Why there are no cells.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecuteError {
     /// The engine would run another kind of plan than was analysed.
-    #[error("the engine's plan has an operator that is not admitted: {0}")]
-    Plan(String),
+    #[error(transparent)]
+    Plan(#[from] RowPlanError),
     /// The engine failed.
     #[error("the engine failed: {0}")]
     Engine(&'static str),
@@ -57,6 +59,15 @@ impl From<DataFusionError> for ExecuteError {
     }
 }
 
+impl From<RowsError> for ExecuteError {
+    fn from(error: RowsError) -> Self {
+        match error {
+            RowsError::Plan(error) => error.into(),
+            RowsError::Engine(error) => error.into(),
+        }
+    }
+}
+
 /// Reads the rows that `plan` needs from `tables` and folds them into exact cells. Dropped, it stops.
 ///
 /// # Errors
@@ -69,52 +80,26 @@ pub async fn execute<T>(
     if reservation.plan() != plan.digest() {
         return Err(ExecuteError::Reservation);
     }
-    cells(plan, tables).await
-}
-
-/// The row plan over this node's tables: each scan of a table of the schema becomes a scan of the table that applies the
-/// register.
-async fn bound(rows: &LogicalPlan, tables: &SessionContext) -> Result<LogicalPlan, ExecuteError> {
-    let mut sources = HashMap::new();
-    let mut names = Vec::new();
-    rows.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            names.push(scan.table_name.clone());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    for name in names {
-        let provider = tables.table_provider(name.clone()).await?;
-        sources.insert(name, provider_as_source(provider));
+    let mut parts = Vec::new();
+    for part in 0..plan.parts().len() {
+        parts.push(cells(plan, part, tables).await?);
     }
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only scans are replaced")]
-    let bound = rows.clone().transform_up(|node| match node {
-        LogicalPlan::TableScan(scan) => {
-            let source = sources.get(&scan.table_name).ok_or(DataFusionError::Plan("an unknown table".into()))?;
-            let scan = LogicalPlanBuilder::scan(scan.table_name.clone(), Arc::clone(source), scan.projection.clone())?;
-            Ok(Transformed::yes(scan.build()?))
-        }
-        other => Ok(Transformed::no(other)),
-    })?;
-    Ok(bound.data)
+    Ok(RawCells::of(parts))
 }
 
-async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCells, ExecuteError> {
-    let rows = bound(plan.rows(), tables).await?;
-    let rows = if plan.ordered() {
-        rows
-    } else {
-        LogicalPlanBuilder::from(rows).sort([col("c0").sort(true, true)])?.build()?
-    };
-    let physical = tables.state().create_physical_plan(&rows).await?;
-    let checked = if plan.ordered() { assert_row_plan(&physical) } else { assert_leaves(&physical) };
-    checked.map_err(|e| ExecuteError::Plan(e.to_string()))?;
+async fn cells(plan: &Arc<PrivatePlan>, place: usize, tables: &SessionContext) -> Result<RawPart, ExecuteError> {
+    let part = plan.parts().get(place).ok_or(ExecuteError::Reservation)?;
+    let (rows, ranges) = RangeRows::of(part.rows(), tables, ROWS_PER_RANGE).await?;
+    let rows = Arc::new(rows);
     let mut tasks = JoinSet::new();
-    for mut stream in execute_stream_partitioned(physical, tables.task_ctx())? {
-        let mut fold = Fold::new(plan);
+    for share in ranges.chunks(ranges.len().div_ceil(rows.workers())) {
+        let (mut fold, rows, share) = (Fold::new(plan, place)?, Arc::clone(&rows), share.to_vec());
         tasks.spawn(async move {
-            while let Some(batch) = stream.next().await {
-                fold.push(&batch?)?;
+            for range in share {
+                let mut batches = rows.stream(&range).await?;
+                while let Some(batch) = batches.next().await {
+                    fold.push(&batch?)?;
+                }
             }
             Ok::<_, ExecuteError>(fold)
         });
@@ -124,5 +109,5 @@ async fn cells(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCe
     while let Some(fold) = tasks.join_next().await {
         folds.push(fold.map_err(|_| ExecuteError::Engine("a worker stopped"))??);
     }
-    Ok(Fold::finish(plan, folds)?)
+    Ok(Fold::finish(plan, place, folds)?)
 }

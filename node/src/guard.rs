@@ -16,7 +16,7 @@ use sekisho_protocol::{
     refusal::{Code, Refusal},
     roster::{Role, Roster},
     status::Status,
-    units::MicroRho,
+    units::{AttoDelta, MicroRho},
 };
 
 /// How far two clocks may differ.
@@ -35,6 +35,8 @@ pub struct Trust {
     pub quorum: usize,
     /// The hospital's own ceiling for one query.
     pub max_micro_rho_per_query: MicroRho,
+    /// The hospital's own ceiling for the delta of one query; with zero no query may have private group keys.
+    pub max_atto_delta_per_query: AttoDelta,
 }
 
 /// The documents in force, each verified and fresh.
@@ -187,7 +189,7 @@ impl VerifiedQuery {
     }
 
     /// Decides whether the query may be answered at this hour by this hospital. `synthetic` is whether its data set is
-    /// declared so: only then may rho pass the compiled-in ceilings.
+    /// declared so: only then may rho and delta pass the compiled-in ceilings.
     ///
     /// # Errors
     /// Those of [`in_force`], `holder_not_permitted`, `budget_query`, `policy`.
@@ -210,11 +212,21 @@ impl VerifiedQuery {
                 format!("{asked} asked; the permit allows 1 to {most} a query"),
             ));
         }
+        let delta = self.query.terms.atto_delta;
+        if delta > self.permit.dp.atto_delta_per_query {
+            let most = self.permit.dp.atto_delta_per_query;
+            return Err(Refusal::new(Code::BudgetQuery, format!("{delta} asked; the permit allows {most} a query")));
+        }
         let ceilings = if synthetic { Ceilings::SYNTHETIC } else { Ceilings::PATIENTS };
-        ceilings.check_query(asked).map_err(|e| Refusal::new(Code::BudgetQuery, e.to_string()))?;
+        let checked = ceilings.check_query(asked).and_then(|()| ceilings.check_query_delta(delta));
+        checked.map_err(|e| Refusal::new(Code::BudgetQuery, e.to_string()))?;
         if asked > trust.max_micro_rho_per_query {
             let most = trust.max_micro_rho_per_query;
             return Err(Refusal::new(Code::Policy, format!("{asked} asked; this hospital allows {most} a query")));
+        }
+        if delta > trust.max_atto_delta_per_query {
+            let most = trust.max_atto_delta_per_query;
+            return Err(Refusal::new(Code::Policy, format!("{delta} asked; this hospital allows {most} a query")));
         }
         Ok(AdmittedQuery { query: self.query, permit: self.permit })
     }

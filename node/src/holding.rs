@@ -119,12 +119,12 @@ impl DataSet {
 }
 
 impl Eligible for EligibleSet {
-    fn contains_int(&self, id: i64) -> bool {
-        Self::contains_int(self, id)
+    fn contains_int(&self, id: i64, place: &mut usize) -> bool {
+        Self::contains_int(self, id, place)
     }
 
-    fn contains_text(&self, id: &str) -> bool {
-        Self::contains_text(self, id)
+    fn contains_text(&self, id: &str, place: &mut usize) -> bool {
+        Self::contains_text(self, id, place)
     }
 }
 

@@ -1,28 +1,33 @@
 //! The ledger: what every study was charged against the patient register, and what each run released.
 //!
 //! Promises: a charge is durable, and its record in the log, before [`Ledger::reserve`] returns; a study is
-//! never charged beyond its earmark or its permit's total, nor all studies beyond the lifetime cap, nor one
-//! run twice; a run has one release, ever; the log, the charges and the releases are append-only (triggers in the database see
-//! to it). Amounts are zCDP in integer micro-rho, so sums are exact (Bun and Steinke 2016, Lemma 1.7).
+//! never charged beyond its earmark or its permit's totals, nor all studies beyond the lifetime caps or, in a time
+//! window, beyond its cap ([`Caps`]), nor one run twice; a run has one release, ever; the log, the charges and the
+//! releases are append-only (triggers in the database see to it). Amounts are zCDP in integer micro-rho, so sums are
+//! exact (Bun and Steinke 2016, Lemma 1.7), and delta in units of 10^-18, which adds up beside it. Earmarks are of rho:
+//! delta is not set aside for a study.
 //!
 //! Deliberately absent: any refund (a run that fails has cost), any reset of what a study spent when its
 //! permit is superseded, the compiled-in ceilings (checked before a [`ChargeRequest`] is made), and any
 //! knowledge of what the bytes of a release mean.
 
+mod caps;
+mod error;
 mod run;
 mod statements;
 #[cfg(test)]
 mod tests;
 
 use chrono::{DateTime, Utc};
-use sekisho_protocol::{
-    refusal::{Code, Refusal},
-    units::MicroRho,
-};
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sekisho_node_config::Window;
+use sekisho_protocol::units::{AttoDelta, MicroRho};
+use sqlx::{Row, sqlite::SqliteRow};
 
+pub use self::caps::{Caps, Cost, Left};
+pub use self::error::LedgerError;
 pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease};
 
+use self::caps::{read_delta, spent_in};
 use self::statements::{append, earmark_of, find, insert_charge, open_charge, use_nonce};
 use crate::store::{self, Store, StoreError, instant, read_amount};
 
@@ -31,16 +36,7 @@ pub const MAX_NO_ANSWERS: u32 = 3;
 /// The most log entries that are read at once.
 pub const MAX_LOG_PAGE: u32 = 1000;
 
-/// What is left before a charge, in micro-rho.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
-    /// Of the study's earmark, or of the permit's total where that is lower.
-    pub study: MicroRho,
-    /// Of the lifetime cap.
-    pub lifetime: MicroRho,
-}
-
-/// What the register may still be asked, in micro-rho.
+/// What the register may still be asked, in micro-rho where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// The lifetime cap.
@@ -49,11 +45,31 @@ pub struct Budget {
     pub spent: MicroRho,
     /// What is set aside for all studies, spent or not.
     pub earmarked: MicroRho,
+    /// The lifetime cap on delta.
+    pub cap_delta: AttoDelta,
+    /// The delta that all studies spent.
+    pub spent_delta: AttoDelta,
     /// The studies, by id.
     pub studies: Vec<StudyBudget>,
 }
 
-/// One study's share, in micro-rho.
+/// The window's cap, and what counts against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowBudget {
+    /// The days and the cap.
+    pub window: Window,
+    /// What all studies spent in these days, in micro-rho.
+    pub spent: MicroRho,
+}
+
+impl WindowBudget {
+    /// What may be spent now, in micro-rho.
+    pub fn left(&self) -> MicroRho {
+        self.window.micro_rho.saturating_sub(self.spent)
+    }
+}
+
+/// One study's share, in micro-rho where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StudyBudget {
     /// The study.
@@ -62,6 +78,8 @@ pub struct StudyBudget {
     pub earmark: MicroRho,
     /// What it spent of that.
     pub spent: MicroRho,
+    /// The delta that it spent; its permit says how much it may.
+    pub spent_delta: AttoDelta,
     /// Whether it rests after too many runs without an answer.
     pub suspended: bool,
 }
@@ -77,72 +95,17 @@ pub struct LogEntry {
     pub envelope: Vec<u8>,
 }
 
-/// Why nothing was charged, set aside or stored.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The study's earmark, or the permit's total, does not cover the cost.
-    #[error("the study has {left} left at this hospital, and {asked} is asked")]
-    Study {
-        /// What is left.
-        left: MicroRho,
-        /// What was asked.
-        asked: MicroRho,
-    },
-    /// The lifetime cap does not cover it.
-    #[error("{left} of this hospital's lifetime cap is left for it, and {asked} is asked")]
-    Lifetime {
-        /// What is left.
-        left: MicroRho,
-        /// What was asked.
-        asked: MicroRho,
-    },
-    /// Another message used the nonce.
-    #[error("another message used this nonce")]
-    ReplayedNonce,
-    /// The run has its release.
-    #[error("the run has been released; it has one release, ever")]
-    AlreadyReleased,
-    /// There is no such charge.
-    #[error("there is no charge of this number")]
-    UnknownCharge,
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl From<LedgerError> for Refusal {
-    /// What the asker hears. An error of [`Ledger::complete`] or [`Ledger::fail`] comes after a charge: its
-    /// caller says `no_answer`, whatever it was.
-    fn from(error: LedgerError) -> Self {
-        match &error {
-            LedgerError::Study { .. } => Self::new(Code::BudgetStudy, error.to_string()),
-            LedgerError::Lifetime { .. } => Self::new(Code::BudgetLifetime, error.to_string()),
-            LedgerError::ReplayedNonce => Self::new(Code::ReplayedNonce, error.to_string()),
-            LedgerError::AlreadyReleased | LedgerError::UnknownCharge => {
-                Self::new(Code::NoAnswer, "the run gave no answer")
-            }
-            LedgerError::Store(_) => Self::new(Code::Unavailable, "the hospital's ledger cannot be written"),
-        }
-    }
-}
-
 /// The ledger of one patient register. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     store: Store,
-    cap: MicroRho,
+    caps: Caps,
 }
 
 impl Ledger {
-    /// The ledger in `store`, under the register's lifetime cap in micro-rho.
-    pub fn new(store: Store, lifetime_cap: MicroRho) -> Self {
-        Self { store, cap: lifetime_cap }
+    /// The ledger in `store`, under the hospital's caps.
+    pub fn new(store: Store, caps: Caps) -> Self {
+        Self { store, caps }
     }
 
     /// Sets `amount` aside for a study: its earmark becomes the greater of `amount` and what it was, so a
@@ -160,7 +123,7 @@ impl Ledger {
             .bind(study_id)
             .fetch_one(&mut *tx)
             .await?;
-        let left = self.cap.saturating_sub(read_amount(others)?);
+        let left = self.caps.lifetime.micro_rho.saturating_sub(read_amount(others)?);
         if amount > left {
             return Err(LedgerError::Lifetime { left, asked: amount });
         }
@@ -173,46 +136,21 @@ impl Ledger {
         Ok(amount)
     }
 
-    /// What is left before a charge of `micro_rho` under a permit of `permit_total`, for dry runs: nothing is written.
+    /// What is left at `now` before a charge of `cost` under a permit of `permit_total`, for dry runs: nothing is written.
     ///
     /// # Errors
-    /// [`LedgerError::Study`] or [`LedgerError::Lifetime`] when the charge would be refused.
+    /// [`LedgerError::Study`], [`LedgerError::StudyDelta`], [`LedgerError::Lifetime`], [`LedgerError::LifetimeDelta`] or
+    /// [`LedgerError::Window`] when the charge would be refused.
     pub async fn check(
         &self,
         study_id: &str,
-        permit_total: MicroRho,
-        micro_rho: MicroRho,
+        permit_total: Cost,
+        cost: Cost,
+        now: DateTime<Utc>,
     ) -> Result<Left, LedgerError> {
-        // A read transaction: both sums are of one state.
+        // A read transaction: all sums are of one state.
         let mut tx = self.store.read().begin().await.map_err(StoreError::from)?;
-        self.affordable(&mut tx, study_id, permit_total, micro_rho).await
-    }
-
-    async fn affordable(
-        &self,
-        tx: &mut SqliteConnection,
-        study_id: &str,
-        permit_total: MicroRho,
-        asked: MicroRho,
-    ) -> Result<Left, LedgerError> {
-        let earmark = earmark_of(tx, study_id).await?.unwrap_or(MicroRho::ZERO);
-        let spent: i64 = sqlx::query_scalar("SELECT coalesce(sum(micro_rho), 0) FROM charge WHERE study_id = ?1")
-            .bind(study_id)
-            .fetch_one(&mut *tx)
-            .await?;
-        let all: i64 = sqlx::query_scalar("SELECT coalesce(sum(micro_rho), 0) FROM charge").fetch_one(&mut *tx).await?;
-        let left = Left {
-            // A newer permit with a lower total lowers what is left; the earmark stays as it was.
-            study: earmark.min(permit_total).saturating_sub(read_amount(spent)?),
-            lifetime: self.cap.saturating_sub(read_amount(all)?),
-        };
-        if asked > left.study {
-            return Err(LedgerError::Study { left: left.study, asked });
-        }
-        if asked > left.lifetime {
-            return Err(LedgerError::Lifetime { left: left.lifetime, asked });
-        }
-        Ok(left)
+        self.caps.affordable(&mut tx, study_id, permit_total, cost, now).await
     }
 
     /// The run `key`, when it was charged.
@@ -237,7 +175,8 @@ impl Ledger {
             tx.commit().await?;
             return Ok(Reserved::Existing(run));
         }
-        self.affordable(&mut tx, &request.study_id, request.permit_total, request.micro_rho).await?;
+        let (study, total) = (&request.study_id, request.permit_total);
+        self.caps.affordable(&mut tx, study, total, request.cost, request.at).await?;
         let charge_id = insert_charge(&mut tx, request).await?;
         append(&mut tx, charge_id, log_entry).await?;
         let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
@@ -314,25 +253,44 @@ impl Ledger {
     pub async fn budget(&self) -> Result<Budget, LedgerError> {
         let rows = sqlx::query(
             "SELECT s.study_id, s.earmark, s.no_answers,
-                (SELECT coalesce(sum(c.micro_rho), 0) FROM charge c WHERE c.study_id = s.study_id) AS spent
+                (SELECT coalesce(sum(c.micro_rho), 0) FROM charge c WHERE c.study_id = s.study_id) AS spent,
+                (SELECT coalesce(sum(c.atto_delta), 0) FROM charge c WHERE c.study_id = s.study_id) AS spent_delta
             FROM study s ORDER BY s.study_id",
         )
         .fetch_all(self.store.read())
         .await?;
-        let mut budget =
-            Budget { cap: self.cap, spent: MicroRho::ZERO, earmarked: MicroRho::ZERO, studies: Vec::new() };
+        let mut budget = Budget {
+            cap: self.caps.lifetime.micro_rho,
+            spent: MicroRho::ZERO,
+            earmarked: MicroRho::ZERO,
+            cap_delta: self.caps.lifetime.atto_delta,
+            spent_delta: AttoDelta::ZERO,
+            studies: Vec::new(),
+        };
         for row in rows {
             let study = StudyBudget {
                 study_id: row.try_get("study_id")?,
                 earmark: read_amount(row.try_get("earmark")?)?,
                 spent: read_amount(row.try_get("spent")?)?,
+                spent_delta: read_delta(row.try_get("spent_delta")?)?,
                 suspended: rests(row.try_get("no_answers")?),
             };
             budget.spent = budget.spent.saturating_add(study.spent);
             budget.earmarked = budget.earmarked.saturating_add(study.earmark);
+            budget.spent_delta = budget.spent_delta.saturating_add(study.spent_delta);
             budget.studies.push(study);
         }
         Ok(budget)
+    }
+
+    /// The window that ends at `now`, where the hospital set one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn window(&self, now: DateTime<Utc>) -> Result<Option<WindowBudget>, LedgerError> {
+        let Some(window) = self.caps.window else { return Ok(None) };
+        let mut connection = self.store.read().acquire().await?;
+        Ok(Some(WindowBudget { window, spent: spent_in(&mut connection, window, now).await? }))
     }
 
     /// Log entries from place `from` on, in order, at most `limit` of them and at most [`MAX_LOG_PAGE`].

@@ -2,7 +2,8 @@
 //!
 //! The coordinator only carries them: rosters and statuses are believed by the governance key, permits by the
 //! committee's quorum. Accepting a permit sets its rho aside from the register's lifetime cap, so that no study can
-//! starve another.
+//! starve another. Its delta is not set aside, and a hospital that allows none accepts the permit all the same: queries
+//! with public keys need none.
 
 use sekisho_protocol::{
     dsse::{Document, Envelope, Verified},

@@ -91,11 +91,13 @@ codes! {
     /// A roster, status or permit that is older than the newest seen.
     OlderDocument = "older_document", "use the newest document";
     /// The query alone costs more than it may.
-    BudgetQuery = "budget_query", "ask with a smaller rho";
+    BudgetQuery = "budget_query", "ask with a smaller rho or delta";
     /// The study's share is spent.
     BudgetStudy = "budget_study", "the study's budget is spent; ask the committee for more";
     /// The register's lifetime cap is reached.
     BudgetLifetime = "budget_lifetime", "the hospital's lifetime cap is reached; nothing more can be asked of these patients";
+    /// The hospital's cap of a time window is reached.
+    BudgetWindow = "budget_window", "the hospital's budget for this period is spent; ask again later";
     /// The SQL asks for rows.
     RowLevel = "row_level", "aggregate across patients: count, sum or avg, with GROUP BY";
     /// The terms of the query are wider than the schema or the permit, or do not fit its SQL.
@@ -180,5 +182,16 @@ mod tests {
             assert_eq!(code.as_str().parse::<Code>().unwrap(), *code);
             assert_eq!(serde_json::to_string(code).unwrap(), format!("\"{code}\""));
         }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_code_in_order_with_its_advice() {
+        let documented = include_str!("../../docs/protocol.md").lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            let code: Code = cells.next()?.strip_suffix('`')?.parse().ok()?;
+            Some((code, cells.nth(1)?.strip_suffix(" |")?))
+        });
+        let known = Code::ALL.iter().map(|code| (*code, code.advice()));
+        assert_eq!(documented.collect::<Vec<_>>(), known.collect::<Vec<_>>());
     }
 }

@@ -107,7 +107,6 @@ impl AttoDelta {
     pub const ZERO: Self = Self(0);
 
     /// Whether it is nothing.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
     pub const fn is_zero(&self) -> bool {
         self.0 == 0
     }
@@ -121,5 +120,23 @@ impl AttoDelta {
     /// The amount in units of 10^-18.
     pub const fn get(self) -> u64 {
         self.0
+    }
+
+    /// The sum, or the largest amount when it would pass it: adding never makes a cost smaller.
+    #[must_use]
+    pub fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0).min(Self::MAX.0))
+    }
+
+    /// What is left after `other`, never below zero.
+    #[must_use]
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl fmt::Display for AttoDelta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} atto-delta", self.0)
     }
 }

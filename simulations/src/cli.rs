@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use miette::{IntoDiagnostic, Result};
 
 use crate::{
-    bench,
+    bench::{self, Shape},
     demo::{self, Demo},
     generate::{self, generate},
     launch::{Launcher, Party},
@@ -75,20 +75,46 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// A bounded, noised group-by at one node against the same group-by in plain DataFusion.
+    /// A bounded, noised query at one node against the same query in plain DataFusion.
     #[command(
-        after_help = "Example: cargo run --release --bin sekisho-sim -- bench query --rows 10000000 --output json"
+        after_help = "Example: cargo run --release --bin sekisho-sim -- bench query --shape join --rows 10000000 --output json"
     )]
     Query {
-        /// Rows of the table.
+        /// The query and its tables.
+        #[arg(long, value_enum, default_value_t = Shape::GroupBy)]
+        shape: Shape,
+        /// Rows of the largest table.
         #[arg(long, default_value_t = 10_000_000)]
         rows: u64,
         /// How often each side runs; the fastest counts.
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
         repeat: u32,
+        /// An empty folder in which sources and snapshot stay; a temporary one if it is left out.
+        #[arg(long)]
+        dir: Option<PathBuf>,
         /// How to print.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
+    },
+    /// Samples of exact noise in a second, on one core.
+    #[command(after_help = "Example: cargo run --release --bin sekisho-sim -- bench noise")]
+    Noise {
+        /// Draws from each distribution.
+        #[arg(long, default_value_t = 2_000_000)]
+        samples: u32,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Writes the sources of a query and takes their snapshot; `query` runs this in a process of its own.
+    #[command(hide = true)]
+    Prepare {
+        #[arg(long, value_enum)]
+        shape: Shape,
+        #[arg(long)]
+        rows: u64,
+        #[arg(long)]
+        dir: PathBuf,
     },
     /// How exact answers are: noise, bias and error, as in docs/utility.md.
     #[command(after_help = "Example: cargo run --release --bin sekisho-sim -- bench utility")]
@@ -162,8 +188,12 @@ fn command(command: Command) -> Result<()> {
             println!("{}: {} patients, {} eligible", out.display(), truth.patients, truth.eligible_patients);
             Ok(())
         }
-        Command::Bench(Bench::Query { rows, repeat, output }) => {
-            runtime.block_on(bench::query(rows, repeat, output, now()))
+        Command::Bench(Bench::Query { shape, rows, repeat, dir, output }) => {
+            runtime.block_on(bench::query(&bench::Query { shape, rows, repeat, dir }, output, now()))
+        }
+        Command::Bench(Bench::Noise { samples, output }) => bench::noise(samples, output),
+        Command::Bench(Bench::Prepare { shape, rows, dir }) => {
+            runtime.block_on(bench::prepare(shape, rows, &dir, now()))
         }
         Command::Bench(Bench::Utility { output }) => runtime.block_on(utility::run(output)),
     }

@@ -17,7 +17,7 @@ use rand_chacha::ChaCha20Rng;
 use sekisho_aggregation::{
     accounting::{MAX_RHO_PER_QUERY, SYNTHETIC_CEILING, epsilon_at_delta},
     combine::combine,
-    fold::Fold,
+    fold::{Fold, RawCells},
     plan::PrivatePlan,
     release::Release,
     reservation::{Charge, Ledger, Reservation},
@@ -157,8 +157,9 @@ fn noise(rows_per_patient: u32) -> Result<Noise> {
     let deviations = |aggregates: &str| -> Result<Vec<f64>> {
         let sql = format!("SELECT part, {aggregates} FROM event GROUP BY part");
         let plan = analyse(&sql, 10_000, rows_per_patient, micro_rho)?;
-        let deviation = |m| plan.variance(m).map(|v| v.standard_deviation() / plan.unit(m) as f64);
-        plan.measures().iter().map(|m| deviation(m).ok_or_else(|| miette!("a measure without noise"))).collect()
+        let part = plan.parts().first().ok_or_else(|| miette!("a plan without a part"))?;
+        let deviation = |m| part.noise(m).map(|noise| noise.standard_deviation() / part.unit(m) as f64);
+        part.measures().iter().map(|m| deviation(m).ok_or_else(|| miette!("a measure without noise"))).collect()
     };
     let (sums, patients) = (deviations("count(*), sum(value)")?, deviations("count(DISTINCT patient_id), count(*)")?);
     let of = |all: &[f64], i: usize| all.get(i).copied().unwrap_or(f64::NAN);
@@ -195,7 +196,7 @@ async fn released(
     let plan = Arc::new(analyse(&sql, most, ROWS_PER_PATIENT, micro_rho)?);
     let fields = [("c0", DataType::Int64), ("c1", DataType::Utf8), ("c2", DataType::Decimal128(18, 2))];
     let schema = Arc::new(ArrowSchema::new(fields.map(|(name, kind)| Field::new(name, kind, true)).to_vec()));
-    let mut fold = Fold::new(&plan);
+    let mut fold = Fold::new(&plan, 0).into_diagnostic()?;
     for (chunk, some) in patients.chunks(10_000).enumerate() {
         let first = i64::try_from(chunk * 10_000).into_diagnostic()?;
         let rows = || some.iter().zip(first..).flat_map(|(p, id)| p.values.iter().map(move |v| (id, p.part, *v)));
@@ -206,12 +207,13 @@ async fn released(
         let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(parts), Arc::new(values)];
         fold.push(&RecordBatch::try_new(Arc::clone(&schema), columns).into_diagnostic()?).into_diagnostic()?;
     }
-    let raw = Fold::finish(&plan, vec![fold]).into_diagnostic()?;
+    let raw = RawCells::of(vec![Fold::finish(&plan, 0, vec![fold]).into_diagnostic()?]);
     let Ok(reservation) = Reservation::make(&plan, Digest::of(b"p"), Digest::of(b"q"), 1, &NoLedger).await;
     let release = Release::make(&plan, raw, &reservation, NaiveDate::default(), true, rng);
     let release = release.ok_or_else(|| miette!("no release"))?;
     let cells = plan.released_cells(&combine(&plan, &[&release]).into_diagnostic()?, true, 0.95, &[]);
     let cells = cells.into_diagnostic()?;
+    let cells = cells.first().ok_or_else(|| miette!("no table"))?;
     let estimates = cells.column(1).as_primitive_opt::<Float64Type>().ok_or_else(|| miette!("no real numbers"))?;
     Ok(estimates.values().iter().take(GROUPS).copied().collect())
 }
@@ -276,7 +278,30 @@ fn skewed_value(rng: &mut ChaCha20Rng) -> i64 {
 type Statistic = (&'static str, &'static str, fn(&[f64]) -> f64);
 
 /// The statistics of the tables on skewed data.
-const STATISTICS: &[Statistic] = &[("mean", "avg(value)", |v| v.iter().sum::<f64>() / v.len() as f64)];
+const STATISTICS: &[Statistic] = &[
+    ("mean", "avg(value)", mean),
+    ("standard deviation", "stddev_samp(value)", deviation),
+    ("median", "median(value)", |v| quantile(v, 0.5)),
+    ("90th percentile", "percentile_cont(0.9) WITHIN GROUP (ORDER BY value)", |v| quantile(v, 0.9)),
+];
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn deviation(values: &[f64]) -> f64 {
+    let mean = mean(values);
+    (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)).sqrt()
+}
+
+/// Between the values at the ranks around, as `percentile_cont` has it.
+fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = q * (sorted.len() as f64 - 1.0);
+    let at = |i: f64| sorted.get(i as usize).copied().unwrap_or(f64::NAN);
+    at(rank.floor()) + (at(rank.ceil()) - at(rank.floor())) * rank.fract()
+}
 
 async fn skewed(
     statistic: &Statistic,

@@ -6,8 +6,8 @@
 
 use rand::{CryptoRng, RngCore};
 use sekisho_aggregation::{
-    noise::{DiscreteGaussian, Variance},
-    plan::PrivatePlan,
+    noise::{DiscreteGaussian, Noise, Variance},
+    release::ReleaseHeader,
 };
 
 const ONES: u64 = u64::MAX;
@@ -18,10 +18,14 @@ const REST: [u64; 5] = [ONES, 0, ONES, 0, ONES];
 pub struct ZeroNoise(std::vec::IntoIter<u64>);
 
 impl ZeroNoise {
-    /// For a release of `plan`: each measure's cells, one after the other.
-    pub fn for_release(plan: &PrivatePlan) -> Self {
-        let variances = plan.measures().iter().map(|m| plan.variance(m).unwrap());
-        Self(variances.flat_map(|v| words(&v, plan.cells())).collect::<Vec<_>>().into_iter())
+    /// For a release with the header of another one of the same plan, whose group keys are public.
+    pub fn for_release(header: &ReleaseHeader) -> Self {
+        let measures = header.parts.iter().flat_map(|part| &part.measures);
+        let words = measures.flat_map(|m| match &m.noise {
+            Noise::Gaussian(variance) => words(variance, m.numbers),
+            Noise::Laplace { .. } => panic!("the zero-noise source is for Gaussian noise"),
+        });
+        Self(words.collect::<Vec<_>>().into_iter())
     }
 }
 

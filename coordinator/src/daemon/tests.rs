@@ -18,7 +18,7 @@ use chrono::Duration as Days;
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use sekisho_aggregation::{
     plan::PrivatePlan,
-    release::{MeasureHeader, Release, ReleaseHeader},
+    release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
 };
 use sekisho_protocol::{
     clock::FixedClock,
@@ -83,10 +83,12 @@ struct FakeNode {
 impl FakeNode {
     fn release(&self, query: &Query) -> (PrivatePlan, Release) {
         let plan = PrivatePlan::analyse(&query.sql, &self.schema, &self.permit, query.micro_rho).unwrap();
+        let part = &plan.parts()[0];
         let measure = |m| MeasureHeader {
             kind: "rows".into(),
-            unit: plan.unit(m).to_string(),
-            variance: plan.variance(m).unwrap(),
+            unit: part.unit(m).to_string(),
+            numbers: part.cells(),
+            noise: part.noise(m).unwrap(),
         };
         let header = ReleaseHeader {
             permit: query.permit,
@@ -97,7 +99,8 @@ impl FakeNode {
             as_of: now().date_naive(),
             synthetic: true,
             nonce: "00".repeat(32),
-            measures: plan.measures().iter().map(measure).collect(),
+            atto_delta: AttoDelta::ZERO,
+            parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
         };
         let cells: Vec<u8> = (0..plan.cells() as i128).flat_map(|cell| (100 * (cell + 1)).to_le_bytes()).collect();
         let release = Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap();

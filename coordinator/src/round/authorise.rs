@@ -54,13 +54,14 @@ pub async fn authorise(documents: &Documents, envelope: &[u8], now: DateTime<Utc
     let query = verify(&envelope, &permit, &current)?;
     let members = check(&query, &permit, &current, now)?;
     let schema = current.schema(permit.schema)?.clone();
-    let (sql, granted, micro_rho) = (query.sql.clone(), permit.clone(), query.micro_rho);
+    let (sql, granted, micro_rho, terms) = (query.sql.clone(), permit.clone(), query.micro_rho, query.terms.clone());
     // Planning takes processor time in proportion to the SQL, so it keeps off the threads that answer.
-    let planning = tokio::task::spawn_blocking(move || PrivatePlan::analyse(&sql, &schema, &granted, micro_rho));
+    let planning =
+        tokio::task::spawn_blocking(move || PrivatePlan::analyse_with(&sql, &schema, &granted, micro_rho, &terms));
     let plan = planning.await.map_err(|_| Refusal::new(Code::SqlUnsupported, "the SQL could not be planned"))??;
-    let numbers = plan.cells().saturating_mul(plan.measures().len()).saturating_mul(members.len());
+    let numbers = plan.most_numbers().saturating_mul(members.len());
     if numbers > MAX_NUMBERS {
-        let detail = format!("hospitals times cells times measures are {numbers}; at most {MAX_NUMBERS} are combined");
+        let detail = format!("hospitals times numbers are {numbers}; at most {MAX_NUMBERS} are combined");
         return refuse(Code::TooLarge, detail);
     }
     Ok(PermittedQuery { key: query.key(), query, envelope, permit, plan, members, current })

@@ -28,7 +28,7 @@ const RECEIPT_KEY: &str = "sekisho.receipt";
 /// The largest gRPC message of a release.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// What a stream may have beside its numbers: schema, receipt, framing, padding.
-const OVERHEAD_BYTES: usize = 1 << 20;
+const OVERHEAD_BYTES: usize = 4 << 20;
 
 /// Why there is no release of a hospital.
 #[derive(Debug)]
@@ -94,14 +94,12 @@ impl Rounds {
     }
 }
 
-/// Reads one release: as many rows as the plan has cells, as many columns as it has measures and one more, and not
-/// many more bytes than these take.
+/// Reads one release: no more rows than the plan has numbers, one column, and not many more bytes than these take.
 async fn read(
     plan: &PrivatePlan,
     messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
 ) -> Result<RecordBatch, NoRelease> {
-    let columns = plan.measures().len() + 1;
-    let most = 2 * plan.cells() * (4 + 16 * plan.measures().len()) + OVERHEAD_BYTES;
+    let most = 2 * 16 * plan.most_numbers() + OVERHEAD_BYTES;
     let total = Arc::new(AtomicUsize::new(0));
     let bounded = messages.map(move |message| {
         let message = message.map_err(|status| FlightError::Tonic(Box::new(status)))?;
@@ -116,7 +114,7 @@ async fn read(
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(|error| of_stream(&error))?;
         rows += batch.num_rows();
-        if batch.num_rows() == 0 || rows > plan.cells() || batch.num_columns() != columns {
+        if batch.num_rows() == 0 || rows > plan.most_numbers() || batch.num_columns() != 1 {
             return Err(unbelieved("the release has other rows or columns than the plan"));
         }
         parts.push(batch);

@@ -4,6 +4,9 @@ use crate::template::{
     tests::{key as test_key, values},
 };
 
+/// The window of the template, as it is commented out.
+const WINDOW: &str = "# window_days = 30\n# window_micro_rho = 500000";
+
 /// The configuration that a file with `text` in the folder `/etc/sekisho` means, or what is said about it.
 fn read(text: &str) -> Result<NodeConfig, String> {
     let file = File::from_str(text, FileFormat::Toml);
@@ -34,6 +37,20 @@ fn the_template_is_read_back_with_every_default() {
 }
 
 #[test]
+fn a_window_and_deltas_are_taken_as_written() {
+    assert_eq!(read(&template(&values())).unwrap().budget.window, None);
+    for (days, rho) in [(1, 100_000), (3660, 5_000_000)] {
+        let text = template(&values())
+            .replace(WINDOW, &format!("window_days = {days}\nwindow_micro_rho = {rho}"))
+            .replace("lifetime_atto_delta = 0", "lifetime_atto_delta = 1000000000000000")
+            .replace("delta_per_query = 0", "delta_per_query = 1000000000000000");
+        let budget = read(&text).unwrap().budget;
+        assert_eq!(budget.window, Some(Window { days, micro_rho: rho.try_into().unwrap() }));
+        assert_eq!((budget.lifetime_delta, budget.delta_per_query), (AttoDelta::MAX, AttoDelta::MAX));
+    }
+}
+
+#[test]
 fn optional_tables_may_be_left_out() {
     let whole = template(&values());
     let (head, tail) = whole.split_once("[budget]").unwrap();
@@ -61,7 +78,15 @@ fn a_wrong_value_is_refused_with_its_key() {
         (two.as_str(), &test_key(0).to_string(), "`trust.committee[1].key`"),
         ("role = \"chair\"", "role = \" \"", "`trust.committee[0].role`"),
         ("lifetime_micro_rho = 5000000", "lifetime_micro_rho = 0", "`budget.lifetime_micro_rho`"),
-        ("per_query = 100000", "per_query = 5000001", "`budget.max_micro_rho_per_query`"),
+        ("max_micro_rho_per_query = 100000", "max_micro_rho_per_query = 5000001", "`budget.max_micro_rho_per_query`"),
+        ("# window_days = 30", "window_days = 30", "`budget.window_micro_rho`"),
+        ("# window_micro_rho = 500000", "window_micro_rho = 500000", "`budget.window_days`"),
+        (WINDOW, "window_days = 0\nwindow_micro_rho = 100000", "`budget.window_days`"),
+        (WINDOW, "window_days = 3661\nwindow_micro_rho = 100000", "`budget.window_days`"),
+        (WINDOW, "window_days = 30\nwindow_micro_rho = 99999", "`budget.window_micro_rho`"),
+        (WINDOW, "window_days = 30\nwindow_micro_rho = 5000001", "`budget.window_micro_rho`"),
+        ("lifetime_atto_delta = 0", "lifetime_atto_delta = 1000000000000001", "`budget.lifetime_atto_delta`"),
+        ("delta_per_query = 0", "delta_per_query = 1", "`budget.max_atto_delta_per_query`"),
         ("rule = \"jp-ngmia\"", "rule = \"none\"", "`register.rule`"),
         ("days = 30", "days = 0", "`register.days`"),
         ("mapping = \"data/dataset.toml\"", "mapping = \"\"", "`datasets[0].mapping`"),

@@ -15,7 +15,6 @@ use sekisho_protocol::{
     query::Query,
     receipt::{Receipt, ReservationRecord},
     refusal::{Code, Refusal},
-    units::AttoDelta,
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
@@ -25,7 +24,7 @@ use crate::{
     data::snapshot::Snapshot,
     execute::execute,
     holding::tables,
-    ledger::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease},
+    ledger::{ChargeRequest, Cost, Reserved, Run, RunKey, RunState, StoredRelease},
 };
 
 struct Commitments {
@@ -77,7 +76,7 @@ impl Answering {
         }
         let permit = ready.admitted.permit();
         let rules = [permit.optout, self.own_rule];
-        let kind = ready.plan.patient_kind();
+        let kind = ready.plan.patient_kind().ok_or_else(|| failed("patients of two types".into()))?;
         let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
         let eligible = eligible.map_err(|_| failed("the register".into()))?;
         let snapshot = ready.data.snapshot_of_run(&ready.snapshot, &run.snapshot).map_err(|e| failed(e.detail))?;
@@ -148,10 +147,10 @@ fn served(stored: &StoredRelease) -> Result<Answer, Refusal> {
 }
 
 /// The ledger as the reservation sees it: a charge with all that the run is bound to.
-struct Durable<'a> {
-    answering: &'a Answering,
-    ready: &'a Ready,
-    register_seq: i64,
+pub(super) struct Durable<'a> {
+    pub(super) answering: &'a Answering,
+    pub(super) ready: &'a Ready,
+    pub(super) register_seq: i64,
 }
 
 impl Charges for Durable<'_> {
@@ -170,19 +169,18 @@ impl Charges for Durable<'_> {
             query_key: charge.query_key,
             run: charge.run,
             micro_rho: charge.micro_rho,
-            atto_delta: AttoDelta::ZERO,
+            atto_delta: charge.atto_delta,
             at,
         };
         let entry = Envelope::sign(&record, &[&node.signing])?.to_json();
         let request = ChargeRequest {
             key: RunKey { permit: charge.permit, query_key: charge.query_key, run: charge.run },
             study_id: permit.study_id.clone(),
-            permit_total: permit.dp.micro_rho_total,
+            permit_total: Cost::total_of(&permit.dp),
             query: query.digest(),
             nonce: query.nonce.clone(),
             nonce_expires: query.expires,
-            micro_rho: charge.micro_rho,
-            atto_delta: charge.atto_delta,
+            cost: Cost { micro_rho: charge.micro_rho, atto_delta: charge.atto_delta },
             register_seq: self.register_seq,
             as_of,
             snapshot: self.ready.snapshot.id().to_string(),

@@ -8,19 +8,22 @@ use std::{
 };
 
 use chrono::{DateTime, Duration as Days, Utc};
+use sekisho_aggregation::reservation::{Charge, Ledger as _};
+use sekisho_node_config::Window;
 use sekisho_protocol::{
     dsse::Document,
     keys::PublicKey,
     permit::{OptOutRule, Permit},
     query::{Query, Route, RoutedQuery, Terms},
-    receipt::Receipt,
+    receipt::{Receipt, ReservationRecord},
     roster::{Member, Role, Roster},
     schema::Schema,
     status::Status,
+    units::{AttoDelta, MicroRho},
 };
 
-use super::*;
-use crate::{holding::HoldingError, permits::put, store::Store};
+use super::{charged::Durable, *};
+use crate::{holding::HoldingError, ledger::Caps, permits::put, store::Store};
 
 const SCHEMA: &str = r#"{"id":"s","version":1,"title":"","tables":[{"name":"stay","patient":"pid","columns":[
     {"name":"pid","type":"text"},{"name":"age","type":"int64","bounds":{"min":"0","max":"120"}}]}]}"#;
@@ -51,6 +54,12 @@ fn key() -> SecretKey {
     SecretKey::generate(&mut rand::rng())
 }
 
+/// Caps of 100,000 micro-rho and 50 atto-delta, with this window.
+fn caps(window: Option<Window>) -> Caps {
+    let micro_rho = MicroRho::try_from(100_000).unwrap();
+    Caps { lifetime: Cost { micro_rho, atto_delta: AttoDelta::try_from(50).unwrap() }, window }
+}
+
 async fn open(dir: &Path, governance: PublicKey, max_rows: u64) -> Result<DataSet, HoldingError> {
     DataSet::open(&dir.join("mapping.toml"), &governance, &dir.join("snapshots"), &|_| {}, Noon.now(), max_rows).await
 }
@@ -73,9 +82,10 @@ impl Case {
                 committee: vec![committee.public()],
                 quorum: 1,
                 max_micro_rho_per_query: micro_rho(1000),
+                max_atto_delta_per_query: AttoDelta::ZERO,
             },
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
-            ledger: Ledger::new(store.clone(), micro_rho(100_000)),
+            ledger: Ledger::new(store.clone(), caps(None)),
             register: Register::new(store.clone()),
             documents: Documents::new(store, governance.public()),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
@@ -129,6 +139,11 @@ impl Case {
 
     /// Grants version `version` of a permit with this total.
     async fn permit(&self, version: u32, total: u64) -> Digest {
+        self.permit_of_delta(version, total, (0, 0)).await
+    }
+
+    /// Grants a permit with this delta for a query and in total.
+    async fn permit_of_delta(&self, version: u32, total: u64, delta: (u64, u64)) -> Digest {
         let (public, now) = (self.researcher.public(), Noon.now());
         let permit: Permit = serde_json::from_value(serde_json::json!({
             "id": "permit", "version": version, "basis": "EHDS-69", "issuer": "i", "study_id": "study",
@@ -139,7 +154,8 @@ impl Case {
             "data": [{"table": "stay", "columns": ["age"], "holder_nodes": ["west"]}],
             "allowed_statistics": ["count"], "release_kinds": ["noised"], "disclosure": "none",
             "dp": {"rows_per_patient": 1, "groups_per_patient": 1, "sites_per_patient": 1,
-                   "micro_rho_per_query": 1000, "micro_rho_total": total, "delta_for_reports": "1e-6"},
+                   "micro_rho_per_query": 1000, "micro_rho_total": total, "delta_for_reports": "1e-6",
+                   "atto_delta_per_query": delta.0, "atto_delta_total": delta.1},
             "optout": {"rule": "eu-ehds", "days": 0},
             "validity": {"from": now - Days::days(1), "to": now + Days::days(30)},
         }))
@@ -149,6 +165,12 @@ impl Case {
 
     /// Run `run` of `sql`, signed and routed.
     fn query(&self, permit: Digest, sql: &str, run: u32) -> Vec<u8> {
+        self.query_of_delta(permit, sql, run, 0)
+    }
+
+    /// A query that asks for so much delta.
+    fn query_of_delta(&self, permit: Digest, sql: &str, run: u32, atto_delta: u64) -> Vec<u8> {
+        let atto_delta = AttoDelta::try_from(atto_delta).unwrap();
         let expires = Noon.now() + Days::hours(1);
         let query = Query {
             permit,
@@ -158,7 +180,7 @@ impl Case {
             run,
             expires,
             nonce: format!("{:032x}", rand::random::<u128>()),
-            terms: Terms::default(),
+            terms: Terms { atto_delta, ..Terms::default() },
         };
         let query = Envelope::sign(&query, &[&self.researcher]).unwrap();
         let digest = query.peek::<Query>().unwrap().1;
@@ -244,6 +266,73 @@ async fn a_void_coordinator_a_lower_total_and_a_former_snapshot_count() {
     assert_eq!(code(dry), "budget_study");
     case.status(5, vec![case.coordinator.public().fingerprint()]).await;
     assert_eq!(case.ask(permit, 1).await, "not_on_roster");
+}
+
+#[tokio::test]
+async fn a_window_that_is_spent_says_so_and_stored_releases_are_still_served() {
+    let window = Window { days: 1, micro_rho: MicroRho::try_from(2500).unwrap() };
+    let mut case = Case::new(|_| {}).await;
+    let store = Store::open(&case.dir.path().join("node.db")).await.unwrap();
+    Arc::get_mut(&mut case.node).unwrap().ledger = Ledger::new(store, caps(Some(window)));
+    let permit = case.permit(1, 10_000).await;
+    for (run, expect) in [(1, "ok"), (2, "ok"), (3, "budget_window"), (1, "ok"), (2, "ok")] {
+        assert_eq!(case.ask(permit, run).await, expect, "run {run}");
+        assert_eq!(code(case.node.dry_run(&case.query(permit, SQL, run)).await), expect, "run {run}, dry");
+    }
+    assert_eq!(case.node.ledger.budget().await.unwrap().spent.get(), 2000);
+}
+
+#[tokio::test]
+async fn delta_is_admitted_up_to_the_permit_the_ceiling_and_the_hospital() {
+    let case = Case::new(|_| {}).await;
+    let most = 1_000_000_000_000;
+    let (with, without) = (case.permit_of_delta(2, 10_000, (2 * most, 3 * most)).await, case.permit(1, 10_000).await);
+    let now = Noon.now();
+    for (permit, synthetic, asked, hospital, expect) in [
+        (without, false, 0, 0, "ok"),
+        (without, false, 1, most, "budget_query"),
+        (with, false, 0, 0, "ok"),
+        (with, false, 1, 0, "policy"),
+        (with, false, 5, 5, "ok"),
+        (with, false, 6, 5, "policy"),
+        (with, false, most, 2 * most, "ok"),
+        (with, false, most + 1, 2 * most, "budget_query"),
+        (with, true, 2 * most, 2 * most, "ok"),
+        (with, true, 2 * most + 1, 3 * most, "budget_query"),
+    ] {
+        let mut trust = case.node.trust.clone();
+        trust.max_atto_delta_per_query = AttoDelta::try_from(hospital).unwrap();
+        let documents = &case.node.documents;
+        let (roster, status) = (documents.roster(now).await.unwrap(), documents.status(now).await.unwrap());
+        let in_force = InForce { roster, status };
+        let envelope = documents.permit(permit).await.unwrap().unwrap().envelope().unwrap();
+        let signed = SignedQuery::from_json(&case.query_of_delta(permit, SQL, 1, asked)).unwrap();
+        let verified = signed.verify(&envelope, &trust, &in_force, now).unwrap();
+        let admitted = verified.admit(&trust, &in_force.status, synthetic, now);
+        assert_eq!(code(admitted), expect, "{asked} asked, {hospital} allowed, synthetic: {synthetic}");
+    }
+}
+
+#[tokio::test]
+async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
+    let case = Case::new(|_| {}).await;
+    let permit = case.permit_of_delta(1, 10_000, (30, 40)).await;
+    let ready = case.node.ready(&case.query(permit, SQL, 1)).await.map_err(|r| r.code).unwrap();
+    let durable = Durable { answering: &case.node, ready: &ready, register_seq: 0 };
+    let charge = |run, atto_delta| Charge {
+        permit,
+        query_key: Digest::of(b"question"),
+        run,
+        micro_rho: MicroRho::try_from(1000).unwrap(),
+        atto_delta: AttoDelta::try_from(atto_delta).unwrap(),
+    };
+    durable.charge(&charge(1, 30)).await.unwrap();
+    assert_eq!(code(durable.charge(&charge(2, 11)).await), "budget_study", "40 in total");
+    assert_eq!(case.node.ledger.budget().await.unwrap().spent_delta.get(), 30);
+    let entry = case.node.ledger.log_entries(0, 1).await.unwrap().remove(0);
+    let record = Envelope::from_json::<ReservationRecord>(&entry.envelope).unwrap();
+    let record = record.peek::<ReservationRecord>().unwrap().0;
+    assert_eq!((record.micro_rho.get(), record.atto_delta.get()), (1000, 30));
 }
 
 #[tokio::test]

@@ -32,11 +32,11 @@ pub(super) struct Fixture {
 pub(super) struct AllBut(pub(super) BTreeSet<String>);
 
 impl Eligible for AllBut {
-    fn contains_int(&self, id: i64) -> bool {
+    fn contains_int(&self, id: i64, _: &mut usize) -> bool {
         !self.0.contains(&id.to_string())
     }
 
-    fn contains_text(&self, id: &str) -> bool {
+    fn contains_text(&self, id: &str, _: &mut usize) -> bool {
         !self.0.contains(id)
     }
 }

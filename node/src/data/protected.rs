@@ -1,15 +1,14 @@
 //! Snapshot tables as a query may scan them: of a protected table, the rows of eligible patients only.
 //!
 //! [`ProtectedTable`] puts [`EligibleExec`] directly on the Parquet scan, so no SQL goes round it: subqueries,
-//! `LIMIT`, `count(*)`, `min` and `max` all see what it lets through. Each partition of a scan holds whole
-//! row groups in the file's order, so a patient is in one partition, in consecutive rows.
+//! `LIMIT`, `count(*)`, `min` and `max` all see what it lets through. A scan has one partition, sorted by patient; for more
+//! than one worker there are [`ranges`] of patients, of which [`ProtectedTable::within`] scans one.
 //!
-//! Deliberately absent: filter pushdown and statistics (both would let Parquet's metadata answer), metrics
+//! Deliberately absent: filter pushdown and exact statistics (both would let Parquet's metadata answer), metrics
 //! (they count rows), and any write.
 
 use std::{
     fmt,
-    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,40 +17,32 @@ use arrow::datatypes::SchemaRef;
 use datafusion::{
     catalog::{Session, TableProvider},
     common::{DataFusionError, Result, TableReference},
-    datasource::{
-        TableType,
-        listing::PartitionedFile,
-        object_store::ObjectStoreUrl,
-        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
-        source::DataSourceExec,
-    },
+    datasource::TableType,
     execution::{
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         memory_pool::GreedyMemoryPool,
         runtime_env::RuntimeEnvBuilder,
     },
     logical_expr::Expr,
-    object_store::{ObjectMeta, path::Path as ObjectPath},
-    physical_expr::{LexOrdering, PhysicalSortExpr, expressions::Column},
     physical_plan::ExecutionPlan,
     prelude::{SessionConfig, SessionContext},
 };
-use parquet::file::metadata::ParquetMetaDataReader;
 use sekisho_protocol::{
     refusal::{Code, Refusal},
     schema::Table,
 };
 
-pub use super::eligibility::EligibleExec;
-use super::{columns::arrow_schema, snapshot::Snapshot};
+use super::{eligibility::Admitted, snapshot::Snapshot, table_file::TableFile};
+pub use super::{eligibility::EligibleExec, patient_range::PatientRange};
 
-/// The patients whose rows a query may see, fixed when its charge is reserved.
+/// The patients whose rows a query may see, fixed when its charge is reserved. Scans ask in ascending order; `place` is 0 at first
+/// and then what the last answer left, so that a search need not begin anew.
 pub trait Eligible: Send + Sync + 'static {
     /// Whether the patient with this integer id is one of them.
-    fn contains_int(&self, id: i64) -> bool;
+    fn contains_int(&self, id: i64, place: &mut usize) -> bool;
 
     /// Whether the patient with this textual id is one of them.
-    fn contains_text(&self, id: &str) -> bool;
+    fn contains_text(&self, id: &str, place: &mut usize) -> bool;
 }
 
 /// Why a table cannot be scanned.
@@ -93,86 +84,15 @@ pub fn rows(snapshot: &Snapshot, name: &str) -> Result<u64, TableError> {
     let (Some(path), Some(table)) = (snapshot.table_path(name), snapshot.schema().table(name)) else {
         return Err(TableError::Declaration(name.into()));
     };
-    Ok(TableFile::open(&path, table)?.rows)
-}
-
-/// A Parquet file of a snapshot and where its row groups begin.
-struct TableFile {
-    meta: ObjectMeta,
-    schema: SchemaRef,
-    /// The offset in bytes of each row group's first page.
-    starts: Vec<i64>,
-    rows: u64,
-    /// The index of the column by which it is sorted.
-    sorted_by: Option<usize>,
-}
-
-impl TableFile {
-    fn open(path: &Path, table: &Table) -> Result<Self, TableError> {
-        let unreadable = |error: &dyn fmt::Display| TableError::Unreadable {
-            table: table.name.clone(),
-            path: path.into(),
-            reason: error.to_string(),
-        };
-        let path = path.canonicalize().map_err(|e| unreadable(&e))?;
-        let file = File::open(&path).map_err(|e| unreadable(&e))?;
-        let metadata = file.metadata().map_err(|e| unreadable(&e))?;
-        let meta = ObjectMeta {
-            location: ObjectPath::from_absolute_path(&path).map_err(|e| unreadable(&e))?,
-            last_modified: metadata.modified().map_err(|e| unreadable(&e))?.into(),
-            size: metadata.len(),
-            e_tag: None,
-            version: None,
-        };
-        let footer = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|e| unreadable(&e))?;
-        // A scan of a byte range reads the row groups whose first page lies in it.
-        let start = |group: &parquet::file::metadata::RowGroupMetaData| {
-            let column = group.columns().first()?;
-            Some(column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset()))
-        };
-        let starts = footer.row_groups().iter().filter_map(start).collect();
-        let schema = arrow_schema(table);
-        let sorted_by = table.patient.as_ref().and_then(|patient| schema.index_of(patient).ok());
-        let rows = footer.file_metadata().num_rows().cast_unsigned();
-        Ok(Self { meta, schema, starts, rows, sorted_by })
-    }
-
-    /// A scan of `columns`, in at most `partitions` parts of whole row groups in the file's order.
-    fn scan(&self, columns: Vec<usize>, partitions: usize) -> Result<Arc<dyn ExecutionPlan>> {
-        let groups = ranges(&self.starts, self.meta.size.cast_signed(), partitions).into_iter().map(|(start, end)| {
-            FileGroup::new(vec![PartitionedFile::new_from_meta(self.meta.clone()).with_range(start, end)])
-        });
-        let ordering = self.sorted_by.and_then(|at| {
-            let column = Column::new(self.schema.field(at).name(), at);
-            LexOrdering::new([PhysicalSortExpr::new_default(Arc::new(column))])
-        });
-        let source = Arc::new(ParquetSource::new(Arc::clone(&self.schema)));
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), source)
-            .with_file_groups(groups.collect())
-            .with_projection_indices(Some(columns))?
-            .with_output_ordering(ordering.into_iter().collect())
-            // Without this, idle partitions take row groups from others, in any order.
-            .with_preserve_order(true)
-            .build();
-        Ok(DataSourceExec::from_data_source(config))
-    }
-}
-
-/// Cuts a file of `size` bytes into at most `parts` byte ranges that begin at row groups and cover it, each with
-/// as many row groups as the others or one more.
-fn ranges(starts: &[i64], size: i64, parts: usize) -> Vec<(i64, i64)> {
-    let parts = parts.clamp(1, starts.len().max(1));
-    // The first row group belongs to the first range, wherever it begins.
-    let inner = (1..parts).filter_map(|part| starts.get(part * starts.len() / parts).copied());
-    let cuts: Vec<i64> = std::iter::once(0).chain(inner).chain([size]).collect();
-    cuts.windows(2).map(|ends| (ends[0], ends[1])).collect()
+    Ok(TableFile::open(&path, table)?.rows())
 }
 
 /// A snapshot table of patients, of which a scan gives the eligible ones' rows only.
 pub struct ProtectedTable {
-    file: TableFile,
+    file: Arc<TableFile>,
     patient: usize,
     eligible: Arc<dyn Eligible>,
+    range: PatientRange,
 }
 
 impl ProtectedTable {
@@ -183,8 +103,26 @@ impl ProtectedTable {
     pub fn new(path: &Path, table: &Table, eligible: Arc<dyn Eligible>) -> Result<Self, TableError> {
         let file = TableFile::open(path, table)?;
         let patient = file.sorted_by.ok_or_else(|| TableError::Declaration(table.name.clone()))?;
-        Ok(Self { file, patient, eligible })
+        Ok(Self { file: Arc::new(file), patient, eligible, range: PatientRange::default() })
     }
+
+    /// The same table, of which a scan gives the eligible patients of `range`.
+    pub fn within(&self, range: &PatientRange) -> Self {
+        Self { file: Arc::clone(&self.file), eligible: Arc::clone(&self.eligible), range: range.clone(), ..*self }
+    }
+}
+
+/// Cuts the patients of `tables` into ascending ranges: a multiple of `workers`, each with about `rows` rows or fewer of the largest
+/// table. There are fewer where that table has fewer row groups, and one where ids of several kinds have no common order.
+pub fn ranges(tables: &[&ProtectedTable], workers: u64, rows: u64) -> Vec<PatientRange> {
+    let kind = |table: &ProtectedTable| table.file.schema.field(table.patient).data_type().clone();
+    let one_kind = tables.windows(2).all(|pair| kind(pair[0]) == kind(pair[1]));
+    let largest = tables.iter().max_by_key(|table| table.file.rows()).filter(|_| one_kind);
+    let cuts = largest.map(|table| {
+        let parts = table.file.rows().div_ceil(rows.max(1)).max(1);
+        table.file.cuts(parts.next_multiple_of(workers.max(1)))
+    });
+    PatientRange::between(&cuts.unwrap_or_default())
 }
 
 impl fmt::Debug for ProtectedTable {
@@ -205,7 +143,7 @@ impl TableProvider for ProtectedTable {
 
     async fn scan(
         &self,
-        state: &dyn Session,
+        _state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
         // A limit below the register would count rows that it drops; the plan keeps its own above.
@@ -217,9 +155,10 @@ impl TableProvider for ProtectedTable {
             read.push(self.patient);
             read.len() - 1
         });
-        let scan = self.file.scan(read, state.config().target_partitions())?;
+        let (scan, rows) = self.file.scan(read, &self.range)?;
         let columns = (0..wanted.len()).collect();
-        Ok(Arc::new(EligibleExec::new(scan, patient, columns, Arc::clone(&self.eligible))?))
+        let admitted = Admitted { eligible: Arc::clone(&self.eligible), range: self.range.clone() };
+        Ok(Arc::new(EligibleExec::new(scan, rows, patient, columns, admitted)?))
     }
 }
 
@@ -244,12 +183,12 @@ impl TableProvider for PublicTable {
 
     async fn scan(
         &self,
-        state: &dyn Session,
+        _state: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.0.scan(wanted(&self.0, projection), state.config().target_partitions())
+        Ok(self.0.scan(wanted(&self.0, projection), &PatientRange::default())?.0)
     }
 }
 
@@ -307,7 +246,7 @@ pub fn session(memory_bytes: usize, target_partitions: usize) -> Result<SessionC
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::fixture::{Fixture, lines, rows, session};
+    use crate::data::fixture::{Fixture, rows, session};
 
     /// Patients 1 to 200, the n-th with n mod 4 + 1 visits, in row groups of about ten rows.
     async fn snapshot() -> (Fixture, Snapshot) {
@@ -376,34 +315,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn partitions_are_sorted_and_share_no_patient() {
+    async fn ranges_are_sorted_and_share_no_patient() {
         let (_fixture, snapshot) = snapshot().await;
-        for partitions in [1, 3, 8, 1000] {
-            let context = session(&snapshot, partitions, &["0005"]);
-            let frame = context.sql("SELECT pid FROM visit WHERE age <> 6").await.unwrap();
-            let parts = frame.collect_partitioned().await.unwrap();
-            assert!(parts.len() > 1 || partitions == 1, "{partitions}");
-            let ids: Vec<Vec<String>> = parts.iter().map(|part| lines(part)).collect();
-            let all = ids.concat();
-            assert!(all.is_sorted(), "{partitions}: the parts follow one another");
+        let table = snapshot.schema().table("visit").unwrap();
+        let eligible = Arc::new(crate::data::fixture::AllBut(["0005".to_owned()].into()));
+        let visit = ProtectedTable::new(&snapshot.table_path("visit").unwrap(), table, eligible).unwrap();
+        for (workers, per_range, expect) in [(1, 1000, 1), (1, 100, 5), (2, 100, 6), (4, 1000, 4), (4, 1, 50)] {
+            let ranges = ranges(&[&visit], workers, per_range);
+            assert_eq!(ranges.len(), expect, "{workers} workers, {per_range} rows");
+            let mut parts = Vec::new();
+            for range in &ranges {
+                let context = crate::data::protected::session(1 << 28, 1).unwrap();
+                context.register_table("visit", Arc::new(visit.within(range))).unwrap();
+                parts.push(rows(&context, "SELECT pid FROM visit WHERE age <> 6").await);
+            }
+            let all = parts.concat();
+            assert!(all.is_sorted(), "{workers}: the ranges follow one another");
             assert_eq!(all.len(), 500 - 2 - 2 * 3);
-            let ends = ids.iter().filter(|part| !part.is_empty());
-            let ends: Vec<_> = ends.flat_map(|part| [part.first(), part.last()]).collect();
-            assert!(ends.chunks(2).zip(ends.chunks(2).skip(1)).all(|(a, b)| a[1] != b[0]), "{partitions}");
-        }
-    }
-
-    #[test]
-    fn ranges_cover_the_file_and_cut_at_row_groups() {
-        for (starts, parts, expect) in [
-            (&[4, 40, 60, 80][..], 2, &[(0, 60), (60, 100)][..]),
-            (&[4, 40, 60, 80], 3, &[(0, 40), (40, 60), (60, 100)]),
-            (&[4, 40, 60, 80], 9, &[(0, 40), (40, 60), (60, 80), (80, 100)]),
-            (&[4, 5, 6], 2, &[(0, 5), (5, 100)]),
-            (&[4], 4, &[(0, 100)]),
-            (&[], 4, &[(0, 100)]),
-        ] {
-            assert_eq!(ranges(starts, 100, parts), expect, "{starts:?} in {parts}");
+            assert!(parts.iter().all(|part| !part.is_empty()));
+            assert!(parts.windows(2).all(|pair| pair[0].last() != pair[1].first()), "{workers}");
         }
     }
 

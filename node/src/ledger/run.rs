@@ -3,10 +3,9 @@
 use std::fmt;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sekisho_protocol::{
-    digest::Digest,
-    units::{AttoDelta, MicroRho},
-};
+use sekisho_protocol::{digest::Digest, units::MicroRho};
+
+use super::Cost;
 
 /// What one stored release is the release of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,17 +26,15 @@ pub struct ChargeRequest {
     /// The study that pays.
     pub study_id: String,
     /// What the permit lets the study spend here in total; the study's earmark holds beside it.
-    pub permit_total: MicroRho,
+    pub permit_total: Cost,
     /// The digest of the signed message that asks.
     pub query: Digest,
     /// The message's nonce.
     pub nonce: String,
     /// From when on the message is stale, and its nonce need not be kept.
     pub nonce_expires: DateTime<Utc>,
-    /// The cost in micro-rho, above zero.
-    pub micro_rho: MicroRho,
-    /// The cost in delta.
-    pub atto_delta: AttoDelta,
+    /// What it costs; its rho is above zero.
+    pub cost: Cost,
     /// The state of the patient register that fixes who is eligible.
     pub register_seq: i64,
     /// The day as of which patients are eligible.

@@ -75,8 +75,6 @@ pub(super) async fn use_nonce(tx: &mut SqliteConnection, request: &ChargeRequest
 
 /// Writes the charge down and numbers it.
 pub(super) async fn insert_charge(tx: &mut SqliteConnection, request: &ChargeRequest) -> Result<i64, LedgerError> {
-    // A delta has meaning up to 1, which is 10^18.
-    let delta = i64::try_from(request.atto_delta.get()).unwrap_or(i64::MAX);
     let charge_id = sqlx::query_scalar(
         "INSERT INTO charge (charge_id, permit, query_key, run, study_id, query, micro_rho, atto_delta,
             register_seq, as_of, snapshot, charged_at)
@@ -88,8 +86,9 @@ pub(super) async fn insert_charge(tx: &mut SqliteConnection, request: &ChargeReq
     .bind(request.key.run)
     .bind(&request.study_id)
     .bind(request.query.as_bytes().as_slice())
-    .bind(amount(request.micro_rho))
-    .bind(delta)
+    .bind(amount(request.cost.micro_rho))
+    // At most 10^15.
+    .bind(request.cost.atto_delta.get().cast_signed())
     .bind(request.register_seq)
     .bind(request.as_of.to_string())
     .bind(&request.snapshot)

@@ -1,14 +1,24 @@
+mod caps;
+
 use std::{collections::BTreeMap, path::Path};
 
 use chrono::NaiveDate;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
-use sekisho_protocol::{digest::Digest, units::AttoDelta};
+use sekisho_protocol::{
+    digest::Digest,
+    refusal::{Code, Refusal},
+};
 
 use super::*;
 
 fn rho(micro_rho: u64) -> MicroRho {
     MicroRho::try_from(micro_rho).unwrap()
+}
+
+/// The totals of a permit that allows no delta.
+fn total(micro_rho: MicroRho) -> Cost {
+    Cost { micro_rho, ..Cost::ZERO }
 }
 
 fn at(second: i64) -> DateTime<Utc> {
@@ -21,12 +31,11 @@ fn request(study: &str, question: u64, run: u32, micro_rho: u64) -> ChargeReques
     ChargeRequest {
         key: RunKey { permit: Digest::of(study.as_bytes()), query_key: Digest::of(&question.to_be_bytes()), run },
         study_id: study.into(),
-        permit_total: MicroRho::MAX,
+        permit_total: total(MicroRho::MAX),
         query: Digest::of(message.as_bytes()),
         nonce: message,
         nonce_expires: at(60),
-        micro_rho: rho(micro_rho),
-        atto_delta: AttoDelta::ZERO,
+        cost: Cost { micro_rho: rho(micro_rho), ..Cost::ZERO },
         register_seq: 7,
         as_of: NaiveDate::from_ymd_opt(2025, 6, 15).unwrap(),
         snapshot: "snapshot-1".into(),
@@ -44,7 +53,11 @@ fn release() -> StoredRelease {
 }
 
 async fn ledger(dir: &Path, cap: u64) -> Ledger {
-    Ledger::new(Store::open(&dir.join("node.db")).await.unwrap(), rho(cap))
+    capped(dir, Caps { lifetime: total(rho(cap)), window: None }).await
+}
+
+async fn capped(dir: &Path, caps: Caps) -> Ledger {
+    Ledger::new(Store::open(&dir.join("node.db")).await.unwrap(), caps)
 }
 
 async fn reserve(ledger: &Ledger, request: &ChargeRequest) -> Result<(bool, Run), LedgerError> {
@@ -60,6 +73,9 @@ fn told<T>(result: Result<T, LedgerError>) -> String {
         Ok(_) => "ok".into(),
         Err(LedgerError::Study { left, .. }) => format!("study {}", left.get()),
         Err(LedgerError::Lifetime { left, .. }) => format!("lifetime {}", left.get()),
+        Err(LedgerError::Window { left, .. }) => format!("window {}", left.get()),
+        Err(LedgerError::StudyDelta { left, .. }) => format!("study delta {}", left.get()),
+        Err(LedgerError::LifetimeDelta { left, .. }) => format!("lifetime delta {}", left.get()),
         Err(LedgerError::ReplayedNonce) => "nonce".into(),
         Err(LedgerError::AlreadyReleased) => "released".into(),
         Err(LedgerError::UnknownCharge) => "unknown".into(),
@@ -99,8 +115,10 @@ async fn a_study_pays_from_its_earmark_and_a_run_pays_once() {
     assert_eq!(reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap(), (false, run));
     assert!(reserve(&ledger, &request("a", 1, 2, 10)).await.unwrap().0, "a new run is charged");
     assert_eq!(told(reserve(&ledger, &request("a", 1, 3, 10)).await), "study 5");
-    assert_eq!(told(ledger.check("a", MicroRho::MAX, rho(6)).await), "study 5");
-    assert_eq!(ledger.check("a", MicroRho::MAX, rho(5)).await.unwrap(), Left { study: rho(5), lifetime: rho(80) });
+    let check = async |cost| ledger.check("a", total(MicroRho::MAX), total(rho(cost)), at(0)).await;
+    assert_eq!(told(check(6).await), "study 5");
+    let left = Left { study: total(rho(5)), lifetime: total(rho(80)), window: None };
+    assert_eq!(check(5).await.unwrap(), left);
     assert_eq!(ledger.log_len().await.unwrap(), 2);
 }
 
@@ -111,11 +129,12 @@ async fn a_newer_permit_with_a_lower_total_lowers_what_is_left() {
     ledger.earmark("a", rho(50)).await.unwrap();
     assert_eq!(told(reserve(&ledger, &request("a", 1, 1, 20)).await), "ok");
     for (total, left) in [(30, 10), (20, 0), (5, 0), (50, 30), (90, 30)] {
-        assert_eq!(ledger.check("a", rho(total), MicroRho::ZERO).await.unwrap().study, rho(left));
-        let asked = ChargeRequest { permit_total: rho(total), ..request("a", 2, 1, left + 1) };
+        let checked = ledger.check("a", self::total(rho(total)), Cost::ZERO, at(0)).await.unwrap();
+        assert_eq!(checked.study.micro_rho, rho(left));
+        let asked = ChargeRequest { permit_total: self::total(rho(total)), ..request("a", 2, 1, left + 1) };
         assert_eq!(told(reserve(&ledger, &asked).await), format!("study {left}"), "total {total}");
     }
-    let asked = ChargeRequest { permit_total: rho(30), ..request("a", 2, 1, 10) };
+    let asked = ChargeRequest { permit_total: total(rho(30)), ..request("a", 2, 1, 10) };
     assert_eq!(told(reserve(&ledger, &asked).await), "ok");
 }
 
@@ -341,6 +360,9 @@ fn a_refusal_has_the_code_of_its_cause_and_no_details_of_the_disk() {
     for (error, code) in [
         (LedgerError::Study { left: rho(1), asked: rho(2) }, Code::BudgetStudy),
         (LedgerError::Lifetime { left: rho(1), asked: rho(2) }, Code::BudgetLifetime),
+        (LedgerError::Window { left: rho(1), asked: rho(2), days: 30 }, Code::BudgetWindow),
+        (LedgerError::StudyDelta { left: AttoDelta::ZERO, asked: AttoDelta::MAX }, Code::BudgetStudy),
+        (LedgerError::LifetimeDelta { left: AttoDelta::ZERO, asked: AttoDelta::MAX }, Code::BudgetLifetime),
         (LedgerError::ReplayedNonce, Code::ReplayedNonce),
         (LedgerError::AlreadyReleased, Code::NoAnswer),
         (LedgerError::UnknownCharge, Code::NoAnswer),

@@ -2,7 +2,7 @@
 //!
 //! Where events contradict each other the patient is left out.
 
-use std::collections::HashSet;
+use std::{borrow::Borrow, collections::HashSet};
 
 use chrono::{Days, NaiveDate};
 use sekisho_protocol::{
@@ -116,28 +116,67 @@ impl Ids {
     }
 }
 
+/// Ids in ascending order: a scan asks in this order, so an answer is near the last one.
+enum Sorted {
+    Int(Box<[i64]>),
+    Text(Box<[Box<str>]>),
+}
+
+impl From<Ids> for Sorted {
+    fn from(ids: Ids) -> Self {
+        match ids {
+            Ids::Int(ids) => {
+                let mut ids: Box<[i64]> = ids.into_iter().collect();
+                ids.sort_unstable();
+                Self::Int(ids)
+            }
+            Ids::Text(ids) => {
+                let mut ids: Box<[Box<str>]> = ids.into_iter().collect();
+                ids.sort_unstable();
+                Self::Text(ids)
+            }
+        }
+    }
+}
+
+/// Whether `id` is among `sorted`. `place` is where an earlier search ended, 0 at first: wherever it is, the answer is right.
+fn holds<T: Borrow<U>, U: Ord + ?Sized>(sorted: &[T], id: &U, place: &mut usize) -> bool {
+    let below = |listed: &T| listed.borrow() < id;
+    let passed = (*place).min(sorted.len());
+    let from = if passed > 0 && !below(&sorted[passed - 1]) { 0 } else { passed };
+    let mut step = 1;
+    while sorted.get(from + step - 1).is_some_and(below) {
+        step *= 2;
+    }
+    // All before half a step are below, and what is at the end of the step is not.
+    let (start, end) = (from + step / 2, (from + step).min(sorted.len()));
+    *place = start + sorted[start..end].partition_point(below);
+    sorted.get(*place).is_some_and(|listed| listed.borrow() == id)
+}
+
 /// The patients whose rows may be read. It cannot be printed, sent, cloned or counted.
 pub struct EligibleSet {
-    ids: Ids,
+    ids: Sorted,
     /// Whether `ids` are the eligible ones, or the only ones that are not.
     listed_are_eligible: bool,
 }
 
 impl EligibleSet {
-    /// Whether the patient of this integer id is eligible; none is when the set is of text ids.
-    pub fn contains_int(&self, id: i64) -> bool {
+    /// Whether the patient of this integer id is eligible; none is when the set is of text ids. `place` is 0 at first, and where the
+    /// last search ended from then on: ids that ascend are found at once.
+    pub fn contains_int(&self, id: i64, place: &mut usize) -> bool {
         match &self.ids {
-            Ids::Int(ids) => ids.contains(&id) == self.listed_are_eligible,
-            Ids::Text(_) => false,
+            Sorted::Int(ids) => holds(ids, &id, place) == self.listed_are_eligible,
+            Sorted::Text(_) => false,
         }
     }
 
     /// Whether the patient of this text id is eligible, blanks around it left out as the register does; none
-    /// is when the set is of integer ids.
-    pub fn contains_text(&self, id: &str) -> bool {
+    /// is when the set is of integer ids. `place` is as above.
+    pub fn contains_text(&self, id: &str, place: &mut usize) -> bool {
         match &self.ids {
-            Ids::Text(ids) => ids.contains(id.trim()) == self.listed_are_eligible,
-            Ids::Int(_) => false,
+            Sorted::Text(ids) => holds(ids, id.trim(), place) == self.listed_are_eligible,
+            Sorted::Int(_) => false,
         }
     }
 }
@@ -165,9 +204,34 @@ impl Builder {
 
     pub(super) fn build(mut self) -> EligibleSet {
         if !self.only_listed {
-            return EligibleSet { ids: self.barred, listed_are_eligible: false };
+            return EligibleSet { ids: self.barred.into(), listed_are_eligible: false };
         }
         self.eligible.remove_all(&self.barred);
-        EligibleSet { ids: self.eligible, listed_are_eligible: true }
+        EligibleSet { ids: self.eligible.into(), listed_are_eligible: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_id_is_found_from_any_place() {
+        for listed in [vec![], vec![5], (0..100).map(|i| i * 3 - 50).collect::<Vec<i64>>()] {
+            for place in 0..110 {
+                for id in -60..260 {
+                    let mut at = place;
+                    assert_eq!(holds(&listed, &id, &mut at), listed.contains(&id), "{id} from {place}");
+                    assert_eq!(at, listed.partition_point(|l| *l < id), "{id} from {place}");
+                }
+            }
+        }
+        let texts: Vec<Box<str>> = ["1", "10", "9"].map(Into::into).into();
+        let mut place = 0;
+        for (id, expect) in
+            [("", false), ("1", true), ("10", true), ("2", false), ("9", true), ("99", false), ("1", true)]
+        {
+            assert_eq!(holds(&texts, id, &mut place), expect, "{id}");
+        }
     }
 }

@@ -31,7 +31,9 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::OlderDocument
         | Code::SchemaMismatch
         | Code::SourceChanged => Grpc::FailedPrecondition,
-        Code::BudgetQuery | Code::BudgetStudy | Code::BudgetLifetime | Code::Busy => Grpc::ResourceExhausted,
+        Code::BudgetQuery | Code::BudgetStudy | Code::BudgetLifetime | Code::BudgetWindow | Code::Busy => {
+            Grpc::ResourceExhausted
+        }
         Code::RowLevel
         | Code::Terms
         | Code::UnboundedColumn

@@ -66,11 +66,12 @@ async fn released_cells_are_the_weighted_statistics_of_any_rows() {
         let release = solo.ask(&solo.query(digest, SQL, RHO, 1)).await.unwrap().release;
         let schema = serde_json::from_str(SCHEMA).unwrap();
         let plan = PrivatePlan::analyse(SQL, &schema, &permit, MicroRho::try_from(RHO).unwrap()).unwrap();
+        let part = &plan.parts()[0];
         for (sex, place) in [("female", 0), ("male", 1)] {
             let want = expected(&rows, 5.0)[sex];
             for (measure, want) in want.into_iter().enumerate() {
                 #[expect(clippy::cast_precision_loss)]
-                let got = release.cells()[measure][place] as f64 / plan.unit(&plan.measures()[measure]) as f64;
+                let got = release.parts()[0][measure][place] as f64 / part.unit(&part.measures()[measure]) as f64;
                 // The noise's standard deviation is 0.02 for days, and far less for counts.
                 assert!((got - want).abs() < 0.2, "case {case}, {sex}, measure {measure}: {got} and not {want}");
             }

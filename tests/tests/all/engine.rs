@@ -193,8 +193,8 @@ async fn with_negligible_noise_the_engine_agrees_with_plain_datafusion() {
             let plan = analysed(sql, &permit);
             let combined = combine(&plan, &[&released(&solo, digest, sql).await]).unwrap();
             let released = plan.released_cells(&combined, true, 0.95, &[]).unwrap();
-            let (keys, values) = (plan.keys().len(), plan.outputs().len());
-            let got = cells(&[released], keys, values);
+            let (keys, values) = (plan.parts()[0].keys().len(), plan.parts()[0].outputs().len());
+            let got = cells(&released, keys, values);
             let truth = plain.sql(sql).await.unwrap().collect().await.unwrap();
             let want = cells(&truth, keys, values);
             assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "{sql}\n{got:?}\n{want:?}");
@@ -236,11 +236,16 @@ async fn one_patient_moves_no_answer_by_more_than_the_bounds_say() {
         for sql in queries {
             let plan = analysed(sql, &permit);
             let (a, b) = (released(&left, digest, sql).await, released(&right, other, sql).await);
-            for (i, measure) in plan.measures().iter().enumerate() {
+            let part = &plan.parts()[0];
+            for (i, measure) in part.measures().iter().enumerate() {
                 #[expect(clippy::cast_precision_loss)]
-                let moved =
-                    a.cells()[i].iter().zip(&b.cells()[i]).map(|(a, b)| ((b - a) as f64).powi(2)).sum::<f64>().sqrt();
-                let bound = plan.squared_sensitivity(measure).to_string().parse::<f64>().unwrap().sqrt();
+                let moved = a.parts()[0][i]
+                    .iter()
+                    .zip(&b.parts()[0][i])
+                    .map(|(a, b)| ((b - a) as f64).powi(2))
+                    .sum::<f64>()
+                    .sqrt();
+                let bound = part.sensitivity(measure).0.to_string().parse::<f64>().unwrap().sqrt();
                 // The noise of a cell is some ten-thousandths of the bound.
                 assert!(moved <= bound * 1.01, "{sql}: {measure:?} moved by {moved}, the bound is {bound}");
             }

@@ -16,15 +16,16 @@ use datafusion::{
     logical_expr::{LogicalPlan, LogicalPlanBuilder, col},
     prelude::{SessionConfig, SessionContext},
 };
+use rand::{SeedableRng, rngs::StdRng};
 use sekisho_aggregation::{
     combine::combine,
-    fold::Fold,
-    plan::PrivatePlan,
+    fold::{Fold, RawCells},
+    plan::{Part, PrivatePlan},
     release::Release,
     reservation::{Charge, Ledger, Reservation},
 };
 use sekisho_protocol::{digest::Digest, permit::Permit, refusal::Refusal, schema::Schema, units::MicroRho};
-use sekisho_tests::zero_noise::{ZeroNoise, is_zero_for};
+use sekisho_tests::zero_noise::ZeroNoise;
 use serde_json::json;
 
 /// What a query costs; there is no noise.
@@ -89,12 +90,12 @@ impl Library {
     }
 
     /// The rows that are folded, sorted by patient; what the engine says if it cannot run an admitted plan.
-    async fn rows(&self, plan: &PrivatePlan) -> Result<Vec<RecordBatch>, String> {
+    async fn rows(&self, plan: &PrivatePlan, part: &Part) -> Result<Vec<RecordBatch>, String> {
         let mut sources: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
         for table in plan.tables() {
             sources.insert(table.clone(), self.tables.table_provider(table.as_str()).await.unwrap());
         }
-        let bound = plan.rows().clone().transform_up(|node| {
+        let bound = part.rows().clone().transform_up(|node| {
             let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
             let source = provider_as_source(Arc::clone(&sources[scan.table_name.table()]));
             let scan = LogicalPlanBuilder::scan(scan.table_name, source, scan.projection)?;
@@ -107,35 +108,49 @@ impl Library {
 
     /// The release of `plan` without noise, and the most rows of one patient that went into it.
     pub async fn release(&self, plan: &Arc<PrivatePlan>) -> Result<(Release, u64), String> {
-        for measure in plan.measures() {
-            let variance = plan.variance(measure).unwrap();
-            assert!(is_zero_for(&variance), "the zero-noise source does not fit a variance of {variance}: {measure:?}");
+        let (mut parts, mut most) = (Vec::new(), 0);
+        for part in plan.parts() {
+            parts.push(self.rows(plan, part).await?);
+            most = most.max(parts.last().map_or(0, |rows| most_rows(rows)));
         }
-        let rows = self.rows(plan).await?;
-        let mut fold = Fold::new(plan);
-        for batch in &rows {
-            fold.push(batch).unwrap();
-        }
-        let raw = Fold::finish(plan, vec![fold]).unwrap();
         let Ok(reservation) = Reservation::make(plan, Digest::of(b"p"), Digest::of(b"q"), 1, &NoLedger).await;
-        let release =
-            Release::make(plan, raw, &reservation, NaiveDate::default(), true, &mut ZeroNoise::for_release(plan));
-        Ok((release.unwrap(), most_rows(&rows)))
+        // A release of no rows tells how many numbers of which noise there are.
+        let nothing = folded(plan, &vec![Vec::new(); parts.len()]);
+        let mut any = StdRng::seed_from_u64(1);
+        let nothing = Release::make(plan, nothing, &reservation, NaiveDate::default(), true, &mut any).unwrap();
+        let mut zero = ZeroNoise::for_release(nothing.header());
+        let raw = folded(plan, &parts);
+        Ok((Release::make(plan, raw, &reservation, NaiveDate::default(), true, &mut zero).unwrap(), most))
     }
 
-    /// What a person reads: the SQL's own columns, then `__low_i`, `__high_i` for each output, and `__note`.
+    /// What a person reads: the SQL's own columns, intervals beside them, and `cell_note`.
     pub async fn table(&self, plan: &PrivatePlan, release: &Release) -> RecordBatch {
         let cells = plan.released_cells(&combine(plan, &[release]).unwrap(), true, 0.95, &[]).unwrap();
-        let session = session();
-        session.register_batch("cells", cells).unwrap();
-        let scan = session.table("cells").await.unwrap().into_unoptimized_plan();
-        let after = session.execute_logical_plan(plan.after_release(scan).unwrap()).await.unwrap();
+        let (session, mut scans) = (session(), Vec::new());
+        for (part, cells) in cells.into_iter().enumerate() {
+            let name = format!("cells_{part}");
+            session.register_batch(&name, cells).unwrap();
+            scans.push(session.table(&name).await.unwrap().into_unoptimized_plan());
+        }
+        let after = session.execute_logical_plan(plan.after_release(scans).unwrap()).await.unwrap();
         let schema = Arc::clone(after.schema().inner());
         let batches = after.collect().await.unwrap();
         batches
             .first()
             .map_or_else(|| RecordBatch::new_empty(schema), |b| concat_batches(&b.schema(), &batches).unwrap())
     }
+}
+
+/// The exact cells of these rows, those of each part.
+fn folded(plan: &Arc<PrivatePlan>, parts: &[Vec<RecordBatch>]) -> RawCells {
+    let part = |(place, rows): (usize, &Vec<RecordBatch>)| {
+        let mut fold = Fold::new(plan, place).unwrap();
+        for batch in rows {
+            fold.push(batch).unwrap();
+        }
+        Fold::finish(plan, place, vec![fold]).unwrap()
+    };
+    RawCells::of(parts.iter().enumerate().map(part).collect())
 }
 
 /// The most rows of one patient, column `c0`, in rows sorted by it.

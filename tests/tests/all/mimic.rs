@@ -54,8 +54,9 @@ async fn a_patient_with_thousands_of_rows_counts_as_the_bound_says() {
             let release = solo.ask(&solo.query(digest, sql, RHO, 1)).await.unwrap().release;
             let schema = serde_json::from_str(SCHEMA).unwrap();
             let plan = PrivatePlan::analyse(sql, &schema, &permit, MicroRho::try_from(RHO).unwrap()).unwrap();
+            let part = &plan.parts()[0];
             #[expect(clippy::cast_precision_loss)]
-            let got = |m: usize| release.cells()[m][0] as f64 / plan.unit(&plan.measures()[m]) as f64;
+            let got = |m: usize| release.parts()[0][m][0] as f64 / part.unit(&part.measures()[m]) as f64;
             let want: u64 = rows.values().map(|n| *n.min(&k)).sum();
             #[expect(clippy::cast_precision_loss)]
             let (want, patients) = (want as f64, rows.len() as f64);

@@ -18,9 +18,10 @@ fn counts(solo: &Solo, release: &Release) -> Vec<[i128; 3]> {
     let permit = solo.permit("study", "stay", &COLUMNS, widen).unwrap();
     let plan = PrivatePlan::analyse(SQL, &schema, &permit, MicroRho::try_from(RHO).unwrap()).unwrap();
     assert_eq!(plan.digest(), release.header().plan);
+    let part = &plan.parts()[0];
     let cell = |measure: usize, cell: usize| {
-        let unit = plan.unit(&plan.measures()[measure]);
-        (release.cells()[measure][cell] + unit / 2).div_euclid(unit)
+        let unit = part.unit(&part.measures()[measure]);
+        (release.parts()[0][measure][cell] + unit / 2).div_euclid(unit)
     };
     (0..2).map(|sex| [cell(0, sex), cell(1, sex), cell(2, sex)]).collect()
 }

@@ -17,7 +17,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 use rand::{SeedableRng, rngs::StdRng};
-use sekisho_aggregation::plan::{CellKey, Measure, PrivatePlan};
+use sekisho_aggregation::plan::{CellKey, Part, Quantity};
 use sekisho_protocol::schema::{Bounds, Kind, Schema};
 
 use super::{
@@ -74,8 +74,8 @@ async fn rows(tables: &SessionContext, sql: &str) -> BTreeMap<String, Vec<Row>> 
 }
 
 /// The cell of each key that the rows have: its value's, or that of NULL, or that of whatever is outside.
-fn cells(plan: &PrivatePlan, patients: &BTreeMap<String, Vec<Row>>) -> BTreeMap<Option<String>, usize> {
-    let keys: Vec<CellKey> = (0..plan.cells()).map(|i| plan.cell(i).remove(0)).collect();
+fn cells(part: &Part, patients: &BTreeMap<String, Vec<Row>>) -> BTreeMap<Option<String>, usize> {
+    let keys: Vec<CellKey> = (0..part.cells()).map(|i| part.cell(1, i, None).remove(0)).collect();
     let place = |key: &Option<String>| {
         let own = keys.iter().position(|k| match (k, key) {
             (CellKey::Value(value), Some(key)) => value.to_string() == *key,
@@ -93,20 +93,22 @@ fn weight(one: i128, bound: u32, n: usize) -> i128 {
     if n > bound as usize { i128::from(bound) * one / i128::try_from(n).unwrap() } else { one }
 }
 
-/// The cells of every measure of `plan`, in lattice units.
+/// The cells of every measure of `part`, in lattice units.
 fn reference(
-    plan: &PrivatePlan,
+    part: &Part,
     patients: &BTreeMap<String, Vec<Row>>,
     k: u32,
     g: u32,
     range: (i128, i128),
 ) -> Vec<Vec<i128>> {
     const ONE: i128 = 1 << 32;
-    let of_patients = if g as usize >= plan.cells() { 1 } else { ONE };
-    let argument =
-        plan.measures().iter().find_map(|m| if let Measure::Sum { argument, .. } = m { Some(*argument) } else { None });
-    let places = cells(plan, patients);
-    let mut all = vec![vec![0; plan.cells()]; plan.measures().len()];
+    let of_patients = if g as usize >= part.cells() { 1 } else { ONE };
+    let argument = part
+        .measures()
+        .iter()
+        .find_map(|m| if let Quantity::Sum { argument, .. } = m.quantity { Some(argument) } else { None });
+    let places = cells(part, patients);
+    let mut all = vec![vec![0; part.cells()]; part.measures().len()];
     for rows in patients.values() {
         let row_weight = weight(ONE, k, rows.len());
         // Cell by cell: its rows, the rows with a value, the sum of clamped values, the rows where the condition holds.
@@ -120,15 +122,16 @@ fn reference(
         }
         let with_condition = cells.values().filter(|c| c[3] > 0).count();
         for (cell, [n, present, sum, holds]) in &cells {
-            for (measure, totals) in plan.measures().iter().zip(&mut all) {
-                totals[*cell] += match measure {
-                    Measure::Rows => n * row_weight,
-                    Measure::Present { argument: a } if Some(*a) == argument => present * row_weight,
-                    Measure::Present { .. } => holds * row_weight,
-                    Measure::Sum { centre, .. } => (sum - centre * present) * row_weight,
-                    Measure::Patients { present: None } => weight(of_patients, g, cells.len()),
-                    Measure::Patients { present: Some(_) } if *holds > 0 => weight(of_patients, g, with_condition),
-                    Measure::Patients { present: Some(_) } => 0,
+            for (measure, totals) in part.measures().iter().zip(&mut all) {
+                totals[*cell] += match &measure.quantity {
+                    Quantity::Rows => n * row_weight,
+                    Quantity::Present { argument: a } if Some(*a) == argument => present * row_weight,
+                    Quantity::Present { .. } => holds * row_weight,
+                    Quantity::Sum { centre, .. } => (sum - centre * present) * row_weight,
+                    Quantity::Patients { present: None } => weight(of_patients, g, cells.len()),
+                    Quantity::Patients { present: Some(_) } if *holds > 0 => weight(of_patients, g, with_condition),
+                    Quantity::Patients { present: Some(_) } => 0,
+                    Quantity::Heavy | Quantity::Histogram { .. } => panic!("not asked for"),
                 };
             }
         }
@@ -191,8 +194,8 @@ pub async fn agrees(name: &str, folder: &Path) {
         let table = schema.tables.iter().find(|t| sql.contains(&format!("FROM {} e", t.name))).unwrap();
         let (lo, hi) = table.column(value).unwrap().fixed_bounds().unwrap().unwrap();
         let (release, _) = library.release(&plan).await.unwrap();
-        let want = reference(&plan, &patients, k, g, (lo.into(), hi.into()));
-        assert_eq!(release.cells(), want, "{sql}\nk = {k}, G = {g}, {lo} to {hi}");
+        let want = reference(&plan.parts()[0], &patients, k, g, (lo.into(), hi.into()));
+        assert_eq!(release.parts()[0], want, "{sql}\nk = {k}, G = {g}, {lo} to {hi}");
         bitten.statements += 1;
         for rows in patients.values() {
             bitten.rows += usize::from(rows.len() > k as usize);

@@ -1,0 +1,94 @@
+//! Why nothing was charged, and what the asker hears of it.
+
+use sekisho_protocol::{
+    refusal::{Code, Refusal},
+    units::{AttoDelta, MicroRho},
+};
+
+use crate::store::StoreError;
+
+/// Why nothing was charged, set aside or stored.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The study's earmark, or the permit's total, does not cover the cost.
+    #[error("the study has {left} left at this hospital, and {asked} is asked")]
+    Study {
+        /// What is left.
+        left: MicroRho,
+        /// What was asked.
+        asked: MicroRho,
+    },
+    /// The lifetime cap does not cover it.
+    #[error("{left} of this hospital's lifetime cap is left for it, and {asked} is asked")]
+    Lifetime {
+        /// What is left.
+        left: MicroRho,
+        /// What was asked.
+        asked: MicroRho,
+    },
+    /// The window's cap does not cover it now.
+    #[error("{left} is left of what this hospital allows in {days} days, and {asked} is asked")]
+    Window {
+        /// What is left.
+        left: MicroRho,
+        /// What was asked.
+        asked: MicroRho,
+        /// The days of the window.
+        days: u32,
+    },
+    /// The permit's total delta does not cover it.
+    #[error("the study has {left} left at this hospital, and {asked} is asked for keys that are not public")]
+    StudyDelta {
+        /// What is left.
+        left: AttoDelta,
+        /// What was asked.
+        asked: AttoDelta,
+    },
+    /// The lifetime cap on delta does not cover it.
+    #[error("{left} of this hospital's lifetime cap is left, and {asked} is asked for keys that are not public")]
+    LifetimeDelta {
+        /// What is left.
+        left: AttoDelta,
+        /// What was asked.
+        asked: AttoDelta,
+    },
+    /// Another message used the nonce.
+    #[error("another message used this nonce")]
+    ReplayedNonce,
+    /// The run has its release.
+    #[error("the run has been released; it has one release, ever")]
+    AlreadyReleased,
+    /// There is no such charge.
+    #[error("there is no charge of this number")]
+    UnknownCharge,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<LedgerError> for Refusal {
+    /// What the asker hears. An error of [`Ledger::complete`] or [`Ledger::fail`] comes after a charge: its
+    /// caller says `no_answer`, whatever it was.
+    fn from(error: LedgerError) -> Self {
+        match &error {
+            LedgerError::Study { .. } | LedgerError::StudyDelta { .. } => {
+                Self::new(Code::BudgetStudy, error.to_string())
+            }
+            LedgerError::Lifetime { .. } | LedgerError::LifetimeDelta { .. } => {
+                Self::new(Code::BudgetLifetime, error.to_string())
+            }
+            LedgerError::Window { .. } => Self::new(Code::BudgetWindow, error.to_string()),
+            LedgerError::ReplayedNonce => Self::new(Code::ReplayedNonce, error.to_string()),
+            LedgerError::AlreadyReleased | LedgerError::UnknownCharge => {
+                Self::new(Code::NoAnswer, "the run gave no answer")
+            }
+            LedgerError::Store(_) => Self::new(Code::Unavailable, "the hospital's ledger cannot be written"),
+        }
+    }
+}

@@ -6,11 +6,18 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, StringArray},
+    array::{ArrayRef, AsArray, Decimal128Array, Int64Array, StringArray},
     datatypes::{DataType, Field, Float64Type, Schema as ArrowSchema},
     record_batch::RecordBatch,
 };
 use chrono::NaiveDate;
+use datafusion::{
+    catalog::TableProvider,
+    common::tree_node::{Transformed, TreeNode},
+    datasource::{MemTable, provider_as_source},
+    logical_expr::{LogicalPlan, LogicalPlanBuilder},
+    prelude::{SessionConfig, SessionContext},
+};
 use miette::{IntoDiagnostic, Result, miette};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -184,38 +191,63 @@ struct Patient {
     values: Vec<i64>,
 }
 
-/// The released estimates of `SELECT part, <statistic> … GROUP BY part`, part by part.
-async fn released(
-    statistic: &str,
-    patients: &[Patient],
-    most: i64,
-    micro_rho: u64,
-    rng: &mut ChaCha20Rng,
-) -> Result<Vec<f64>> {
-    let sql = format!("SELECT part, {statistic} FROM event GROUP BY part");
-    let plan = Arc::new(analyse(&sql, most, ROWS_PER_PATIENT, micro_rho)?);
-    let fields = [("c0", DataType::Int64), ("c1", DataType::Utf8), ("c2", DataType::Decimal128(18, 2))];
+/// The rows of all patients as a table in one partition, sorted by patient.
+fn table(patients: &[Patient]) -> Result<Arc<dyn TableProvider>> {
+    let fields = [("patient_id", DataType::Int64), ("part", DataType::Utf8), ("value", DataType::Decimal128(18, 2))];
     let schema = Arc::new(ArrowSchema::new(fields.map(|(name, kind)| Field::new(name, kind, true)).to_vec()));
-    let mut fold = Fold::new(&plan, 0).into_diagnostic()?;
-    for (chunk, some) in patients.chunks(10_000).enumerate() {
-        let first = i64::try_from(chunk * 10_000).into_diagnostic()?;
-        let rows = || some.iter().zip(first..).flat_map(|(p, id)| p.values.iter().map(move |v| (id, p.part, *v)));
-        let ids: Int64Array = rows().map(|(id, _, _)| Some(id)).collect();
-        let parts: StringArray = rows().map(|(_, part, _)| Some(format!("g{part:02}"))).collect();
-        let values: arrow::array::Decimal128Array = rows().map(|(_, _, v)| Some(i128::from(v))).collect();
-        let values = values.with_precision_and_scale(18, 2).into_diagnostic()?;
-        let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(parts), Arc::new(values)];
-        fold.push(&RecordBatch::try_new(Arc::clone(&schema), columns).into_diagnostic()?).into_diagnostic()?;
+    let rows = || patients.iter().zip(0_i64..).flat_map(|(p, id)| p.values.iter().map(move |v| (id, p.part, *v)));
+    let ids: Int64Array = rows().map(|(id, _, _)| Some(id)).collect();
+    let parts: StringArray = rows().map(|(_, part, _)| Some(format!("g{part:02}"))).collect();
+    let values: Decimal128Array = rows().map(|(_, _, v)| Some(i128::from(v))).collect();
+    let values = values.with_precision_and_scale(18, 2).into_diagnostic()?;
+    let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(parts), Arc::new(values)];
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).into_diagnostic()?;
+    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]]).into_diagnostic()?))
+}
+
+/// A question, and the rows that are folded for it.
+struct Question {
+    plan: Arc<PrivatePlan>,
+    rows: Vec<RecordBatch>,
+}
+
+impl Question {
+    /// `SELECT part, <statistic> … GROUP BY part` of `patients`, whose values are clamped to 0 to `most` in hundredths.
+    async fn new(statistic: &str, patients: &[Patient], most: i64, micro_rho: u64) -> Result<Self> {
+        let sql = format!("SELECT part, {statistic} FROM event GROUP BY part");
+        let plan = Arc::new(analyse(&sql, most, ROWS_PER_PATIENT, micro_rho)?);
+        let part = plan.parts().first().ok_or_else(|| miette!("a plan without a part"))?;
+        let source = provider_as_source(table(patients)?);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only scans are replaced")]
+        let bound = part.rows().clone().transform_up(|node| match node {
+            LogicalPlan::TableScan(scan) => {
+                let scan = LogicalPlanBuilder::scan(scan.table_name, Arc::clone(&source), scan.projection)?;
+                Ok(Transformed::yes(scan.build()?))
+            }
+            other => Ok(Transformed::no(other)),
+        });
+        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let rows = session.execute_logical_plan(bound.into_diagnostic()?.data).await.into_diagnostic()?;
+        Ok(Self { plan, rows: rows.collect().await.into_diagnostic()? })
     }
-    let raw = RawCells::of(vec![Fold::finish(&plan, 0, vec![fold]).into_diagnostic()?]);
-    let Ok(reservation) = Reservation::make(&plan, Digest::of(b"p"), Digest::of(b"q"), 1, &NoLedger).await;
-    let release = Release::make(&plan, raw, &reservation, NaiveDate::default(), true, rng);
-    let release = release.ok_or_else(|| miette!("no release"))?;
-    let cells = plan.released_cells(&combine(&plan, &[&release]).into_diagnostic()?, true, 0.95, &[]);
-    let cells = cells.into_diagnostic()?;
-    let cells = cells.first().ok_or_else(|| miette!("no table"))?;
-    let estimates = cells.column(1).as_primitive_opt::<Float64Type>().ok_or_else(|| miette!("no real numbers"))?;
-    Ok(estimates.values().iter().take(GROUPS).copied().collect())
+
+    /// The released estimates, part by part.
+    async fn ask(&self, rng: &mut ChaCha20Rng) -> Result<Vec<f64>> {
+        let plan = &self.plan;
+        let mut fold = Fold::new(plan, 0).into_diagnostic()?;
+        for batch in &self.rows {
+            fold.push(batch).into_diagnostic()?;
+        }
+        let raw = RawCells::of(vec![Fold::finish(plan, 0, vec![fold]).into_diagnostic()?]);
+        let Ok(reservation) = Reservation::make(plan, Digest::of(b"p"), Digest::of(b"q"), 1, &NoLedger).await;
+        let release = Release::make(plan, raw, &reservation, NaiveDate::default(), true, rng);
+        let release = release.ok_or_else(|| miette!("no release"))?;
+        let combined = combine(plan, &[&release]).into_diagnostic()?;
+        let cells = plan.released_cells(&combined, true, 0.95, &[]).into_diagnostic()?;
+        let estimates = cells.first().and_then(|c| c.column(1).as_primitive_opt::<Float64Type>());
+        let estimates = estimates.ok_or_else(|| miette!("no real numbers"))?;
+        Ok(estimates.values().iter().take(GROUPS).copied().collect())
+    }
 }
 
 /// The i-th of a sequence of points that fill 0 to 1 evenly, for each `stride` another: no luck of the draw in a bias.
@@ -261,7 +293,7 @@ async fn bias(patients: usize, rows: &'static str, values: &'static str) -> Resu
     let most = flat().copied().max().unwrap_or(1);
     // At the ceiling for synthetic data the noise of a count is far below one row.
     let mut rng = ChaCha20Rng::seed_from_u64(SEED);
-    let estimates = released("avg(value)", &all, most, SYNTHETIC_CEILING, &mut rng).await?;
+    let estimates = Question::new("avg(value)", &all, most, SYNTHETIC_CEILING).await?.ask(&mut rng).await?;
     let released = estimates.first().copied().unwrap_or(f64::NAN);
     let rows_over_bound = over as f64 / row as f64;
     Ok(Bias { rows, values, rows_over_bound, plain, released, bias: (released - plain) / plain })
@@ -325,9 +357,10 @@ async fn skewed(
     // exp(z): the quantile of the distribution, as a schema would have it from the literature.
     let most = (2_000.0 * bound.1.exp()) as i64;
     let truths: Vec<f64> = parts.iter().map(|part| truth(part)).collect();
+    let question = Question::new(sql, &all, most, micro_rho_for(EPSILON, DELTA)).await?;
     let mut errors = Vec::new();
     for _ in 0..draws {
-        let estimates = released(sql, &all, most, micro_rho_for(EPSILON, DELTA), &mut rng).await?;
+        let estimates = question.ask(&mut rng).await?;
         errors.extend(estimates.iter().zip(&truths).map(|(e, t)| (e - t) / t));
     }
     let n = errors.len() as f64;

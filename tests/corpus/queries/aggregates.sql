@@ -1,5 +1,5 @@
 -- One table: aggregates, filters, group keys, FILTER clauses.
--- draws 4
+-- draws 3
 SELECT count(*) AS n, {e.agg}, {e.agg2} FROM {e} e WHERE {e.filter};
 
 SELECT {e.key} AS k, count(*) AS n, {e.agg}, {e.agg2} FROM {e} e GROUP BY 1;

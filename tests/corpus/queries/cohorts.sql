@@ -1,5 +1,5 @@
 -- Cohorts: joins on the patient, IN, EXISTS, CTEs, UNION ALL, DISTINCT, public tables.
--- draws 3
+-- draws 2
 SELECT {p.key} AS k, count(*) AS n, {e.agg}, {p.agg2} FROM {p} p JOIN {e} e ON e.{pid} = p.{pid} WHERE {e.filter} GROUP BY 1;
 
 SELECT {p.key} AS k, count(*) AS n, {e.agg} FROM {e} e JOIN {p} p ON e.{pid} = p.{pid} AND {p.filter} WHERE {e.filter} GROUP BY 1;

@@ -1,5 +1,5 @@
 -- Steps per patient: GROUP BY the patient, then an aggregate across patients.
--- draws 3
+-- draws 2
 SELECT least(t.n, 10) AS k, count(*) AS m FROM (SELECT e.{pid}, count(*) AS n FROM {e} e WHERE {e.filter} GROUP BY e.{pid}) t GROUP BY 1;
 
 SELECT count(*) AS n, avg(least(t.n, 50)) AS a, sum(least(t.f, 50)) AS s FROM (SELECT e.{pid}, count(*) AS n, count(*) FILTER (WHERE {e.filter}) AS f FROM {e} e GROUP BY e.{pid}) t;

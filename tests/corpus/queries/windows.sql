@@ -1,5 +1,5 @@
 -- Windows over one patient's rows, with orders that leave no ties.
--- draws 3
+-- draws 2
 SELECT count(*) AS n, sum(t.v) AS s FROM (SELECT e.{pid}, {e.number} AS v, row_number() OVER (PARTITION BY e.{pid} ORDER BY {e.order}) AS r FROM {e} e) t WHERE t.r = 1;
 
 SELECT t.k, count(*) AS n, avg(t.v) AS a FROM (SELECT e.{pid}, {e.key} AS k, {e.number} AS v, row_number() OVER (PARTITION BY e.{pid} ORDER BY {e.order}) AS r FROM {e} e WHERE {e.filter}) t WHERE t.r <= 2 GROUP BY t.k;

@@ -18,7 +18,8 @@ use std::{
 use crate::library::Library;
 
 /// The files of statements that are in the corpus; those that await a feature are beside them, named `pending_*`.
-const STATEMENTS: &[&str] = &["aggregates", "cohorts", "per_patient", "windows", "afterwards"];
+const STATEMENTS: &[&str] =
+    &["aggregates", "cohorts", "per_patient", "windows", "relations", "moments", "quantiles", "afterwards"];
 
 /// How many queries of each source must be admitted and equal, so that four sources have 500.
 const AT_LEAST: usize = 130;

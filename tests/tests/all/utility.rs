@@ -4,7 +4,7 @@ use sekisho_sim::utility::figures;
 
 #[tokio::test]
 async fn a_count_has_a_standard_deviation_of_at_most_36_and_a_mean_is_unbiased_where_values_do_not_depend_on_rows() {
-    let figures = figures(3_000, 3).await.unwrap();
+    let figures = figures(1_500, 2).await.unwrap();
     assert!((figures.epsilon - 1.0).abs() < 1e-12 && (figures.delta - 1e-7).abs() < 1e-19);
     let five = figures.noise.iter().find(|n| n.rows_per_patient == 5).unwrap();
     assert!(five.count <= 36.0, "{five:?}");

@@ -1,11 +1,11 @@
 //! A source of the corpus: its files, the tables of `schema/1` that are made of them, and the words that statements are
 //! filled with.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use datafusion::{
     dataframe::DataFrameWriteOptions,
-    datasource::file_format::file_compression_type::FileCompressionType,
+    datasource::{MemTable, file_format::file_compression_type::FileCompressionType},
     prelude::{CsvReadOptions, ParquetReadOptions, SessionContext},
 };
 use sekisho_protocol::{
@@ -95,13 +95,13 @@ impl Source {
             let sql = format!("SELECT {} FROM ({sql}) t", casts.collect::<Vec<_>>().join(", "));
             let frame = raw.sql(&sql).await.unwrap_or_else(|e| panic!("{}: {e}", schema.name));
             let path = out.join(format!("{}.parquet", schema.name)).display().to_string();
-            let frame = frame.cache().await.unwrap_or_else(|e| panic!("{}: {e}", schema.name));
-            frame
-                .clone()
-                .write_parquet(&path, DataFrameWriteOptions::new().with_single_file_output(true), None)
-                .await
-                .unwrap();
-            tables.register_table(schema.name.as_str(), frame.into_view()).unwrap();
+            // One partition, as the rows of one patient are in a node's.
+            let batches = frame.collect().await.unwrap_or_else(|e| panic!("{}: {e}", schema.name));
+            let table = Arc::new(MemTable::try_new(wanted, vec![batches]).unwrap());
+            tables.register_table(schema.name.as_str(), table).unwrap();
+            let frame = tables.table(schema.name.as_str()).await.unwrap();
+            let options = DataFrameWriteOptions::new().with_single_file_output(true);
+            frame.write_parquet(&path, options, None).await.unwrap();
         }
         tables
     }

@@ -14,9 +14,13 @@ mod eligibility;
 mod files;
 pub mod mapping;
 pub mod protected;
+mod reading;
+pub mod retention;
 mod row_groups;
 pub mod row_plan;
 pub mod snapshot;
+mod sources;
+mod staging;
 mod taking;
 
 #[cfg(test)]

@@ -77,7 +77,8 @@ fn noise(plan: &PrivatePlan, measure: &Measure) -> Option<NoiseReport> {
         Measure::Patients { .. } => "patients",
     };
     let standard_deviation = plan.variance(measure)?.as_f64().sqrt() / plan.unit(measure) as f64;
-    Some(NoiseReport { measure: name.into(), standard_deviation })
+    let counts = !matches!(measure, Measure::Sum { .. });
+    Some(NoiseReport { measure: name.into(), standard_deviation, counts, columns: Vec::new() })
 }
 
 /// The report of a round.

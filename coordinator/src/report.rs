@@ -18,9 +18,9 @@ pub const HIGH_KEY: &str = "sekisho.high";
 pub const COLUMN_CONFIDENCE_KEY: &str = "sekisho.confidence";
 /// What it is made of, as JSON: a list of `measure` and `standard_deviation` (per cell and hospital).
 pub const NOISE_KEY: &str = "sekisho.noise";
-/// Of a column that is one measure: its name.
+/// Of a column that is a measure itself: the measure's name.
 pub const MEASURE_KEY: &str = "sekisho.measure";
-/// Of a column that is one measure: the standard deviation of its noise in a hospital's row, in the column's unit.
+/// Of a column that is a measure itself: the standard deviation of its noise in a hospital's row, in the column's unit.
 pub const NOISE_SD_KEY: &str = "sekisho.noise_sd";
 /// The same in a row of [`ALL_HOLDERS`].
 pub const NOISE_SD_ALL_KEY: &str = "sekisho.noise_sd_all";
@@ -110,6 +110,10 @@ pub struct NoiseReport {
     /// The answer's columns that are made of it, by name; empty when nobody says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
+    /// Those of them that are the measure itself, so that its noise is theirs: a count or a sum as it was released, but
+    /// neither an average, a quantile nor what was computed afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub direct: Vec<String>,
 }
 
 /// What a query costs and protects.

@@ -78,7 +78,7 @@ fn noise(plan: &PrivatePlan, measure: &Measure) -> Option<NoiseReport> {
     };
     let standard_deviation = plan.variance(measure)?.as_f64().sqrt() / plan.unit(measure) as f64;
     let counts = !matches!(measure, Measure::Sum { .. });
-    Some(NoiseReport { measure: name.into(), standard_deviation, counts, columns: Vec::new() })
+    Some(NoiseReport { measure: name.into(), standard_deviation, counts, ..NoiseReport::default() })
 }
 
 /// The report of a round.

@@ -346,7 +346,10 @@ fn noise(reports: &[NoiseReport]) -> String {
         [noise.measure.clone(), significant(noise.standard_deviation), small, middle, large]
     };
     let [small, middle, large] = CELL_SIZES.map(|size| format!("in {size} rows"));
-    print::table(["noise of", "standard deviation", &small, &middle, &large], reports.iter().map(row))
+    print::table(
+        ["noise per cell and hospital", "standard deviation", &small, &middle, &large],
+        reports.iter().map(row),
+    )
 }
 
 #[cfg(test)]
@@ -439,7 +442,10 @@ mod tests {
             let found = text.lines().find(|line| line.trim_start().starts_with(start));
             found.unwrap_or_else(|| panic!("{start}: {text}")).split_whitespace().collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(line("noise of"), "noise of standard deviation in 100 rows in 1000 rows in 10000 rows");
+        assert_eq!(
+            line("noise per"),
+            "noise per cell and hospital standard deviation in 100 rows in 1000 rows in 10000 rows"
+        );
         assert_eq!(line("rows"), "rows 9.250 9.250 % 0.9250 % 0.09250 %");
         assert_eq!(line("sum"), "sum 350.0 3.500 a row 0.3500 a row 0.03500 a row");
         assert_eq!(line("tokyo"), "tokyo yes new: charged 500");

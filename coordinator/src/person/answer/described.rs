@@ -56,8 +56,8 @@ fn described(name: &str, report: &ResultReport) -> HashMap<String, String> {
         (HIGH_KEY, format!("{name}_high")),
         (COLUMN_CONFIDENCE_KEY, report.confidence.to_string()),
     ];
-    let made_of = |noise: &&NoiseReport| noise.columns.iter().any(|column| column == name);
-    let noise: Vec<&NoiseReport> = report.privacy.noise.iter().filter(made_of).collect();
+    let has = |columns: &[String]| columns.iter().any(|column| column == name);
+    let noise: Vec<&NoiseReport> = report.privacy.noise.iter().filter(|noise| has(&noise.columns)).collect();
     if !noise.is_empty() {
         let list: Vec<_> = noise
             .iter()
@@ -65,13 +65,13 @@ fn described(name: &str, report: &ResultReport) -> HashMap<String, String> {
             .collect();
         facts.push((NOISE_KEY, json!(list).to_string()));
     }
-    if let [one] = noise.as_slice() {
-        facts.push((MEASURE_KEY, one.measure.clone()));
-        facts.push((NOISE_SD_KEY, one.standard_deviation.to_string()));
+    if let Some(itself) = noise.iter().find(|noise| has(&noise.direct)) {
+        facts.push((MEASURE_KEY, itself.measure.clone()));
+        facts.push((NOISE_SD_KEY, itself.standard_deviation.to_string()));
         // Each hospital adds the same noise, independently.
         let hospitals = report.holders.iter().filter(|holder| holder.state == HolderState::Answered).count();
         let hospitals = u32::try_from(hospitals).unwrap_or(u32::MAX);
-        facts.push((NOISE_SD_ALL_KEY, (one.standard_deviation * f64::from(hospitals).sqrt()).to_string()));
+        facts.push((NOISE_SD_ALL_KEY, (itself.standard_deviation * f64::from(hospitals).sqrt()).to_string()));
     }
     facts.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
@@ -93,9 +93,10 @@ mod tests {
             "confidence": 0.9, "preset": "none", "synthetic": false, "method": "weighted means",
             "privacy": {"micro_rho": 10, "delta": "1e-6", "epsilon": 0.1, "sites_per_patient": 1,
                 "epsilon_all_sites": 0.1, "noise": [
-                    {"measure": "rows", "standard_deviation": 7.5, "counts": true, "columns": ["n"]},
+                    {"measure": "rows", "standard_deviation": 7.5, "counts": true, "columns": ["n"], "direct": ["n"]},
                     {"measure": "sum", "standard_deviation": 80.0, "columns": ["mean"]},
-                    {"measure": "present", "standard_deviation": 2.5, "counts": true, "columns": ["mean", "other"]}]},
+                    {"measure": "present", "standard_deviation": 2.5, "counts": true, "columns": ["mean", "other"],
+                        "direct": ["other"]}]},
             "holders": [{"name": "tokyo", "state": "answered"}, {"name": "osaka", "state": "offline"},
                 {"name": "kyoto", "state": "answered"}, {"name": "nara", "state": "answered"},
                 {"name": "kobe", "state": "answered"}],
@@ -134,6 +135,15 @@ mod tests {
         }
         let back: ResultReport = serde_json::from_str(&schema.metadata()[RESULT_KEY]).unwrap();
         assert_eq!((back.round.as_str(), back.holders.len()), ("r1", 5));
+    }
+
+    #[test]
+    fn a_column_that_is_computed_from_one_measure_does_not_have_its_noise() {
+        let mut report = report();
+        report.privacy.noise[0].direct.clear();
+        let schema = rows().described(false, &report).unwrap().schema();
+        assert!(get(&schema, "n", NOISE_KEY).is_some());
+        assert_eq!((get(&schema, "n", NOISE_SD_KEY), get(&schema, "n", NOISE_SD_ALL_KEY)), (None, None));
     }
 
     #[test]

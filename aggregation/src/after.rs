@@ -14,7 +14,8 @@ use datafusion_common::{
     tree_node::{Transformed, TreeNode},
 };
 use datafusion_expr::{
-    AggregateUDF, Expr, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Union, WindowFunctionDefinition, col, expr, lit,
+    AggregateUDF, Expr, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Union, WindowFunctionDefinition, col, expr,
+    lit,
 };
 use datafusion_functions::math;
 use datafusion_functions_aggregate::{average::avg_udaf, sum::sum_udaf};

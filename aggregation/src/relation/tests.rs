@@ -213,7 +213,8 @@ fn ties_are_broken_by_the_columns_that_the_query_uses_and_by_no_others() {
     // A window over another one breaks ties by the other's result; what has no ties is in a node of its own.
     let two = "row_number() OVER (PARTITION BY patient_id ORDER BY days) AS a, row_number() OVER (PARTITION BY patient_id ORDER BY age) AS b, \
                dense_rank() OVER (PARTITION BY patient_id ORDER BY age) AS c";
-    let plan = admitted(&(of_stay(two, "count(*)") + " WHERE a + b + c = 7")).parts[0].rows().display_indent().to_string();
+    let plan =
+        admitted(&(of_stay(two, "count(*)") + " WHERE a + b + c = 7")).parts[0].rows().display_indent().to_string();
     let windows: Vec<&str> = plan.lines().filter(|l| l.trim_start().starts_with("WindowAggr")).collect();
     assert_eq!(windows.len(), 3, "{plan}");
     assert_eq!(windows.iter().filter(|w| w.contains("windowExpr=[[dense_rank")).count(), 1, "{plan}");

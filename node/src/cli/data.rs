@@ -17,7 +17,7 @@ use crate::{
         snapshot::{self, Progress, Settings, TableReport},
     },
     hooks::Hooks,
-    ledger::{Ledger, SnapshotUse},
+    ledger::{Caps, Ledger, SnapshotUse},
 };
 
 #[derive(Subcommand)]

@@ -239,8 +239,12 @@ async fn one_patient_moves_no_answer_by_more_than_the_bounds_say() {
             let part = &plan.parts()[0];
             for (i, measure) in part.measures().iter().enumerate() {
                 #[expect(clippy::cast_precision_loss)]
-                let moved =
-                    a.parts()[0][i].iter().zip(&b.parts()[0][i]).map(|(a, b)| ((b - a) as f64).powi(2)).sum::<f64>().sqrt();
+                let moved = a.parts()[0][i]
+                    .iter()
+                    .zip(&b.parts()[0][i])
+                    .map(|(a, b)| ((b - a) as f64).powi(2))
+                    .sum::<f64>()
+                    .sqrt();
                 let bound = part.sensitivity(measure).0.to_string().parse::<f64>().unwrap().sqrt();
                 // The noise of a cell is some ten-thousandths of the bound.
                 assert!(moved <= bound * 1.01, "{sql}: {measure:?} moved by {moved}, the bound is {bound}");

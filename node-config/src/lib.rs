@@ -14,7 +14,8 @@ mod reference;
 mod template;
 
 pub use checked::{
-    Budget, CommitteeMember, ConfigError, Coordinator, Limits, Log, LogFormat, LogLevel, NodeConfig, Trust, load,
+    Budget, CommitteeMember, ConfigError, Coordinator, Limits, Log, LogFormat, LogLevel, NodeConfig, Snapshots, Trust,
+    load,
 };
 pub use file::NodeConfigFile;
 pub use reference::{KEYS, Key, reference};

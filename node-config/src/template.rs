@@ -7,7 +7,7 @@ use toml::Value;
 
 use crate::{
     CommitteeMember, Coordinator,
-    file::{BudgetFile, LimitsFile, LogFile},
+    file::{BudgetFile, LimitsFile, LogFile, SnapshotsFile},
 };
 
 /// What a new configuration file says beside the defaults.
@@ -62,7 +62,7 @@ pub fn template(values: &TemplateValues) -> String {
     if let Some((lifetime, per_query)) = values.budget {
         budget = BudgetFile { lifetime_micro_rho: lifetime, max_micro_rho_per_query: per_query };
     }
-    let (limits, log) = (LimitsFile::default(), LogFile::default());
+    let (snapshots, limits, log) = (SnapshotsFile::default(), LimitsFile::default(), LogFile::default());
     format!(
         r#"# Sekisho ノードの設定 / configuration of a Sekisho node
 # パスはこのファイルからの相対 / paths are relative to this file
@@ -104,6 +104,11 @@ days = 30
 
 # データの対応表 / which source is which table
 {datasets}
+# スナップショット: 並べ替えに使うメモリ、prune が残す数 / memory of the sort, how many `data prune` keeps
+[snapshots]
+memory_mb = {sort}
+keep = {keep}
+
 # クエリの制限 / bounds of a query
 [limits]
 query_timeout_s = {timeout}
@@ -131,6 +136,8 @@ level = {level}
         per_query = budget.max_micro_rho_per_query,
         rule = text(&values.register_rule),
         datasets = datasets.trim_start(),
+        sort = snapshots.memory_mb,
+        keep = snapshots.keep,
         timeout = limits.query_timeout_s,
         memory = limits.memory_mb,
         step = limits.answer_step_ms,

@@ -10,6 +10,7 @@ mod leaks;
 mod mimic;
 mod opt_out;
 mod refusals;
+mod snapshots;
 mod wire;
 
 /// The executable that is every party, with kill points.

@@ -290,9 +290,13 @@ age = "age"
         let (tables, plain) = (session(&snapshot, 2, &["5"]), SessionContext::new());
         for name in snapshot.tables() {
             let stored = tables.table_provider(name).await.unwrap().schema();
-            let text = |field: &Arc<Field>| match field.data_type() {
-                DataType::Dictionary(_, values) => field.as_ref().clone().with_data_type(values.as_ref().clone()),
-                _ => field.as_ref().clone(),
+            let text = |field: &Arc<Field>| {
+                let field = field.as_ref().clone();
+                if let DataType::Dictionary(_, values) = field.data_type().clone() {
+                    field.with_data_type(*values)
+                } else {
+                    field
+                }
             };
             let schema = Arc::new(Schema::new(stored.fields().iter().map(text).collect::<Vec<_>>()));
             plain.register_table(name, Arc::new(EmptyTable::new(schema))).unwrap();

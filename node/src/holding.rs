@@ -208,8 +208,8 @@ fn unusable() -> Refusal {
 }
 
 impl Eligible for EligibleSet {
-    fn contains_int(&self, id: i64, place: &mut usize) -> bool {
-        Self::contains_int(self, id, place)
+    fn int_run(&self, id: i64, place: &mut usize) -> (bool, Option<i64>) {
+        Self::int_run(self, id, place)
     }
 
     fn contains_text(&self, id: &str, place: &mut usize) -> bool {

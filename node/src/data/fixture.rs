@@ -33,8 +33,8 @@ pub(super) struct Fixture {
 pub(super) struct AllBut(pub(super) BTreeSet<String>);
 
 impl Eligible for AllBut {
-    fn contains_int(&self, id: i64, _: &mut usize) -> bool {
-        !self.0.contains(&id.to_string())
+    fn int_run(&self, id: i64, _: &mut usize) -> (bool, Option<i64>) {
+        (!self.0.contains(&id.to_string()), Some(id))
     }
 
     fn contains_text(&self, id: &str, _: &mut usize) -> bool {

@@ -12,6 +12,7 @@ use crate::{
     demo::{self, Demo},
     generate::{self, generate},
     launch::{Launcher, Party},
+    utility,
 };
 
 /// Synthetic hospitals, a demo of a whole network, and benchmarks.
@@ -115,6 +116,13 @@ enum Bench {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// How exact answers are: noise, bias and error, as in docs/utility.md.
+    #[command(after_help = "Example: cargo run --release --bin sekisho-sim -- bench utility")]
+    Utility {
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
 }
 
 /// How a benchmark is printed.
@@ -187,5 +195,6 @@ fn command(command: Command) -> Result<()> {
         Command::Bench(Bench::Prepare { shape, rows, dir }) => {
             runtime.block_on(bench::prepare(shape, rows, &dir, now()))
         }
+        Command::Bench(Bench::Utility { output }) => runtime.block_on(utility::run(output)),
     }
 }

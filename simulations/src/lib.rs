@@ -11,3 +11,4 @@ pub mod launch;
 pub mod network;
 pub mod solo;
 pub mod study;
+pub mod utility;

@@ -1,5 +1,7 @@
 //! What the end-to-end tests share; the tests themselves are in `tests/tests/`.
 
+pub mod zero_noise;
+
 use std::{
     path::{Path, PathBuf},
     sync::{

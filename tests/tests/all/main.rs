@@ -1,16 +1,20 @@
 //! What crosses crates: real processes, sockets, files and attacks. One binary, so that it links once.
 
 mod bounds;
+mod corpus;
 mod demo;
 mod eicu;
 mod engine;
 mod kill;
 mod layering;
 mod leaks;
+mod library;
 mod mimic;
 mod opt_out;
 mod refusals;
 mod snapshots;
+mod sql;
+mod utility;
 mod wire;
 
 /// The executable that is every party, with kill points.

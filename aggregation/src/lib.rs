@@ -17,6 +17,7 @@ pub mod domain;
 mod enclosure;
 #[cfg(test)]
 mod example;
+pub mod explain;
 pub mod fold;
 pub mod interval;
 pub mod noise;

@@ -38,10 +38,8 @@ use sekisho_protocol::{
     schema::{Kind, Schema, Table},
 };
 
-pub(crate) use self::{
-    exact::{avg, numbers, sum},
-    steps::Step,
-};
+pub(crate) use self::exact::{avg, numbers, sum};
+pub use self::steps::Step;
 use crate::{
     domain::{Image, KeyKind, KeyValue, image_if_small},
     place,

@@ -8,18 +8,22 @@
 mod answer;
 mod door;
 mod duration;
+mod explain;
 mod failure;
 mod file;
+mod format;
 mod governance;
 mod keys;
 mod number;
 mod permit;
 mod permit_file;
+mod place;
 mod print;
 mod query;
 mod roster;
 mod schema;
 mod status;
+mod terms;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -65,6 +69,11 @@ enum Command {
         after_help = "Example:\n  sekisho query --permit permit-1 --sql 'SELECT sex, avg(days) FROM stay GROUP BY sex' --key ada.pem --dry-run"
     )]
     Query(Box<query::Command>),
+    /// Say what a question is taken to mean, how it is bounded, and how exact its answer would be; nothing is sent.
+    #[command(
+        after_help = "Example:\n  sekisho explain --schema stays.json --rho 50000 --rows-per-patient 4 --groups-per-patient 1 --sql 'SELECT sex, avg(days) FROM stay GROUP BY sex'"
+    )]
+    Explain(Box<explain::Command>),
     /// Permits: draft, sign, hand in, revoke.
     #[command(subcommand, after_help = "Example:\n  sekisho permit template > permit.toml")]
     Permit(permit::Command),
@@ -137,6 +146,7 @@ fn failed(failure: &Failure) -> ExitCode {
 async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::Query(command) => query::run(command, context).await,
+        Command::Explain(command) => explain::run(command, context).await,
         Command::Permit(command) => permit::run(command, context).await,
         Command::Schema(command) => schema::run(command, context).await,
         Command::Roster(command) => roster::run(command, context).await,

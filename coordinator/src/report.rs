@@ -10,6 +10,20 @@ pub const RESULT_KEY: &str = "sekisho.result";
 pub const CONFIDENCE_KEY: &str = "sekisho-confidence";
 /// The first column of a result: [`ALL_HOLDERS`], or the hospital whose own table the row is of.
 pub const HOLDER: &str = "holder";
+/// In the metadata of an aggregate's column, in files of Arrow and Parquet: the name of the column with its lower bound.
+pub const LOW_KEY: &str = "sekisho.low";
+/// The name of the column with its upper bound.
+pub const HIGH_KEY: &str = "sekisho.high";
+/// The confidence of its interval: "0.95".
+pub const COLUMN_CONFIDENCE_KEY: &str = "sekisho.confidence";
+/// What it is made of, as JSON: a list of `measure` and `standard_deviation` (per cell and hospital).
+pub const NOISE_KEY: &str = "sekisho.noise";
+/// Of a column that is a measure itself: the measure's name.
+pub const MEASURE_KEY: &str = "sekisho.measure";
+/// Of a column that is a measure itself: the standard deviation of its noise in a hospital's row, in the column's unit.
+pub const NOISE_SD_KEY: &str = "sekisho.noise_sd";
+/// The same in a row of [`ALL_HOLDERS`].
+pub const NOISE_SD_ALL_KEY: &str = "sekisho.noise_sd_all";
 /// The value of [`HOLDER`] in rows of the combined table.
 pub const ALL_HOLDERS: &str = "(all)";
 /// The `DoAction` that hands in a signed document: the body is its DSSE envelope.
@@ -84,12 +98,22 @@ pub struct HolderReport {
 }
 
 /// The noise in one released quantity.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct NoiseReport {
-    /// `rows`, `present`, `sum`, `patients`, `heavy` or `histogram`.
+    /// What is measured, in words: `rows`, `sum of days`, …
     pub measure: String,
     /// The standard deviation per cell and hospital, in rows, patients or natural units.
     pub standard_deviation: f64,
+    /// It counts rows or patients, so that its error is a share of a cell's size.
+    #[serde(default)]
+    pub counts: bool,
+    /// The answer's columns that are made of it, by name; empty when nobody says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// Those of them that are the measure itself, so that its noise is theirs: a count or a sum as it was released, but
+    /// neither an average, a quantile nor what was computed afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub direct: Vec<String>,
 }
 
 /// What a query costs and protects.

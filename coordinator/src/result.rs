@@ -21,8 +21,8 @@ use futures::TryStreamExt;
 use sekisho_aggregation::{
     accounting::epsilon_at_delta,
     combine::{CombineError, Combined, combine},
-    plan::{Measure, Part, PrivatePlan},
-    release::{Release, kind},
+    plan::{PrivatePlan, Quantity},
+    release::Release,
 };
 use sekisho_protocol::{permit::Permit, units::MicroRho};
 
@@ -68,14 +68,27 @@ pub fn privacy(plan: &PrivatePlan, permit: &Permit) -> PrivacyReport {
         epsilon: epsilon_at_delta(rho, delta),
         sites_per_patient: sites,
         epsilon_all_sites: epsilon_at_delta(all_sites, delta),
-        noise: plan.parts().iter().flat_map(|part| part.measures().iter().filter_map(|m| noise(part, m))).collect(),
+        noise: noise(plan),
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a unit becomes a real number for display")]
-fn noise(part: &Part, measure: &Measure) -> Option<NoiseReport> {
-    let standard_deviation = part.noise(measure)?.standard_deviation() / part.unit(measure) as f64;
-    Some(NoiseReport { measure: kind(measure).into(), standard_deviation })
+/// The noise of every measure, with the columns of the answer that it is in.
+fn noise(plan: &PrivatePlan) -> Vec<NoiseReport> {
+    let columns = plan.measure_columns().unwrap_or_default();
+    let mut all = Vec::new();
+    for (place, (part, explained)) in plan.parts().iter().zip(plan.explain().parts).enumerate() {
+        for (i, (measure, explained)) in part.measures().iter().zip(explained.measures).enumerate() {
+            let of = columns.get(place).and_then(|p| p.get(i)).cloned().unwrap_or_default();
+            all.push(NoiseReport {
+                measure: explained.name,
+                standard_deviation: explained.standard_deviation,
+                counts: !matches!(measure.quantity, Quantity::Sum { .. }),
+                columns: of.columns,
+                direct: of.direct,
+            });
+        }
+    }
+    all
 }
 
 /// The report of a round.

@@ -17,7 +17,9 @@ use sekisho_protocol::{
     units::{AttoDelta, DeltaTooLarge, MicroRho},
 };
 
-use crate::file::{BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, RegisterFile, TrustFile};
+use crate::file::{
+    BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, RegisterFile, SnapshotsFile, TrustFile,
+};
 
 /// Why a configuration is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,8 @@ pub struct NodeConfig {
     pub register: OptOut,
     /// The mapping files of the data sets.
     pub datasets: Vec<PathBuf>,
+    /// How snapshots are taken and kept.
+    pub snapshots: Snapshots,
     /// The bounds of a query.
     pub limits: Limits,
     /// How the node logs.
@@ -127,6 +131,15 @@ pub struct Window {
     pub days: u32,
     /// What may be spent in them, in micro-rho.
     pub micro_rho: MicroRho,
+}
+
+/// How snapshots are taken and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshots {
+    /// How much memory sorting may take, in bytes.
+    pub memory_bytes: u64,
+    /// How many of a data set stay in any case, the current one counted.
+    pub keep: usize,
 }
 
 /// The bounds of a query.
@@ -229,6 +242,7 @@ impl TryFrom<NodeConfigFile> for NodeConfig {
             budget: file.budget.try_into()?,
             register: opt_out(&file.register)?,
             datasets,
+            snapshots: file.snapshots.try_into()?,
             limits: file.limits.try_into()?,
             log: file.log.try_into()?,
             name: file.name,
@@ -353,6 +367,18 @@ impl TryFrom<BudgetFile> for Budget {
             }
         };
         Ok(Self { lifetime, per_query, window, lifetime_delta, delta_per_query })
+    }
+}
+
+impl TryFrom<SnapshotsFile> for Snapshots {
+    type Error = ConfigError;
+
+    fn try_from(file: SnapshotsFile) -> Result<Self, ConfigError> {
+        let keep = within(file.keep, 2, 1000, "snapshots.keep")?;
+        Ok(Self {
+            memory_bytes: within(file.memory_mb, 64, 1 << 20, "snapshots.memory_mb")? << 20,
+            keep: usize::try_from(keep).unwrap_or(usize::MAX),
+        })
     }
 }
 

@@ -17,6 +17,8 @@ pub struct NodeConfigFile {
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetFile>,
     #[serde(default)]
+    pub(crate) snapshots: SnapshotsFile,
+    #[serde(default)]
     pub(crate) limits: LimitsFile,
     #[serde(default)]
     pub(crate) log: LogFile,
@@ -92,6 +94,19 @@ fn default_days() -> u64 {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatasetFile {
     pub(crate) mapping: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SnapshotsFile {
+    pub(crate) memory_mb: u64,
+    pub(crate) keep: u64,
+}
+
+impl Default for SnapshotsFile {
+    fn default() -> Self {
+        Self { memory_mb: 512, keep: 2 }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -74,6 +74,16 @@ pub const KEYS: &[Key] = &[
     optional("register.days", "30", "Days between notice and first use under `jp-ngmia`, 1 to 3650."),
     optional("datasets[].mapping", "none", "A data set's mapping file: which source is which table of a schema."),
     optional(
+        "snapshots.memory_mb",
+        "512",
+        "How much memory sorting a snapshot may take, in MiB, 64 to 1048576; what does not fit goes to `state_dir` for the while.",
+    ),
+    optional(
+        "snapshots.keep",
+        "2",
+        "How many snapshots of a data set `data prune` keeps beside those that a release or a charged run needs, 2 to 1000, the current one counted.",
+    ),
+    optional(
         "limits.query_timeout_s",
         "60",
         "How long one query may take from its arrival to its release, in seconds, 1 to 3600; beyond it there is no answer, and the charge stands.",

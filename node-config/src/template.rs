@@ -7,7 +7,7 @@ use toml::Value;
 
 use crate::{
     CommitteeMember, Coordinator,
-    file::{BudgetFile, LimitsFile, LogFile},
+    file::{BudgetFile, LimitsFile, LogFile, SnapshotsFile},
 };
 
 /// What a new configuration file says beside the defaults.
@@ -58,7 +58,7 @@ pub fn template(values: &TemplateValues) -> String {
     if datasets.is_empty() {
         datasets = "\n# [[datasets]]\n# mapping = \"data/dataset.toml\"\n".into();
     }
-    let (limits, log) = (LimitsFile::default(), LogFile::default());
+    let (snapshots, limits, log) = (SnapshotsFile::default(), LimitsFile::default(), LogFile::default());
     format!(
         r#"# Sekisho ノードの設定 / configuration of a Sekisho node
 # パスはこのファイルからの相対 / paths are relative to this file
@@ -94,6 +94,11 @@ days = 30
 
 # データの対応表 / which source is which table
 {datasets}
+# スナップショット: 並べ替えに使うメモリ、prune が残す数 / memory of the sort, how many `data prune` keeps
+[snapshots]
+memory_mb = {sort}
+keep = {keep}
+
 # クエリの制限 / bounds of a query
 [limits]
 query_timeout_s = {timeout}
@@ -120,6 +125,8 @@ level = {level}
         budget = budget_table(values.budget),
         rule = text(&values.register_rule),
         datasets = datasets.trim_start(),
+        sort = snapshots.memory_mb,
+        keep = snapshots.keep,
         timeout = limits.query_timeout_s,
         memory = limits.memory_mb,
         step = limits.answer_step_ms,

@@ -4,7 +4,9 @@
 //! shows about patients stays on the hospital's own console.
 
 mod budget;
+mod data;
 mod patients;
+mod progress;
 
 use std::{
     ffi::OsString,
@@ -19,7 +21,6 @@ use clap::{Parser, Subcommand, ValueEnum};
 use miette::{Context, IntoDiagnostic, Result, miette};
 use sekisho_node_config::{CommitteeMember, Coordinator, LogFormat, NodeConfig, TemplateValues, load, template};
 use sekisho_protocol::{
-    clock::Clock,
     key_file,
     keys::{PublicKey, SecretKey},
     roster::{Member, Role, is_name},
@@ -28,10 +29,7 @@ use sekisho_protocol::{
 
 use crate::{
     daemon::{self, SystemClock},
-    data::{
-        mapping::Mapping,
-        snapshot::{self, Progress, Settings},
-    },
+    data::snapshot::Progress,
     hooks::Hooks,
     ledger::{Caps, Ledger},
 };
@@ -61,9 +59,9 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
-    /// The hospital's data sets.
+    /// Snapshots of the hospital's data sets.
     #[command(subcommand)]
-    Data(Data),
+    Data(data::Data),
     /// The patient register: notices, opt-outs, deaths.
     #[command(subcommand)]
     Patients(Patients),
@@ -128,17 +126,6 @@ struct Init {
     /// The lifetime cap and the cap of one query in micro-rho, as LIFETIME:QUERY.
     #[arg(long, value_parser = budget)]
     budget: Option<(u64, u64)>,
-}
-
-#[derive(Subcommand)]
-enum Data {
-    /// Takes a new snapshot of every data set, after its sources changed.
-    #[command(after_help = "Example: sekisho-node data snapshot --config /srv/sekisho/node.toml")]
-    Snapshot {
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
 }
 
 #[derive(Subcommand)]
@@ -238,20 +225,11 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
             let config = configured(&config)?;
             logging(&config);
             let ready = |peer| println!("node {peer}");
+            let screen = progress::Screen::new();
+            let report = |progress: Progress<'_>| screen.show(&progress);
             daemon::run(config, &report, Arc::new(clock), hooks, ready).await.into_diagnostic()
         }
-        Command::Data(Data::Snapshot { config }) => {
-            let config = configured(&config)?;
-            for path in &config.datasets {
-                let mapping = Mapping::load(path, &config.trust.governance_key).into_diagnostic()?;
-                let snapshots = config.state_dir.join("snapshots");
-                let settings = Settings::default();
-                let taken = snapshot::take(&mapping, &snapshots, &settings, &report, clock.now()).await;
-                println!("{}\t{}", mapping.id(), taken.into_diagnostic()?.id());
-            }
-            eprintln!("done; a running node takes the new snapshot up when it is restarted");
-            Ok(())
-        }
+        Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Resume { study, config } => {
@@ -287,19 +265,12 @@ fn logging(config: &NodeConfig) {
     };
 }
 
-fn report(progress: Progress) {
-    match progress {
-        Progress::Hashing(table) => eprintln!("{table}: hashing the source"),
-        Progress::Reading(table) => eprintln!("{table}: reading and sorting"),
-        Progress::Writing(table, rows) if rows.is_multiple_of(1 << 20) => eprintln!("{table}: {rows} rows written"),
-        Progress::Writing(..) => {}
-        Progress::Finished(done) => {
-            eprintln!("{}: {} rows, {} dropped without a patient", done.table, done.rows, done.without_patient);
-            for (column, values) in &done.became_null {
-                eprintln!("{}.{column}: {values} values did not fit the schema's type and became NULL", done.table);
-            }
-        }
-    }
+/// A table with a header.
+fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = Vec<String>>) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY).set_header(header);
+    table.add_rows(rows);
+    table
 }
 
 fn init(args: &Init) -> Result<()> {

@@ -19,7 +19,7 @@ use tracing::info;
 
 use crate::{
     answer::Answering,
-    data::snapshot::Progress,
+    data::snapshot::{Progress, Settings},
     departure::Departure,
     documents::Documents,
     guard::Trust,
@@ -112,14 +112,15 @@ pub async fn store(config: &NodeConfig) -> Result<Store, RunError> {
 /// When a mapping or a snapshot is not as it must be.
 pub async fn data(
     config: &NodeConfig,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &(dyn Fn(Progress<'_>) + Sync),
     clock: &dyn Clock,
 ) -> Result<Vec<Arc<DataSet>>, RunError> {
     let mut sets = Vec::new();
     for path in &config.datasets {
         let snapshots = config.state_dir.join("snapshots");
         let (governance, max_rows) = (&config.trust.governance_key, config.limits.max_rows);
-        let set = DataSet::open(path, governance, &snapshots, progress, clock.now(), max_rows).await;
+        let settings = Settings::with_memory(config.snapshots.memory_bytes);
+        let set = DataSet::open(path, governance, &snapshots, &settings, progress, clock.now(), max_rows).await;
         sets.push(Arc::new(set.map_err(|source| RunError::Data { path: path.clone(), source })?));
     }
     Ok(sets)
@@ -140,7 +141,7 @@ fn check_ceilings(config: &NodeConfig, data: &[Arc<DataSet>]) -> Result<(), RunE
 /// When keys, database, data or budget are not as they must be.
 pub async fn answering(
     config: &NodeConfig,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &(dyn Fn(Progress<'_>) + Sync),
     clock: Arc<dyn Clock>,
     hooks: Hooks,
 ) -> Result<Answering, RunError> {
@@ -178,7 +179,7 @@ pub async fn answering(
 /// When it cannot start, or its server fails.
 pub async fn run(
     config: NodeConfig,
-    progress: &(dyn Fn(Progress) + Sync),
+    progress: &(dyn Fn(Progress<'_>) + Sync),
     clock: Arc<dyn Clock>,
     hooks: Hooks,
     ready: impl FnOnce(PeerId),

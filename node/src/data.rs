@@ -16,9 +16,13 @@ pub mod mapping;
 mod patient_range;
 pub mod protected;
 pub mod range_rows;
+mod reading;
+pub mod retention;
 mod row_groups;
 pub mod row_plan;
 pub mod snapshot;
+mod sources;
+mod staging;
 mod table_file;
 mod taking;
 

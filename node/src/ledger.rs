@@ -84,6 +84,17 @@ pub struct StudyBudget {
     pub suspended: bool,
 }
 
+/// A snapshot that runs are bound to: it must stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotUse {
+    /// The snapshot's id.
+    pub snapshot: String,
+    /// The runs that were charged on it.
+    pub runs: u64,
+    /// How many of them have their release; the others may be asked for again.
+    pub releases: u64,
+}
+
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {
@@ -291,6 +302,28 @@ impl Ledger {
         let Some(window) = self.caps.window else { return Ok(None) };
         let mut connection = self.store.read().acquire().await?;
         Ok(Some(WindowBudget { window, spent: spent_in(&mut connection, window, now).await? }))
+    }
+
+    /// The snapshots that charged runs are bound to.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotUse>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT c.snapshot, count(*) AS runs, count(r.charge_id) AS releases
+            FROM charge c LEFT JOIN release r ON r.charge_id = c.charge_id GROUP BY c.snapshot ORDER BY c.snapshot",
+        )
+        .fetch_all(self.store.read())
+        .await?;
+        let count = |row: &SqliteRow, name: &str| {
+            let count: i64 = row.try_get(name)?;
+            Ok::<_, LedgerError>(u64::try_from(count).map_err(|_| StoreError::Corrupt("count"))?)
+        };
+        let usage = |row: SqliteRow| {
+            let snapshot = row.try_get("snapshot")?;
+            Ok(SnapshotUse { snapshot, runs: count(&row, "runs")?, releases: count(&row, "releases")? })
+        };
+        rows.into_iter().map(usage).collect()
     }
 
     /// Log entries from place `from` on, in order, at most `limit` of them and at most [`MAX_LOG_PAGE`].

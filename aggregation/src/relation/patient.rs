@@ -95,6 +95,12 @@ impl Walk<'_> {
         input: &Relation,
     ) -> Result<(AggregateFunction, Fact, Option<DataType>), Refusal> {
         let AggregateFunction { func, mut params } = function;
+        if !matches!(func.name(), "count" | "sum" | "avg" | "min" | "max" | "bool_and" | "bool_or") {
+            return Err(unsupported(format!(
+                "{} is not admitted per patient: use count, sum, avg, min, max, bool_and or bool_or",
+                func.name()
+            )));
+        }
         if !params.order_by.is_empty() || params.null_treatment.is_some() {
             return Err(unsupported(
                 "ORDER BY inside an aggregate is not admitted: use first_value() OVER (PARTITION BY patient …)",

@@ -278,7 +278,7 @@ fn a_refusal_says_where() {
         ("SELECT count(*) FROM stay WHERE nothing = 1", "(line 1, column 33)"),
         ("SELECT count(*) FROM stay WHERE age = 3 OR\n patient_id = 5", "(line 2, column 2)"),
         ("SELECT count(*)\nFROM (SELECT sex FROM stay LIMIT 1) t", "(line 2, column 28)"),
-        ("SELECT count(*) FROM stay WHERE sex = median(sex)", "(line 1, column 39)"),
+        ("SELECT count(*) FROM stay WHERE sex = mode(sex)", "(line 1, column 39)"),
         (
             "SELECT count(*) FROM (SELECT patient_id, sum(\nfree * free * weight) AS s FROM stay GROUP BY 1) t",
             "(line 2, column 1)",

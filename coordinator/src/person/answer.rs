@@ -1,4 +1,4 @@
-//! A result as a table, as CSV and as JSON.
+//! A result as a table, as CSV and as JSON; for Arrow and Parquet see `described`.
 //!
 //! The door sends one table: the column [`HOLDER`], the SQL's own columns, `<name>_low` and `<name>_high` after
 //! each that is an aggregate, and `cell_note`. Tables for people round by the width of the interval and show
@@ -7,6 +7,8 @@
 //!
 //! NULL keys are `NULL` in tables, empty in CSV (an empty text is `""` there), `null` in JSON. A suppressed cell
 //! is `–` in tables, else empty or `null`, with the note beside it.
+
+mod described;
 
 use std::collections::BTreeMap;
 
@@ -248,7 +250,7 @@ mod tests {
 
     use super::*;
 
-    fn rows() -> Rows {
+    pub(super) fn rows() -> Rows {
         let text = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
         let float = |values: Vec<Option<f64>>| Arc::new(Float64Array::from(values)) as ArrayRef;
         let columns: Vec<(&str, ArrayRef)> = vec![

@@ -14,7 +14,7 @@ use sekisho_protocol::{
     refusal::{Code, Refusal},
 };
 
-use super::print::plain;
+use super::{place::Place, print::plain};
 
 /// How a command ended; the number is its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +44,15 @@ pub struct Failure {
     exit: Exit,
     code: &'static str,
     detail: String,
+    /// Lines of the SQL with a caret under the place that is meant.
+    place: Option<String>,
     advice: String,
 }
 
 impl Failure {
     /// The command line, a file or a key is not as it should be.
     pub fn input(detail: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { exit: Exit::Input, code: "bad_input", detail: detail.into(), advice: advice.into() }
+        Self { exit: Exit::Input, code: "bad_input", detail: detail.into(), place: None, advice: advice.into() }
     }
 
     /// The disk said no about `path`.
@@ -64,6 +66,7 @@ impl Failure {
             exit: Exit::Unreachable,
             code: "unreachable",
             detail: format!("no answer from the coordinator at {url}: {why}"),
+            place: None,
             advice: "check --coordinator, --ca and the network, then try again; the same run is charged once".into(),
         }
     }
@@ -75,6 +78,7 @@ impl Failure {
             exit: Exit::Input,
             code: refusal.code.as_str(),
             detail: format!("{}: {}", path.display(), refusal.detail),
+            place: None,
             advice: "check that the file is what the command asks for".into(),
         }
     }
@@ -82,6 +86,13 @@ impl Failure {
     /// The coordinator sent something that this program does not understand.
     pub fn answer(what: &str, why: impl fmt::Display) -> Self {
         Refusal::new(Code::Malformed, format!("the coordinator's {what}: {why}")).into()
+    }
+
+    /// The same, with the place in `sql` that its words name.
+    #[must_use]
+    pub fn placed(self, sql: &str) -> Self {
+        let place = Place::named_in(&self.detail).and_then(|place| place.shown_in(sql));
+        Self { place, ..self }
     }
 
     /// The exit code.
@@ -97,7 +108,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}\n  do: {}", self.code, plain(&self.detail), plain(&self.advice))
+        writeln!(f, "error[{}]: {}", self.code, plain(&self.detail))?;
+        if let Some(place) = &self.place {
+            writeln!(f, "{place}")?;
+        }
+        write!(f, "  do: {}", plain(&self.advice))
     }
 }
 
@@ -108,6 +123,7 @@ impl From<Refusal> for Failure {
             code: refusal.code.as_str(),
             advice: refusal.code.advice().into(),
             detail: refusal.detail,
+            place: None,
         }
     }
 }
@@ -130,6 +146,15 @@ mod tests {
             failure.to_string(),
             "error[budget_study]: 10 micro-rho are left\n  do: the study's budget is spent; ask the committee for more"
         );
+    }
+
+    #[test]
+    fn a_refusal_shows_its_place_in_the_sql() {
+        let refusal = Refusal::new(Code::SqlUnsupported, "median is not admitted (line 2, column 3)");
+        let failure = Failure::from(refusal).placed("SELECT sex,\n  median(days)\n\u{1b}[2J");
+        let expect = "error[sql_unsupported]: median is not admitted (line 2, column 3)\n   ╭─ line 2, column 3\n \
+                      2 │   median(days)\n   ·   ^\n  do: write it as the message says";
+        assert_eq!(failure.to_string(), expect);
     }
 
     #[test]

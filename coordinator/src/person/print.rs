@@ -53,8 +53,16 @@ pub fn plain(text: &str) -> String {
 /// # Errors
 /// When it cannot be written.
 pub fn out(text: &str) -> Result<(), Failure> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Writes `bytes` to standard output as they are. A reader that went away is no failure.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|e| Failure::input(format!("standard output: {e}"), "check where it goes")),
     }
@@ -139,9 +147,19 @@ pub fn holders(reports: &[HolderReport]) -> String {
     table(["hospital", "state", "code", "as of", "detail"], reports.iter().map(row))
 }
 
-/// Cost and protection, one fact a line.
+/// Cost and protection and noise, one fact a line.
 pub fn privacy(report: &PrivacyReport) -> Vec<(&'static str, String)> {
-    let PrivacyReport { micro_rho, delta, epsilon, sites_per_patient, epsilon_all_sites, noise } = report;
+    let mut facts = cost(report);
+    for noise in &report.noise {
+        let sd = significant(noise.standard_deviation);
+        facts.push(("noise", format!("{}: standard deviation {sd} per cell and hospital", noise.measure)));
+    }
+    facts
+}
+
+/// Cost and protection, one fact a line.
+pub fn cost(report: &PrivacyReport) -> Vec<(&'static str, String)> {
+    let PrivacyReport { micro_rho, delta, epsilon, sites_per_patient, epsilon_all_sites, noise: _ } = report;
     let mut facts = vec![
         ("cost", format!("{micro_rho} at each hospital")),
         ("epsilon", format!("{epsilon:.4} at delta {delta}, for a patient at one hospital")),
@@ -151,10 +169,6 @@ pub fn privacy(report: &PrivacyReport) -> Vec<(&'static str, String)> {
             "",
             format!("{epsilon_all_sites:.4} at delta {delta}, for a patient at {sites_per_patient} (assumed at most)"),
         ));
-    }
-    for noise in noise {
-        let sd = significant(noise.standard_deviation);
-        facts.push(("noise", format!("{}: standard deviation {sd} per cell and hospital", noise.measure)));
     }
     facts
 }

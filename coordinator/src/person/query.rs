@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use rand::{TryRngCore, rngs::OsRng};
 use sekisho_protocol::{
     digest::Digest,
@@ -15,7 +15,7 @@ use sekisho_protocol::{
     key_file,
     keys::SecretKey,
     permit::Permit,
-    query::{MAX_LIFETIME, MAX_SQL_BYTES, Query, Terms},
+    query::{MAX_LIFETIME, MAX_SQL_BYTES, Query},
     receipt::Receipt,
     refusal::{Code, Refusal},
     roster::is_name,
@@ -28,35 +28,55 @@ use super::{
     door::Answer,
     duration,
     failure::{Exit, Failure},
-    file, permit,
+    file,
+    format::{self, Format, Target},
+    number::significant,
+    permit,
     print::{self, Spinner},
+    terms,
 };
-use crate::report::{DryRunReport, HolderReport, HolderState, ResultReport};
+use crate::report::{DryRunReport, HolderReport, HolderState, NoiseReport, ResultReport};
 
-/// How a result is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people: numbers rounded, with their intervals.
-    Table,
-    /// One object: report, rows, by_holder.
-    Json,
-    /// The combined table, exact; text that a spreadsheet would take for a formula is kept as it is.
-    Csv,
-}
+/// The sizes of cells for which a dry run says how large the noise is.
+const CELL_SIZES: [u32; 3] = [100, 1000, 10_000];
 
-/// A question.
+/// The text of a question.
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("question").required(true).args(["sql", "file"])))]
-pub struct Command {
-    /// The permit: a file, an id (its newest version), or a digest.
-    #[arg(long, value_name = "FILE|ID|DIGEST")]
-    permit: String,
+#[group(id = "question", required = true, multiple = false)]
+pub struct Question {
     /// The SQL (white space around it is dropped).
     #[arg(long, value_name = "TEXT")]
     sql: Option<String>,
     /// A file with the SQL.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+}
+
+impl Question {
+    /// The SQL without the white space around it, which is no part of the question.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the SQL is longer than is read.
+    pub fn sql(&self) -> Result<String, Failure> {
+        let sql = match (&self.sql, &self.file) {
+            (Some(sql), _) => sql.clone(),
+            (None, Some(path)) => file::read_text(path)?,
+            (None, None) => return Err(Failure::input("there is no SQL", "give --sql or --file")),
+        };
+        within_size(&sql).map(ToString::to_string)
+    }
+}
+
+/// A question.
+#[derive(Debug, Args)]
+pub struct Command {
+    /// The permit: a file, an id (its newest version), or a digest.
+    #[arg(long, value_name = "FILE|ID|DIGEST")]
+    permit: String,
+    #[command(flatten)]
+    question: Question,
+    #[command(flatten)]
+    terms: terms::Flags,
     /// The person's key, which the permit names.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
@@ -72,15 +92,14 @@ pub struct Command {
     /// The confidence of the intervals.
     #[arg(long, default_value_t = 0.95, value_parser = confidence)]
     confidence: f64,
-    /// Print each hospital's table too.
+    /// Each hospital's table too.
     #[arg(long)]
     by_holder: bool,
     /// Only say what it would cost and who would admit it: no row is touched, nothing is charged.
     #[arg(long)]
     dry_run: bool,
-    /// How the result is printed.
-    #[arg(long, value_enum, default_value = "table")]
-    output: Output,
+    #[command(flatten)]
+    target: Target,
     /// For how long the hospitals may take the question, 24h at most.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration::parse)]
     valid_for: TimeDelta,
@@ -99,22 +118,19 @@ fn confidence(text: &str) -> Result<f64, String> {
 /// # Errors
 /// When the question is not as the permit allows, or the coordinator refuses or cannot be reached.
 pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
-    if command.dry_run && command.output == Output::Csv {
-        return Err(Failure::input("a dry run has no CSV", "use --output table or --output json"));
+    let target = &command.target;
+    if command.dry_run && !matches!(target.format, Format::Table | Format::Json) {
+        return Err(Failure::input("a dry run has no table of results", "use --output table or --output json"));
     }
-    let sql = match (&command.sql, &command.file) {
-        (Some(sql), _) => sql.clone(),
-        (None, Some(path)) => file::read_text(path)?,
-        (None, None) => return Err(Failure::input("there is no SQL", "give --sql or --file")),
-    };
-    let sql = within_size(&sql)?;
+    target.check()?;
+    let sql = command.question.sql()?;
     if command.valid_for > MAX_LIFETIME {
         return Err(Failure::input("--valid-for is above 24h", "give 24h or less"));
     }
     let key = key_file::read(&command.key)?;
     let (_, permit, digest) = permit::find(&command.permit, context).await?;
     print::note(&format!("permit {} version {}, digest {digest}", permit.id, permit.version));
-    let query = question(command, sql, &permit, digest, &key, context.now)?;
+    let query = question(command, &sql, &permit, digest, &key, context.now)?;
     let envelope = Envelope::sign(&query, &[&key])
         .map_err(|e| Failure::input(e.to_string(), "mend what the message names; nothing was sent"))?;
     if let Some(folder) = command.receipts.as_deref().filter(|_| !command.dry_run) {
@@ -124,11 +140,11 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
     let mut door = context.door().await?;
     let spinner = Spinner::start(format!("asking {}", query.holders.join(", ")));
     if command.dry_run {
-        let report = door.dry_run(&envelope).await?;
+        let report = door.dry_run(&envelope).await.map_err(|failure| failure.placed(&sql))?;
         drop(spinner);
-        return dry_run(&report, command.output);
+        return dry_run(&report, target);
     }
-    let answer = door.ask(&envelope, command.confidence).await?;
+    let answer = door.ask(&envelope, command.confidence).await.map_err(|failure| failure.placed(&sql))?;
     drop(spinner);
     show(&answer, command)?;
     if let Some(folder) = &command.receipts {
@@ -137,7 +153,6 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
     Ok(outcome(&answer.report))
 }
 
-/// The SQL without the white space around it, which is no part of the question.
 fn within_size(sql: &str) -> Result<&str, Failure> {
     let sql = sql.trim();
     if sql.len() > MAX_SQL_BYTES {
@@ -160,16 +175,7 @@ fn question(
     if permit.person(fingerprint).is_none() {
         return Err(Refusal::new(Code::UnknownPerson, format!("the permit does not name key {fingerprint}")).into());
     }
-    let micro_rho = command.rho.map_or(Ok(permit.dp.micro_rho_per_query), |rho| {
-        MicroRho::try_from(rho).map_err(|e| Failure::input(e.to_string(), "give a smaller --rho"))
-    })?;
-    if micro_rho == MicroRho::ZERO {
-        return Err(Failure::input("--rho is 0", "a release costs something: give 1 or more"));
-    }
-    if micro_rho > permit.dp.micro_rho_per_query {
-        let detail = format!("{micro_rho} is above the permit's {} a query", permit.dp.micro_rho_per_query);
-        return Err(Refusal::new(Code::BudgetQuery, detail).into());
-    }
+    let micro_rho = micro_rho(command.rho, permit)?;
     let permitted = permit.holders();
     let mut holders = if command.holders.is_empty() { permitted.clone() } else { command.holders.clone() };
     holders.sort();
@@ -178,6 +184,8 @@ fn question(
         let detail = format!("the permit does not name {other}; it names {}", permitted.join(", "));
         return Err(Refusal::new(Code::HolderNotPermitted, detail).into());
     }
+    let terms = command.terms.terms();
+    terms::check(&terms, permit)?;
     let mut nonce = [0; 16];
     OsRng
         .try_fill_bytes(&mut nonce)
@@ -190,28 +198,47 @@ fn question(
         run: command.run,
         expires: now + command.valid_for,
         nonce: hex::encode(nonce),
-        terms: Terms::default(),
+        terms,
     })
+}
+
+/// What each hospital shall charge: what was asked for, or what the permit says.
+///
+/// # Errors
+/// When it is nothing, or more than the permit allows.
+pub fn micro_rho(asked: Option<u64>, permit: &Permit) -> Result<MicroRho, Failure> {
+    let permitted = permit.dp.micro_rho_per_query;
+    let micro_rho = asked.map_or(Ok(permitted), |rho| {
+        MicroRho::try_from(rho).map_err(|e| Failure::input(e.to_string(), "give a smaller --rho"))
+    })?;
+    if micro_rho == MicroRho::ZERO {
+        return Err(Failure::input("--rho is 0", "a release costs something: give 1 or more"));
+    }
+    if micro_rho > permitted {
+        let detail = format!("{micro_rho} is above the permit's {permitted} a query");
+        return Err(Refusal::new(Code::BudgetQuery, detail).into());
+    }
+    Ok(micro_rho)
 }
 
 fn show(answer: &Answer, command: &Command) -> Result<(), Failure> {
     let rows = Rows::of(answer)?;
     let report = &answer.report;
-    match command.output {
-        Output::Table => {
-            print::out(&rows.table(command.by_holder)?)?;
-            print::out("")?;
-            print::out(&print::holders(&report.holders))?;
-            print::out("")?;
-            print::out(&print::pairs(&facts(report)))?;
+    let (target, by_holder) = (&command.target, command.by_holder);
+    match target.format {
+        Format::Table => {
+            let (holders, facts) = (print::holders(&report.holders), print::pairs(&facts(report)));
+            target.text(&[rows.table(by_holder)?, holders, facts].join("\n\n"))?;
         }
-        Output::Json => print::out(&rows.json(report)?)?,
-        Output::Csv => {
-            print::out(&rows.csv(command.by_holder)?)?;
-            for holder in &report.holders {
-                let code = holder.code.map(|c| format!(" ({c})")).unwrap_or_default();
-                print::note(&format!("{}: {}{code}", holder.name, print::state(holder.state)));
-            }
+        Format::Json => target.text(&rows.json(report)?)?,
+        Format::Csv => target.text(&rows.csv(by_holder)?)?,
+        Format::Arrow => target.bytes(&format::arrow(&rows.described(by_holder, report)?)?)?,
+        Format::Parquet => target.bytes(&format::parquet(&rows.described(by_holder, report)?)?)?,
+    }
+    if matches!(target.format, Format::Csv | Format::Arrow | Format::Parquet) {
+        for holder in &report.holders {
+            let code = holder.code.map(|c| format!(" ({c})")).unwrap_or_default();
+            print::note(&format!("{}: {}{code}", holder.name, print::state(holder.state)));
         }
     }
     if report.synthetic {
@@ -269,7 +296,24 @@ fn save_receipts(folder: &Path, report: &ResultReport, query: &Query) -> Result<
     Ok(())
 }
 
-fn dry_run(report: &DryRunReport, output: Output) -> Result<Exit, Failure> {
+fn dry_run(report: &DryRunReport, target: &Target) -> Result<Exit, Failure> {
+    let text = if target.format == Format::Json { print::json(report)? } else { price(report) };
+    target.text(&text)?;
+    report.holders.iter().filter(|h| h.state == HolderState::Refused).for_each(print::refusal);
+    let any = |state| report.holders.iter().any(|h| h.state == state);
+    Ok(if any(HolderState::Refused) {
+        Exit::Refused
+    } else if any(HolderState::Offline) || any(HolderState::NoAnswer) {
+        Exit::Incomplete
+    } else {
+        Exit::Done
+    })
+}
+
+/// What a question would cost, how large its noise would be, and what each hospital says.
+fn price(report: &DryRunReport) -> String {
+    let mut facts = vec![("cells", report.cells.to_string())];
+    facts.extend(print::cost(&report.privacy));
     let row = |h: &HolderReport| {
         let admissible = if h.state == HolderState::Answered { "yes" } else { print::state(h.state) };
         let stored = match h.stored {
@@ -282,24 +326,30 @@ fn dry_run(report: &DryRunReport, output: Output) -> Result<Exit, Failure> {
         [h.name.clone(), admissible.into(), stored.into(), left, code, h.detail.clone().unwrap_or_default()]
     };
     let header = ["hospital", "admissible", "run", "study has left (micro-rho)", "code", "detail"];
-    match output {
-        Output::Json => print::out(&print::json(report)?)?,
-        Output::Table | Output::Csv => {
-            let mut facts = vec![("cells", report.cells.to_string())];
-            facts.extend(print::privacy(&report.privacy));
-            print::out(&print::pairs(&facts))?;
-            print::out(&print::table(header, report.holders.iter().map(row)))?;
-        }
-    }
-    report.holders.iter().filter(|h| h.state == HolderState::Refused).for_each(print::refusal);
-    let any = |state| report.holders.iter().any(|h| h.state == state);
-    Ok(if any(HolderState::Refused) {
-        Exit::Refused
-    } else if any(HolderState::Offline) || any(HolderState::NoAnswer) {
-        Exit::Incomplete
-    } else {
-        Exit::Done
-    })
+    let holders = print::table(header, report.holders.iter().map(row));
+    [print::pairs(&facts), noise(&report.privacy.noise), holders].join("\n\n")
+}
+
+/// The noise of each measure in a hospital's cell, and relative to cells of some sizes: for a count its share of the cell, else
+/// how much it is for each row, as in a mean.
+fn noise(reports: &[NoiseReport]) -> String {
+    let row = |noise: &NoiseReport| {
+        let relative = |size: u32| {
+            let each = noise.standard_deviation / f64::from(size);
+            if noise.counts {
+                format!("{} %", significant(each * 100.0))
+            } else {
+                format!("{} a row", significant(each))
+            }
+        };
+        let [small, middle, large] = CELL_SIZES.map(relative);
+        [noise.measure.clone(), significant(noise.standard_deviation), small, middle, large]
+    };
+    let [small, middle, large] = CELL_SIZES.map(|size| format!("in {size} rows"));
+    print::table(
+        ["noise per cell and hospital", "standard deviation", &small, &middle, &large],
+        reports.iter().map(row),
+    )
 }
 
 #[cfg(test)]
@@ -363,6 +413,43 @@ mod tests {
         ] {
             assert_eq!(asked(more, stranger).unwrap_err().code(), code, "{more:?}");
         }
+    }
+
+    #[test]
+    fn terms_are_signed_and_never_wider_than_the_permit() {
+        let query = asked(&["--bounds", "stay.days=0..30", "--rows-per-patient", "2", "--shares=2,1"], false).unwrap();
+        assert_eq!((query.terms.bounds.len(), query.terms.rows_per_patient), (1, Some(2)));
+        assert_eq!(query.terms.shares, [2, 1]);
+        assert_eq!(query.check(), Ok(()));
+        assert_eq!(asked(&["--rows-per-patient", "5"], false).unwrap_err().code(), "terms");
+        let twice = asked(&["--bounds", "stay.days=0..30", "--bounds", "stay.days=0..20"], false).unwrap();
+        assert!(twice.check().is_err(), "a column has its bounds once");
+    }
+
+    #[test]
+    fn a_dry_run_says_how_large_the_noise_is() {
+        let report: DryRunReport = serde_json::from_value(serde_json::json!({
+            "cells": 4,
+            "privacy": {"micro_rho": 10, "delta": "1e-6", "epsilon": 0.1, "sites_per_patient": 1,
+                "epsilon_all_sites": 0.1, "noise": [
+                    {"measure": "rows", "standard_deviation": 9.25, "counts": true},
+                    {"measure": "sum", "standard_deviation": 350.0}]},
+            "holders": [{"name": "tokyo", "state": "answered", "stored": false, "study_left": 500}],
+        }))
+        .unwrap();
+        let text = price(&report);
+        let line = |start: &str| {
+            let found = text.lines().find(|line| line.trim_start().starts_with(start));
+            found.unwrap_or_else(|| panic!("{start}: {text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            line("noise per"),
+            "noise per cell and hospital standard deviation in 100 rows in 1000 rows in 10000 rows"
+        );
+        assert_eq!(line("rows"), "rows 9.250 9.250 % 0.9250 % 0.09250 %");
+        assert_eq!(line("sum"), "sum 350.0 3.500 a row 0.3500 a row 0.03500 a row");
+        assert_eq!(line("tokyo"), "tokyo yes new: charged 500");
+        assert_eq!(line("cells"), "cells 4");
     }
 
     #[test]

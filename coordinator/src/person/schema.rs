@@ -85,8 +85,11 @@ fn unsigned(path: &Path) -> Result<Schema, Failure> {
     Ok(schema)
 }
 
-/// A schema from its envelope, with its digest, or from its plain JSON.
-fn either(path: &Path) -> Result<(Schema, Option<Digest>), Failure> {
+/// A schema from its envelope, with its digest, or from its plain JSON. Nobody's signature is checked.
+///
+/// # Errors
+/// When the file is missing or is no schema.
+pub fn either(path: &Path) -> Result<(Schema, Option<Digest>), Failure> {
     match Envelope::from_json::<Schema>(&file::read(path)?) {
         Ok(envelope) => envelope.peek::<Schema>().map(|(s, d)| (s, Some(d))).map_err(|e| Failure::document(path, e)),
         Err(_) => unsigned(path).map(|schema| (schema, None)),

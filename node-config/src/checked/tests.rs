@@ -90,6 +90,8 @@ fn a_wrong_value_is_refused_with_its_key() {
         ("rule = \"jp-ngmia\"", "rule = \"none\"", "`register.rule`"),
         ("days = 30", "days = 0", "`register.days`"),
         ("mapping = \"data/dataset.toml\"", "mapping = \"\"", "`datasets[0].mapping`"),
+        ("memory_mb = 512", "memory_mb = 63", "`snapshots.memory_mb`"),
+        ("keep = 2", "keep = 1", "`snapshots.keep`"),
         ("query_timeout_s = 60", "query_timeout_s = 0", "`limits.query_timeout_s`"),
         ("memory_mb = 2048", "memory_mb = 1", "`limits.memory_mb`"),
         ("answer_step_ms = 2000", "answer_step_ms = 0", "`limits.answer_step_ms`"),

@@ -15,7 +15,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, StringArray},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray},
     compute::{CastOptions, can_cast_types, cast_with_options, kernels::cmp, not, nullif},
     datatypes::{DataType, Date32Type, Field, Int64Type, Schema as ArrowSchema, SchemaRef},
     error::ArrowError,
@@ -32,7 +32,7 @@ const PRECISION: u8 = 18;
 /// The days from 0001-01-01 to 9999-12-31, counted from 1970-01-01.
 const DAYS: RangeInclusive<i32> = -719_162..=2_932_896;
 
-/// The Arrow type of a schema column.
+/// The Arrow type of a schema column's values.
 pub(super) fn arrow_type(column: &Column) -> DataType {
     match column.kind {
         Kind::Int64 => DataType::Int64,
@@ -43,10 +43,32 @@ pub(super) fn arrow_type(column: &Column) -> DataType {
     }
 }
 
-/// The Arrow schema of a table; every column may be NULL.
+/// Whether a column is stored as a dictionary and scanned as one: a text with a public domain, as group keys have.
+pub(super) fn is_dictionary(table: &Table, column: &Column) -> bool {
+    column.kind == Kind::Text && column.domain.is_some() && table.patient.as_ref() != Some(&column.name)
+}
+
+/// The Arrow schema of a table as it is stored and scanned; every column may be NULL.
 pub(super) fn arrow_schema(table: &Table) -> SchemaRef {
-    let field = |column: &Column| Field::new(&column.name, arrow_type(column), true);
+    let field = |column: &Column| {
+        let values = arrow_type(column);
+        let stored = if is_dictionary(table, column) {
+            DataType::Dictionary(Box::new(DataType::Int32), Box::new(values))
+        } else {
+            values
+        };
+        Field::new(&column.name, stored, true)
+    };
     Arc::new(ArrowSchema::new(table.columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// Converted rows as rows of [`arrow_schema`].
+///
+/// # Errors
+/// When the columns are others than the table's.
+pub(super) fn stored(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = rows.columns().iter().zip(schema.fields()).map(|(values, field)| cast(values, field.data_type()));
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
 }
 
 /// Whether values of type `from` can become values of `column` at all.
@@ -115,6 +137,7 @@ pub(super) struct Conversion {
 /// What a [`Conversion`] saw, for the operator only; it cannot be printed.
 #[derive(Default)]
 pub(super) struct Counts {
+    seen: AtomicU64,
     lost: AtomicU64,
     null: AtomicU64,
 }
@@ -126,6 +149,11 @@ impl std::fmt::Debug for Counts {
 }
 
 impl Counts {
+    /// Values that were converted, NULL or not.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
     /// Values that were there and became NULL.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -185,6 +213,7 @@ impl ScalarUDFImpl for Conversion {
             converted = trimmed(&converted);
         }
         let (before, after) = (values.logical_null_count() as u64, converted.null_count() as u64);
+        self.counts.seen.fetch_add(converted.len() as u64, Ordering::Relaxed);
         self.counts.lost.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
         self.counts.null.fetch_add(after, Ordering::Relaxed);
         Ok(ColumnarValue::Array(converted))

@@ -9,7 +9,7 @@
 use std::{fmt, sync::Arc};
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch},
+    array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringArray},
     compute::filter_record_batch,
     datatypes::{Int64Type, SchemaRef},
 };
@@ -125,14 +125,15 @@ impl ExecutionPlan for EligibleExec {
     }
 }
 
-/// Asks the register once for each run of equal ids, which is once for each patient, and checks that they ascend.
+/// Asks the register once for each run of ids that are alike, and checks that ids ascend.
 struct RunFilter {
     admitted: Admitted,
+    /// The last id.
     int: Option<i64>,
     text: Option<String>,
     /// Where the register was last asked.
     place: usize,
-    /// Whether the last patient's rows go on.
+    /// Whether the rows of the last patient of text id go on.
     has: bool,
 }
 
@@ -146,24 +147,53 @@ impl RunFilter {
         if ids.null_count() > 0 {
             return Err(internal("a row without a patient"));
         }
-        let mask = if let Some(ids) = ids.as_primitive_opt::<Int64Type>() {
-            mask(ids.values().iter().copied(), |id| self.has_int(id))?
+        let mut mask = BooleanBufferBuilder::new(ids.len());
+        if let Some(ids) = ids.as_primitive_opt::<Int64Type>() {
+            self.of_ints(ids.values(), &mut mask)?;
         } else if let Some(ids) = ids.as_string_opt::<i32>() {
-            mask((0..ids.len()).map(|row| ids.value(row)), |id| self.has_text(id))?
+            self.of_texts(ids, &mut mask)?;
         } else {
             return Err(internal("a patient column is an integer or text"));
-        };
+        }
+        let mask = BooleanArray::new(mask.finish(), None);
         if mask.true_count() == mask.len() { Ok(batch.clone()) } else { Ok(filter_record_batch(batch, &mask)?) }
     }
 
-    fn has_int(&mut self, id: i64) -> Result<bool> {
-        match self.int {
-            Some(last) if last == id => return Ok(self.has),
-            Some(last) if last > id => return Err(internal(UNSORTED)),
-            Some(_) | None => self.int = Some(id),
+    fn of_ints(&mut self, ids: &[i64], mask: &mut BooleanBufferBuilder) -> Result<()> {
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
+        if self.int.is_some_and(|before| before > *first) || !ids.is_sorted() {
+            return Err(internal(UNSORTED));
         }
-        self.has = self.admitted.range.has_int(id) && self.admitted.eligible.contains_int(id, &mut self.place);
-        Ok(self.has)
+        self.int = Some(*last);
+        let mut rest = ids;
+        while let Some(first) = rest.first() {
+            let (has, until) = self.int_run(*first);
+            let alike = rest.iter().take_while(|id| *id == first || until.is_none_or(|until| **id < until)).count();
+            mask.append_n(alike, has);
+            rest = &rest[alike..];
+        }
+        Ok(())
+    }
+
+    /// Whether the rows of this patient go on, and below which id this holds of all that follow.
+    fn int_run(&mut self, id: i64) -> (bool, Option<i64>) {
+        let (within, edge) = self.admitted.range.int_run(id);
+        if !within {
+            return (false, edge);
+        }
+        let (has, until) = self.admitted.eligible.int_run(id, &mut self.place);
+        (has, until.into_iter().chain(edge).min())
+    }
+
+    fn of_texts(&mut self, ids: &StringArray, mask: &mut BooleanBufferBuilder) -> Result<()> {
+        let mut row = 0;
+        while row < ids.len() {
+            let has = self.has_text(ids.value(row))?;
+            let alike = (row..ids.len()).take_while(|other| ids.value(*other) == ids.value(row)).count();
+            mask.append_n(alike, has);
+            row += alike;
+        }
+        Ok(())
     }
 
     fn has_text(&mut self, id: &str) -> Result<bool> {
@@ -180,29 +210,6 @@ impl RunFilter {
 
 const UNSORTED: &str = "a snapshot is not sorted by patient: take it again";
 
-/// For each id what `has` says of it, asked once for each run of equal ids.
-fn mask<T: Copy + PartialEq>(
-    ids: impl ExactSizeIterator<Item = T>,
-    mut has: impl FnMut(T) -> Result<bool>,
-) -> Result<BooleanArray> {
-    let mut mask = BooleanBufferBuilder::new(ids.len());
-    let (mut run, mut rows) = (None, 0);
-    for id in ids {
-        match run {
-            Some((of, _)) if of == id => rows += 1,
-            Some((_, had)) => {
-                mask.append_n(rows, had);
-                (run, rows) = (Some((id, has(id)?)), 1);
-            }
-            None => (run, rows) = (Some((id, has(id)?)), 1),
-        }
-    }
-    if let Some((_, had)) = run {
-        mask.append_n(rows, had);
-    }
-    Ok(BooleanArray::new(mask.finish(), None))
-}
-
 fn internal(what: &str) -> DataFusionError {
     DataFusionError::Internal(what.into())
 }
@@ -210,15 +217,27 @@ fn internal(what: &str) -> DataFusionError {
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::{ArrayRef, Int64Array, StringArray},
+        array::{ArrayRef, Int64Array},
         datatypes::{Field, Schema},
     };
 
     use super::*;
-    use crate::data::{fixture::AllBut, patient_range::PatientId};
+    use crate::data::patient_range::PatientId;
+
+    struct AllButFour;
+
+    impl Eligible for AllButFour {
+        fn int_run(&self, id: i64, _: &mut usize) -> (bool, Option<i64>) {
+            (id != 4, (id <= 4).then_some(4))
+        }
+
+        fn contains_text(&self, id: &str, _: &mut usize) -> bool {
+            id != "4"
+        }
+    }
 
     fn check(batches: Vec<ArrayRef>, cuts: &[PatientId], expect: &[&str]) {
-        let eligible: Arc<dyn Eligible> = Arc::new(AllBut(["4".to_owned()].into()));
+        let eligible: Arc<dyn Eligible> = Arc::new(AllButFour);
         let found = PatientRange::between(cuts).into_iter().map(|range| {
             let mut filter = RunFilter::new(Admitted { eligible: Arc::clone(&eligible), range });
             let mut kept = Vec::new();
@@ -241,6 +260,7 @@ mod tests {
         let text = |ids: &[&str]| -> ArrayRef { Arc::new(StringArray::from(ids.to_vec())) };
         check(vec![int(&[1, 1, 4, 4]), int(&[]), int(&[4, 5]), int(&[5, 9])], &[], &["1 1 5 5 9"]);
         check(vec![int(&[1, 1, 3, 4]), int(&[4, 5])], &[PatientId::Int(3)], &["1 1", "3 5"]);
+        check(vec![int(&[2, 3, 4, 5, 6])], &[3, 4, 6].map(PatientId::Int), &["2", "3", "5", "6"]);
         check(vec![text(&["1", "10", "4"]), text(&["5", "5"])], &[PatientId::Text("2".into())], &["1 10", "5 5"]);
         let unsorted = "Internal error: a snapshot is not sorted by patient: take it again";
         check(vec![int(&[1, 4, 2])], &[], &[unsorted]);

@@ -44,13 +44,33 @@ pub(super) fn size_and_mtime(path: &Path) -> io::Result<(u64, i64)> {
     Ok((metadata.len(), metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())))
 }
 
-/// The SHA-256 of a file's bytes.
-pub(super) fn digest(path: &Path) -> io::Result<Digest> {
+/// Writes a small file in place of the one that is there, at once and durably.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), SnapshotError> {
+    let fresh = path.with_extension("new");
+    remove_if_there(&fresh)?;
+    write(&fresh, bytes)?;
+    fs::rename(&fresh, path).map_err(at(path))?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Removes a file that may not be there.
+pub(super) fn remove_if_there(path: &Path) -> Result<(), SnapshotError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The SHA-256 of a file's bytes; tells `progress` of them as they come.
+pub(super) fn digest(path: &Path, progress: &mut dyn FnMut(u64)) -> io::Result<Digest> {
     let (mut file, mut hasher, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return Ok(Digest::from_bytes(hasher.finalize().into())),
-            Ok(read) => hasher.update(&buffer[..read]),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                progress(read as u64);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

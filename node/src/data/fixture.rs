@@ -22,6 +22,7 @@ use super::{
     protected::{self, Eligible},
     snapshot::{self, Progress, Settings, Snapshot, SnapshotError},
 };
+use crate::hooks::Hooks;
 
 pub(super) struct Fixture {
     directory: TempDir,
@@ -32,8 +33,8 @@ pub(super) struct Fixture {
 pub(super) struct AllBut(pub(super) BTreeSet<String>);
 
 impl Eligible for AllBut {
-    fn contains_int(&self, id: i64, _: &mut usize) -> bool {
-        !self.0.contains(&id.to_string())
+    fn int_run(&self, id: i64, _: &mut usize) -> (bool, Option<i64>) {
+        (!self.0.contains(&id.to_string()), Some(id))
     }
 
     fn contains_text(&self, id: &str, _: &mut usize) -> bool {
@@ -136,24 +137,43 @@ died = "dead"
     }
 
     pub(super) async fn take(&self, row_group_rows: usize) -> Result<(Snapshot, Vec<String>), SnapshotError> {
-        let settings = Settings { row_group_rows, ..Settings::default() };
         let report = Mutex::new(Vec::new());
-        let note = |progress: Progress| {
+        let note = |progress: Progress<'_>| {
             if let Progress::Finished(done) = progress {
                 let lost: Vec<_> = done.became_null.iter().map(|(c, n)| format!("{c}={n}")).collect();
                 let line = format!(
-                    "{}: {} rows, {} without patient, {}",
+                    "{}: {} rows, {} without patient, {}{}",
                     done.table,
                     done.rows,
                     done.without_patient,
-                    lost.join(" ")
+                    lost.join(" "),
+                    if done.taken_over { ", taken over" } else { "" }
                 );
                 report.lock().unwrap().push(line);
             }
         };
-        let now: DateTime<Utc> = "2026-01-02T03:04:05Z".parse().unwrap();
-        let snapshot = snapshot::take(&self.load().unwrap(), &self.snapshots(), &settings, &note, now).await?;
+        let snapshot = self.take_with(&self.snapshots(), row_group_rows, &note, &Hooks::default()).await?;
         Ok((snapshot, report.into_inner().unwrap()))
+    }
+
+    /// Takes a snapshot into another folder than usual, or watched.
+    pub(super) async fn take_with(
+        &self,
+        snapshots: &Path,
+        row_group_rows: usize,
+        progress: &(dyn Fn(Progress<'_>) + Sync),
+        hooks: &Hooks,
+    ) -> Result<Snapshot, SnapshotError> {
+        let settings = Settings { memory_bytes: 64 << 20, row_group_rows };
+        let now: DateTime<Utc> = "2026-01-02T03:04:05Z".parse().unwrap();
+        snapshot::take(&self.load().unwrap(), snapshots, &settings, progress, hooks, now).await
+    }
+
+    /// Takes a snapshot on a day of March.
+    pub(super) async fn take_on(&self, day: u32) -> Result<Snapshot, SnapshotError> {
+        let settings = Settings { memory_bytes: 64 << 20, row_group_rows: 2 };
+        let now: DateTime<Utc> = format!("2026-03-{day:02}T00:00:00Z").parse().unwrap();
+        snapshot::take(&self.load().unwrap(), &self.snapshots(), &settings, &|_| {}, &Hooks::default(), now).await
     }
 }
 

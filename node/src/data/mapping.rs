@@ -25,6 +25,8 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::sources::{Names, Source};
+
 /// The most bytes of a mapping file.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -69,7 +71,7 @@ pub enum MappingError {
     #[error("the data set's id must be 1-64 lower-case letters, digits or hyphens, and begin with a letter or digit")]
     Id,
     /// The format of a source is unknown.
-    #[error("table {table}: its source must end in .parquet, .csv or .csv.gz")]
+    #[error("table {table}: its source must end in .parquet, .csv or .csv.gz, and all of them in the same")]
     Format {
         /// The table.
         table: String,
@@ -113,7 +115,7 @@ struct MappingFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TableFile {
-    source: PathBuf,
+    source: Names,
     columns: BTreeMap<String, Origin>,
 }
 
@@ -166,19 +168,18 @@ pub enum Format {
 }
 
 impl Format {
-    fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
+    fn of(name: &str) -> Option<Self> {
         [(".parquet", Self::Parquet), (".csv", Self::Csv), (".csv.gz", Self::CsvGz)]
             .into_iter()
             .find_map(|(end, format)| name.ends_with(end).then_some(format))
     }
 }
 
-/// A mapped table: its source and the origin of each of its columns.
+/// A mapped table: its sources and the origin of each of its columns.
 #[derive(Clone, Debug)]
 pub struct TableMapping {
     table: Table,
-    source: PathBuf,
+    sources: Vec<Source>,
     format: Format,
     origins: Vec<Origin>,
     fingerprint: Digest,
@@ -190,12 +191,12 @@ impl TableMapping {
         &self.table
     }
 
-    /// The source file.
-    pub fn source(&self) -> &Path {
-        &self.source
+    /// The paths and patterns of the files that it is read from, at least one.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
     }
 
-    /// How the source is written.
+    /// How the sources are written.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -205,18 +206,24 @@ impl TableMapping {
         self.table.columns.iter().zip(&self.origins)
     }
 
-    /// A digest of the source's path and the origins: another one makes an existing snapshot stale.
+    /// A digest of the sources' paths and the origins: another one makes an existing snapshot stale.
     pub fn fingerprint(&self) -> Digest {
         self.fingerprint
     }
 
     fn check(table: &Table, file: TableFile, base: &Path) -> Result<Self, MappingError> {
         let mismatch = |name: String, reason| MappingError::Mismatch { name, reason };
-        let format = Format::of(&file.source).ok_or_else(|| MappingError::Format { table: table.name.clone() })?;
-        let source = base.join(&file.source);
+        let unknown = || MappingError::Format { table: table.name.clone() };
+        let Names(names) = file.source;
+        let format = names.first().and_then(|name| Format::of(name)).ok_or_else(unknown)?;
+        if names.iter().any(|name| Format::of(name) != Some(format)) {
+            return Err(unknown());
+        }
+        let sources: Vec<_> = names.iter().map(|name| Source::new(base, name)).collect();
         let mut given = file.columns;
         let mut origins = Vec::new();
-        let mut parts = vec![source.as_os_str().as_encoded_bytes().to_vec()];
+        let paths: Vec<_> = sources.iter().map(|source| source.path().as_os_str().as_encoded_bytes()).collect();
+        let mut parts = vec![paths.join(&0)];
         for column in &table.columns {
             let origin = given.remove(&column.name).ok_or_else(|| {
                 mismatch(format!("{}.{}", table.name, column.name), "is a column of the schema that the mapping lacks")
@@ -232,7 +239,7 @@ impl TableMapping {
             return Err(mismatch(format!("{}.{name}", table.name), "is mapped but no column of the schema"));
         }
         let fingerprint = Digest::of_parts(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        Ok(Self { table: table.clone(), source, format, origins, fingerprint })
+        Ok(Self { table: table.clone(), sources, format, origins, fingerprint })
     }
 }
 
@@ -329,6 +336,10 @@ mod tests {
             (whole.replace("{ sql =", "{ sqll ="), "unknown field `sqll`"),
             (whole.replace("source =", "sourc ="), "unknown field `sourc`"),
             (whole.replace("visit.csv.gz", "visit.xlsx"), "must end in .parquet, .csv or .csv.gz"),
+            (whole.replace("\"visit.csv.gz\"", "[\"a.csv.gz\", \"b-*.csv.gz\"]"), "ok"),
+            (whole.replace("\"visit.csv.gz\"", "[\"a.csv.gz\", \"b.csv\"]"), "all of them in the same"),
+            (whole.replace("\"visit.csv.gz\"", "[]"), "must end in"),
+            (whole.replace("\"visit.csv.gz\"", "7"), "a path or a list of paths"),
             (whole.replace("id = \"west\"", "id = \"../west\""), "the data set's id"),
         ] {
             let fixture = Fixture::new();

@@ -27,19 +27,16 @@ impl PatientRange {
         from.zip(to).map(|(from, to)| Self { from, to }).collect()
     }
 
-    /// Whether the patient of this integer id is in the range; none is if its ends are text.
-    pub(super) fn has_int(&self, id: i64) -> bool {
-        let from = match &self.from {
-            None => true,
-            Some(PatientId::Int(from)) => *from <= id,
-            Some(PatientId::Text(_)) => false,
-        };
-        let to = match &self.to {
-            None => true,
-            Some(PatientId::Int(to)) => id < *to,
-            Some(PatientId::Text(_)) => false,
-        };
-        from && to
+    /// Whether the patient of this integer id is in the range, and the id below which this holds of all that follow; none when it
+    /// holds of all. No integer is in a range whose ends are text.
+    pub(super) fn int_run(&self, id: i64) -> (bool, Option<i64>) {
+        match (&self.from, &self.to) {
+            (Some(PatientId::Text(_)), _) | (_, Some(PatientId::Text(_))) => (false, None),
+            (Some(PatientId::Int(from)), _) if id < *from => (false, Some(*from)),
+            (_, Some(PatientId::Int(to))) if id < *to => (true, Some(*to)),
+            (_, Some(PatientId::Int(_))) => (false, None),
+            (Some(PatientId::Int(_)) | None, None) => (true, None),
+        }
     }
 
     /// Whether the patient of this text id is in the range; none is if its ends are integers.
@@ -103,7 +100,9 @@ mod tests {
         for (id, expect) in [(i64::MIN, 0), (-6, 0), (-5, 1), (-1, 1), (0, 2), (6, 2), (7, 3), (i64::MAX, 3)] {
             let span = Span { lowest: Some(PatientId::Int(id)), highest: Some(PatientId::Int(id)) };
             for (i, range) in ranges.iter().enumerate() {
-                assert_eq!((range.has_int(id), range.meets(&span)), (i == expect, i == expect), "{id} in {i}");
+                let (within, until) = range.int_run(id);
+                assert_eq!((within, range.meets(&span)), (i == expect, i == expect), "{id} in {i}");
+                assert!(until.is_none_or(|until| until > id && range.int_run(until - 1).0 == within), "{id} in {i}");
             }
             assert!(ranges.iter().all(|range| range.meets(&Span::default())));
         }
@@ -113,8 +112,8 @@ mod tests {
                 assert_eq!(range.has_text(id), i == expect, "{id} in {i}");
             }
         }
-        assert!(PatientRange::between(&[])[0].has_int(3) && PatientRange::between(&[])[0].has_text("3"));
-        assert!(!ranges.iter().any(|range| range.has_int(3)), "the kinds differ");
+        assert!(PatientRange::between(&[])[0].int_run(3).0 && PatientRange::between(&[])[0].has_text("3"));
+        assert!(!ranges.iter().any(|range| range.int_run(3).0), "the kinds differ");
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub use super::{eligibility::EligibleExec, patient_range::PatientRange};
 /// The patients whose rows a query may see, fixed when its charge is reserved. Scans ask in ascending order; `place` is 0 at first
 /// and then what the last answer left, so that a search need not begin anew.
 pub trait Eligible: Send + Sync + 'static {
-    /// Whether the patient with this integer id is one of them.
-    fn contains_int(&self, id: i64, place: &mut usize) -> bool;
+    /// Whether the patient with this integer id is one of them, and the id below which this holds of all that follow; none when it
+    /// holds of all.
+    fn int_run(&self, id: i64, place: &mut usize) -> (bool, Option<i64>);
 
     /// Whether the patient with this textual id is one of them.
     fn contains_text(&self, id: &str, place: &mut usize) -> bool;

@@ -1,9 +1,10 @@
 //! Writes batches that are sorted by patient as Parquet whose row groups never split a patient.
 //!
 //! A reader may therefore give row groups to different threads, and each patient stays with one. A patient
-//! with more rows than a group should have makes that group larger.
+//! with more rows than a group should have makes that group larger. Texts with a public domain are written as
+//! dictionaries, one for each row group.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -15,13 +16,18 @@ use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
     file::properties::WriterProperties,
+    schema::types::ColumnPath,
 };
 use sekisho_protocol::{digest::Digest, schema::Table};
 
 use super::{
+    columns::{is_dictionary, stored},
     files::{self, Hashed},
     snapshot::SnapshotError,
 };
+
+/// How large the dictionary of a row group may become: every text of the largest public domain, with room for others.
+const DICTIONARY_BYTES: usize = 4 << 20;
 
 /// What was written.
 pub(super) struct Written {
@@ -34,6 +40,7 @@ pub(super) struct Written {
 pub(super) struct RowGroups<'a> {
     writer: ArrowWriter<Hashed>,
     table: &'a Table,
+    schema: SchemaRef,
     /// The index of the patient column; none in a public table.
     patient: Option<usize>,
     /// The patient of the last row that was written.
@@ -51,14 +58,18 @@ impl<'a> RowGroups<'a> {
         schema: SchemaRef,
         group_rows: usize,
     ) -> Result<Self, SnapshotError> {
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_max_row_group_row_count(None)
-            .build();
+            .set_max_row_group_row_count(None);
+        for column in table.columns.iter().filter(|column| is_dictionary(table, column)) {
+            properties = properties
+                .set_column_dictionary_page_size_limit(ColumnPath::new(vec![column.name.clone()]), DICTIONARY_BYTES);
+        }
         let patient = table.patient.as_ref().and_then(|name| schema.index_of(name).ok());
-        let writer = ArrowWriter::try_new(Hashed::new(files::create(path)?), schema, Some(properties))
-            .map_err(|e| failed(table, &e))?;
-        Ok(Self { writer, table, patient, last: None, group_rows: group_rows.max(1), in_group: 0 })
+        let writer =
+            ArrowWriter::try_new(Hashed::new(files::create(path)?), Arc::clone(&schema), Some(properties.build()))
+                .map_err(|e| failed(table, &e))?;
+        Ok(Self { writer, table, schema, patient, last: None, group_rows: group_rows.max(1), in_group: 0 })
     }
 
     /// Writes a batch whose rows come after those of the batches before it.
@@ -75,6 +86,11 @@ impl<'a> RowGroups<'a> {
             }
         }
         self.write(&batch.slice(from, batch.num_rows() - from))
+    }
+
+    /// The bytes that are in the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.writer.bytes_written() as u64
     }
 
     /// Ends the file and makes it durable.
@@ -103,7 +119,8 @@ impl<'a> RowGroups<'a> {
 
     fn write(&mut self, rows: &RecordBatch) -> Result<(), SnapshotError> {
         self.in_group += rows.num_rows();
-        self.writer.write(rows).map_err(|e| failed(self.table, &e))
+        let rows = stored(rows, &self.schema).map_err(|e| failed(self.table, &e))?;
+        self.writer.write(&rows).map_err(|e| failed(self.table, &e))
     }
 }
 
@@ -162,5 +179,37 @@ mod tests {
     fn a_public_table_is_cut_anywhere() {
         let table = r#"{"name":"t","public":"codes","columns":[{"name":"id","type":"text"}]}"#;
         check(table, &[&["a", "a", "a"], &["a", "b"]], 2, &["aa", "aa", "b"]);
+    }
+
+    #[test]
+    fn a_text_with_a_public_domain_is_stored_as_a_dictionary_and_a_patients_id_is_not() {
+        let json = r#"{"id":"s","version":1,"title":"","tables":[{"name":"t","patient":"id","columns":[
+            {"name":"id","type":"text","domain":["a","b"]},{"name":"sex","type":"text","domain":["f","m"]},
+            {"name":"free","type":"text"}]}]}"#;
+        let schema: Schema = serde_json::from_str(json).unwrap();
+        let table = &schema.tables[0];
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.parquet");
+        let mut writer = RowGroups::create(&path, table, arrow_schema(table), 100).unwrap();
+        // More different texts than fit one dictionary: the reader gives them back all the same.
+        let texts: Vec<_> = (0..50_000).map(|n| (n % 7 > 0).then(|| format!("{n:0>120}"))).collect();
+        let text: ArrayRef = std::sync::Arc::new(StringArray::from(texts.clone()));
+        let ids: ArrayRef = std::sync::Arc::new(StringArray::from(vec!["a"; texts.len()]));
+        let plain = [("id", ids), ("sex", std::sync::Arc::clone(&text)), ("free", text)];
+        writer.push(&RecordBatch::try_from_iter_with_nullable(plain.map(|(n, c)| (n, c, true))).unwrap()).unwrap();
+        writer.finish().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&path).unwrap()).unwrap();
+        let types: Vec<_> = reader.schema().fields().iter().map(|field| field.data_type().to_string()).collect();
+        assert_eq!(types, ["Utf8", "Dictionary(Int32, Utf8)", "Utf8"]);
+        let encodings =
+            |at: usize| format!("{:?}", reader.metadata().row_group(0).column(at).encodings().collect::<Vec<_>>());
+        assert!(encodings(1).contains("RLE_DICTIONARY"), "{}", encodings(1));
+        let mut found = Vec::new();
+        for batch in reader.build().unwrap() {
+            let column = arrow::compute::cast(batch.unwrap().column(1), &arrow::datatypes::DataType::Utf8).unwrap();
+            let column = column.as_any().downcast_ref::<StringArray>().unwrap();
+            found.extend(column.iter().map(|text| text.map(String::from)));
+        }
+        assert_eq!(found, texts);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `snapshots_dir/<id>/` holds the tables and `manifest.json`; the id is the first 16 hexadecimal digits of
 //! the manifest's SHA-256. `CURRENT-<data set>` holds the digest of the newest manifest. Snapshots never
-//! change and are never removed here, so a run can be repeated exactly. Digests of snapshots depend on
+//! change, and [`super::retention`] keeps those that a run is bound to, so that it can be repeated exactly. Digests of snapshots depend on
 //! data: they leave the hospital as salted commitments only.
 //!
 //! Promises: a snapshot that opens was made for the mapping's schema and has the files and sizes that its
@@ -25,10 +25,14 @@ use sekisho_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use super::taking::{Progress, Settings, TableReport, take};
 use super::{
     files::{self, at},
     mapping::{Mapping, TableMapping},
+    sources::{self, Source, SourceRecord},
+};
+pub use super::{
+    staging::sweep,
+    taking::{Progress, Settings, Stage, TableReport, take},
 };
 
 /// The most bytes of a manifest.
@@ -144,7 +148,7 @@ pub(super) struct Manifest {
 }
 
 /// One table of a manifest.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TableRecord {
     pub(super) file: String,
@@ -152,17 +156,8 @@ pub(super) struct TableRecord {
     pub(super) bytes: u64,
     pub(super) row_groups: usize,
     pub(super) mapping: Digest,
-    pub(super) source: SourceRecord,
-}
-
-/// A source file as it was read.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SourceRecord {
-    pub(super) path: PathBuf,
-    pub(super) sha256: Digest,
-    pub(super) bytes: u64,
-    pub(super) mtime_ns: i64,
+    #[serde(deserialize_with = "sources::one_or_several")]
+    pub(super) source: Vec<SourceRecord>,
 }
 
 /// Whether the sources are still those of the snapshot.
@@ -199,6 +194,8 @@ pub struct Snapshot {
     digest: Digest,
     manifest: Arc<Manifest>,
     schema: Arc<Verified<Schema>>,
+    /// The paths and patterns of each table's source files, from the mapping.
+    sources: BTreeMap<String, Vec<Source>>,
     synthetic: bool,
     /// A table that the mapping of today maps otherwise.
     remapped: Option<String>,
@@ -210,18 +207,26 @@ impl fmt::Debug for Snapshot {
     }
 }
 
+/// The manifest's digest of the newest snapshot of a data set, if one was taken. It reads one line.
+///
+/// # Errors
+/// When the file that says so cannot be read.
+pub fn current(snapshots: &Path, data_set: &str) -> Result<Option<Digest>, SnapshotError> {
+    let path = current_path(snapshots, data_set);
+    let digest = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(at(&path))?,
+    };
+    let digest = digest.trim_end().parse();
+    digest.map(Some).map_err(|_| damaged(data_set, "the file that names it holds no digest"))
+}
+
 /// The newest snapshot of the mapping's data set, if one was taken.
 ///
 /// # Errors
 /// When it is damaged or was taken for another schema.
 pub fn open(mapping: &Mapping, snapshots: &Path) -> Result<Option<Snapshot>, SnapshotError> {
-    let current = current_path(mapping, snapshots);
-    let digest = match fs::read_to_string(&current) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(at(&current))?,
-    };
-    let digest: Digest =
-        digest.trim_end().parse().map_err(|_| damaged(mapping.id(), "the file that names it holds no digest"))?;
+    let Some(digest) = current(snapshots, mapping.id())? else { return Ok(None) };
     let snapshot = open_by_id(mapping, snapshots, &id_of(digest))?;
     if snapshot.digest != digest {
         return Err(damaged(&snapshot.id, "its manifest has another digest"));
@@ -234,7 +239,26 @@ pub fn open(mapping: &Mapping, snapshots: &Path) -> Result<Option<Snapshot>, Sna
 /// # Errors
 /// When there is none, it is damaged, or was taken for another data set or schema.
 pub fn open_by_id(mapping: &Mapping, snapshots: &Path, id: &str) -> Result<Snapshot, SnapshotError> {
-    if id.len() != 16 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+    let (digest, manifest) = manifest(snapshots, id)?;
+    let snapshot = Snapshot::check(snapshots.join(id), digest, manifest, mapping)?;
+    for (name, table) in &snapshot.manifest.tables {
+        let path = snapshot.directory.join(&table.file);
+        let bytes = fs::metadata(&path).map_err(at(&path))?.len();
+        if bytes != table.bytes {
+            return Err(damaged(id, &format!("table {name} has another size than its manifest says")));
+        }
+    }
+    Ok(snapshot)
+}
+
+/// Whether a name is that of a snapshot.
+pub(super) fn is_id(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// The manifest of the snapshot called `id`, and its digest.
+pub(super) fn manifest(snapshots: &Path, id: &str) -> Result<(Digest, Manifest), SnapshotError> {
+    if !is_id(id) {
         return Err(SnapshotError::Unknown(id.chars().take(16).collect()));
     }
     let directory = snapshots.join(id);
@@ -250,16 +274,8 @@ pub fn open_by_id(mapping: &Mapping, snapshots: &Path, id: &str) -> Result<Snaps
     if id_of(digest) != id {
         return Err(damaged(id, "its manifest has another digest"));
     }
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|_| damaged(id, "its manifest is malformed"))?;
-    let snapshot = Snapshot::check(directory, digest, manifest, mapping)?;
-    for (name, table) in &snapshot.manifest.tables {
-        let path = snapshot.directory.join(&table.file);
-        let bytes = fs::metadata(&path).map_err(at(&path))?.len();
-        if bytes != table.bytes {
-            return Err(damaged(id, &format!("table {name} has another size than its manifest says")));
-        }
-    }
-    Ok(snapshot)
+    let manifest = serde_json::from_slice(&bytes).map_err(|_| damaged(id, "its manifest is malformed"))?;
+    Ok((digest, manifest))
 }
 
 impl Snapshot {
@@ -281,6 +297,7 @@ impl Snapshot {
             remapped: remapped.cloned(),
             synthetic: manifest.synthetic && mapping.synthetic(),
             schema: Arc::clone(mapping.schema()),
+            sources: mapping.tables().iter().map(|(name, table)| (name.clone(), table.sources().to_vec())).collect(),
             manifest: Arc::new(manifest),
             directory: dir,
             digest,
@@ -338,7 +355,9 @@ impl Snapshot {
             return Ok(SourceState::Changed(table.clone()));
         }
         for (name, table) in &self.manifest.tables {
-            if !table.source.is_unchanged().map_err(at(&table.source.path))? {
+            let sources = self.sources.get(name).map_or(&[][..], Vec::as_slice);
+            let path = sources.first().map_or(Path::new(name), Source::path);
+            if !sources::unchanged(&table.source, sources).map_err(at(path))? {
                 return Ok(SourceState::Changed(name.clone()));
             }
         }
@@ -352,7 +371,7 @@ impl Snapshot {
     pub fn verify_files(&self) -> Result<(), SnapshotError> {
         for (name, table) in &self.manifest.tables {
             let path = self.directory.join(&table.file);
-            if files::digest(&path).map_err(at(&path))? != table.sha256 {
+            if files::digest(&path, &mut |_| {}).map_err(at(&path))? != table.sha256 {
                 return Err(damaged(&self.id, &format!("table {name} has another digest than its manifest says")));
             }
         }
@@ -360,32 +379,17 @@ impl Snapshot {
     }
 }
 
-impl SourceRecord {
-    /// The source as it is now; reads all of it.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let (bytes, mtime_ns) = files::size_and_mtime(path)?;
-        Ok(Self { path: path.into(), sha256: files::digest(path)?, bytes, mtime_ns })
-    }
-
-    /// Whether size and time are as they were.
-    pub(super) fn is_untouched(&self) -> io::Result<bool> {
-        Ok(files::size_and_mtime(&self.path)? == (self.bytes, self.mtime_ns))
-    }
-
-    fn is_unchanged(&self) -> io::Result<bool> {
-        match files::size_and_mtime(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            found => {
-                let (bytes, mtime_ns) = found?;
-                Ok(bytes == self.bytes && (mtime_ns == self.mtime_ns || files::digest(&self.path)? == self.sha256))
-            }
-        }
-    }
-}
+/// What begins the names of the files that name the newest snapshots.
+pub(super) const CURRENT: &str = "CURRENT-";
 
 /// The file that names the newest snapshot of a data set.
-pub(super) fn current_path(mapping: &Mapping, snapshots: &Path) -> PathBuf {
-    snapshots.join(format!("CURRENT-{}", mapping.id()))
+pub(super) fn current_path(snapshots: &Path, data_set: &str) -> PathBuf {
+    snapshots.join(format!("{CURRENT}{data_set}"))
+}
+
+/// The file of a table.
+pub(super) fn file_of(table: &str) -> String {
+    format!("{table}.parquet")
 }
 
 /// The id of the snapshot whose manifest has this digest.

@@ -373,3 +373,23 @@ fn a_refusal_has_the_code_of_its_cause_and_no_details_of_the_disk() {
         assert!(!refusal.detail.contains("secret"));
     }
 }
+
+#[tokio::test]
+async fn every_snapshot_that_a_run_is_bound_to_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    assert!(ledger.snapshots().await.unwrap().is_empty());
+    ledger.earmark("a", rho(100)).await.unwrap();
+    for (run, snapshot) in [(1, "old"), (2, "old"), (3, "new")] {
+        let request = ChargeRequest { snapshot: snapshot.into(), ..request("a", 1, run, 1) };
+        let (_, run) = reserve(&ledger, &request).await.unwrap();
+        if run.charge_id == 1 {
+            ledger.complete(run.charge_id, &release()).await.unwrap();
+        } else {
+            ledger.fail(run.charge_id, at(1)).await.unwrap();
+        }
+    }
+    let found = ledger.snapshots().await.unwrap();
+    let found: Vec<_> = found.iter().map(|s| (s.snapshot.as_str(), s.runs, s.releases)).collect();
+    assert_eq!(found, [("new", 1, 0), ("old", 2, 1)]);
+}

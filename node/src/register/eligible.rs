@@ -162,12 +162,14 @@ pub struct EligibleSet {
 }
 
 impl EligibleSet {
-    /// Whether the patient of this integer id is eligible; none is when the set is of text ids. `place` is 0 at first, and where the
-    /// last search ended from then on: ids that ascend are found at once.
-    pub fn contains_int(&self, id: i64, place: &mut usize) -> bool {
+    /// Whether the patient of this integer id is eligible, and below which id all that follow are like this one: none is eligible
+    /// when the set is of text ids. `place` is 0 at first, and where the last search ended from then on: ids that ascend
+    /// are found at once.
+    pub fn int_run(&self, id: i64, place: &mut usize) -> (bool, Option<i64>) {
         match &self.ids {
-            Sorted::Int(ids) => holds(ids, &id, place) == self.listed_are_eligible,
-            Sorted::Text(_) => false,
+            Sorted::Int(ids) if holds(ids, &id, place) => (self.listed_are_eligible, Some(id)),
+            Sorted::Int(ids) => (!self.listed_are_eligible, ids.get(*place).copied()),
+            Sorted::Text(_) => (false, None),
         }
     }
 
@@ -232,6 +234,19 @@ mod tests {
             [("", false), ("1", true), ("10", true), ("2", false), ("9", true), ("99", false), ("1", true)]
         {
             assert_eq!(holds(&texts, id, &mut place), expect, "{id}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_id_holds_of_all_up_to_the_next_one_listed() {
+        for listed_are_eligible in [true, false] {
+            let set = EligibleSet { ids: Sorted::Int([3, 4, 9].into()), listed_are_eligible };
+            for id in 0..12 {
+                let (has, until) = set.int_run(id, &mut 0);
+                assert_eq!(has, [3, 4, 9].contains(&id) == listed_are_eligible, "{id}");
+                let alike = (id..until.unwrap_or(20)).all(|other| set.int_run(other, &mut 0).0 == has);
+                assert!(alike && until.is_none_or(|until| until >= id), "{id} until {until:?}");
+            }
         }
     }
 }

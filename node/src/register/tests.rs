@@ -35,7 +35,7 @@ async fn check(events: &[(EventKind, &str)], rules: &[OptOut], as_of: &str) -> b
         register.record("1", *kind, day(on), "tests", now()).await.unwrap();
     }
     let seq = register.seq().await.unwrap();
-    let int = register.eligible(Kind::Int64, rules, day(as_of), seq).await.unwrap().contains_int(1, &mut 0);
+    let int = register.eligible(Kind::Int64, rules, day(as_of), seq).await.unwrap().int_run(1, &mut 0).0;
     let text = register.eligible(Kind::Text, rules, day(as_of), seq).await.unwrap().contains_text("1", &mut 0);
     assert_eq!(int, text, "{events:?} on {as_of}");
     if let Some(status) = register.status("1").await.unwrap() {
@@ -142,14 +142,14 @@ async fn an_integer_is_eligible_only_if_every_way_of_writing_it_is() {
     let seq = register.seq().await.unwrap();
     let ints = register.eligible(Kind::Int64, &[ngmia(30)], day("2025-06-01"), seq).await.unwrap();
     for (id, expect) in [(7, false), (8, true), (9, false), (-1, true)] {
-        assert_eq!(ints.contains_int(id, &mut 0), expect, "{id}");
+        assert_eq!(ints.int_run(id, &mut 0).0, expect, "{id}");
     }
     assert!(!ints.contains_text("8", &mut 0), "a set of integers knows no text");
     let texts = register.eligible(Kind::Text, &[ngmia(30)], day("2025-06-01"), seq).await.unwrap();
     for (id, expect) in [("7", true), ("007", false), ("A9", true), (" A9 ", true), ("a9", false), ("", false)] {
         assert_eq!(texts.contains_text(id, &mut 0), expect, "{id}");
     }
-    assert!(!texts.contains_int(8, &mut 0), "a set of text knows no integers");
+    assert!(!texts.int_run(8, &mut 0).0, "a set of text knows no integers");
 }
 
 #[tokio::test]
@@ -219,7 +219,7 @@ async fn many_lines_are_imported_from_a_file_in_their_order_with_progress() {
     assert_eq!(done, Imported { lines: 50_001, events: 55_002 });
     assert_eq!(*read.lock().unwrap(), [50_000]);
     let set = register.eligible(Kind::Int64, &[ngmia(30)], day("2025-06-01"), 55_002).await.unwrap();
-    assert_eq!((0..60_000).filter(|id| set.contains_int(*id, &mut 0)).count(), 45_000);
+    assert_eq!((0..60_000).filter(|id| set.int_run(*id, &mut 0).0).count(), 45_000);
     assert_eq!(register.status("49999").await.unwrap().unwrap().events[0].seq, 55_000);
     let missing = register.import_csv(&dir.path().join("none.csv"), "tests", now(), &progress).await;
     assert!(matches!(missing, Err(RegisterError::Read(_))));

@@ -12,6 +12,7 @@ mod library;
 mod mimic;
 mod opt_out;
 mod refusals;
+mod snapshots;
 mod sql;
 mod utility;
 mod wire;

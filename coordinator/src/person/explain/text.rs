@@ -1,0 +1,71 @@
+//! An explanation for people.
+
+use sekisho_protocol::units::AttoDelta;
+
+use super::engine::{Explanation, KeyExplanation, MeasureExplanation, PartExplanation, Step};
+use crate::{
+    person::{
+        number::significant,
+        print::{self, plain},
+    },
+    report::PrivacyReport,
+};
+
+/// What was understood: cost and protection, the admitted tree, and each aggregate with its keys and measures. `facts` come
+/// first.
+pub fn explanation(mut facts: Vec<(&'static str, String)>, privacy: &PrivacyReport, of: &Explanation) -> String {
+    facts.push(("mechanism", of.mechanism.clone()));
+    facts.extend(print::cost(privacy));
+    if let Ok(delta) = AttoDelta::try_from(of.atto_delta)
+        && !delta.is_zero()
+    {
+        facts.push(("delta", format!("{:e} more, on group keys that are not public", delta.as_delta())));
+    }
+    let indented = |step: &Step| [format!("{}{}", "  ".repeat(step.depth), step.operator), step.facts.clone()];
+    let steps = print::table(["understood", "what is known"], of.steps.iter().map(indented));
+    let several = of.parts.len() > 1;
+    let parts = of.parts.iter().enumerate().map(|(place, part)| {
+        let title = if several { format!("Aggregate {} of {}", place + 1, of.parts.len()) } else { "Aggregate".into() };
+        self::part(&title, part)
+    });
+    [print::pairs(&facts), steps].into_iter().chain(parts).collect::<Vec<_>>().join("\n\n")
+}
+
+fn part(title: &str, part: &PartExplanation) -> String {
+    let PartExplanation { keys, cells, sets, rows_per_patient, groups_per_patient, measures, outputs } = part;
+    let mut lines = vec![format!(
+        "{title}: {cells} cells; a patient counts in full with {} and in {}",
+        count(*rows_per_patient, "row"),
+        count(*groups_per_patient, "group")
+    )];
+    if sets.len() > 1 {
+        let set = |set: &Vec<String>| format!("({})", set.join(", "));
+        lines.push(format!("grouping sets: {}", plain(&sets.iter().map(set).collect::<Vec<_>>().join(", "))));
+    }
+    lines.push(format!("made of them: {}", plain(&outputs.join(", "))));
+    if !keys.is_empty() {
+        let header = ["key", "type", "cells", "values"];
+        lines.push(print::table(header, keys.iter().map(key)));
+    }
+    let header = ["measure", "kind", "numbers", "clamped to", "sensitivity", "micro-rho", "standard deviation"];
+    lines.push(print::table(header, measures.iter().map(measure)));
+    lines.join("\n")
+}
+
+fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn key(key: &KeyExplanation) -> [String; 4] {
+    let KeyExplanation { name, kind, cells, private } = key;
+    let values = if *private { "private: shown above a noised threshold" } else { "public" };
+    [name.clone(), kind.clone(), cells.to_string(), values.into()]
+}
+
+fn measure(measure: &MeasureExplanation) -> [String; 7] {
+    let MeasureExplanation { name, kind, numbers, norm, sensitivity, micro_rho, standard_deviation, range } = measure;
+    let range = range.map(|(low, high)| format!("{low} to {high}")).unwrap_or_default();
+    let sensitivity = format!("{norm} {}", significant(*sensitivity));
+    let (rho, noise) = (micro_rho.to_string(), significant(*standard_deviation));
+    [name.clone(), kind.clone(), numbers.to_string(), range, sensitivity, rho, noise]
+}

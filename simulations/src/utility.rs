@@ -423,7 +423,8 @@ fn markdown(figures: &Figures) -> String {
     text += &format!("\nBias of a mean, without noise, at {ROWS_PER_PATIENT} rows per patient:\n\n");
     text += "| rows of a patient | values | rows over the bound | plain mean | released | bias |\n|---|---|---|---|---|---|\n";
     for b in &figures.bias {
-        let (over, bias) = (100.0 * b.rows_over_bound, 100.0 * b.bias);
+        // Plus 0: no minus before a 0.
+        let (over, bias) = (100.0 * b.rows_over_bound, (10_000.0 * b.bias).round() / 100.0 + 0.0);
         text += &format!(
             "| {} | {} | {over:.0} % | {:.2} | {:.2} | {bias:+.2} % |\n",
             b.rows, b.values, b.plain, b.released

@@ -170,7 +170,7 @@ impl Taking<'_> {
     }
 
     /// Reads a table's sources and writes it to `path`.
-    async fn make(&self, mapping: &TableMapping, path: &PathBuf) -> Result<(TableRecord, TableReport), SnapshotError> {
+    async fn make(&self, mapping: &TableMapping, path: &Path) -> Result<(TableRecord, TableReport), SnapshotError> {
         let (table, name) = (mapping.table(), &mapping.table().name);
         let source = self.hash(mapping)?;
         let paths: Vec<_> = source.iter().map(|file| file.path.clone()).collect();

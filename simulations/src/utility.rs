@@ -313,8 +313,7 @@ type Statistic = (&'static str, &'static str, fn(&[f64]) -> f64);
 const STATISTICS: &[Statistic] = &[
     ("mean", "avg(value)", mean),
     ("standard deviation", "stddev_samp(value)", deviation),
-    ("median", "median(value)", |v| quantile(v, 0.5)),
-    ("90th percentile", "percentile_cont(0.9) WITHIN GROUP (ORDER BY value)", |v| quantile(v, 0.9)),
+    ("median", "median(value)", median),
 ];
 
 fn mean(values: &[f64]) -> f64 {
@@ -326,13 +325,12 @@ fn deviation(values: &[f64]) -> f64 {
     (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0)).sqrt()
 }
 
-/// Between the values at the ranks around, as `percentile_cont` has it.
-fn quantile(values: &[f64], q: f64) -> f64 {
+/// Between the two values in the middle, where there are two.
+fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let rank = q * (sorted.len() as f64 - 1.0);
-    let at = |i: f64| sorted.get(i as usize).copied().unwrap_or(f64::NAN);
-    at(rank.floor()) + (at(rank.ceil()) - at(rank.floor())) * rank.fract()
+    let at = |i: usize| sorted.get(i).copied().unwrap_or(f64::NAN);
+    f64::midpoint(at((sorted.len() - 1) / 2), at(sorted.len() / 2))
 }
 
 async fn skewed(

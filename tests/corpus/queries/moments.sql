@@ -12,7 +12,7 @@ SELECT count(*) AS n, corr({e.number}, {p.number}) AS c FROM {p} p JOIN {e} e ON
 
 SELECT {e.key} AS k, count(*) AS n, 100.0 * count(*) FILTER (WHERE {e.filter}) / count(*) AS share FROM {e} e GROUP BY 1 HAVING count(*) > 0;
 
-SELECT {p.key} AS k, count(*) AS n, sum({p.number}) - count(*) AS d, 2 * count(*) + 1 AS t FROM {p} p GROUP BY 1;
+SELECT {p.key} AS k, count(*) AS n, sum(coalesce({p.number}, 0)) - count(*) AS d, 2 * count(*) + 1 AS t FROM {p} p GROUP BY 1;
 
 SELECT {p.key#a} AS k1, {p.key#b} AS k2, count(*) AS n FROM {p} p GROUP BY ROLLUP ({p.key#a}, {p.key#b});
 

@@ -19,3 +19,5 @@ SELECT count(*) AS n FROM (SELECT e.{pid}, nth_value({e.number}, 2) OVER (PARTIT
 SELECT count(*) AS n, sum({e.bounded} * 2) AS s, avg(nullif({e.bounded}, 0)) AS a FROM {e} e WHERE {e.filter};
 
 SELECT {p.key} AS k, count(*) AS n FROM {p} p WHERE {p.filter} OR p.{pid} IN (SELECT e.{pid} FROM {e} e WHERE {e.filter}) GROUP BY 1;
+
+SELECT count(*) AS n, sum({e.bounded} * 2) AS s FROM {e} e WHERE {e.filter};

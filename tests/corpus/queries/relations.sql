@@ -17,5 +17,3 @@ SELECT count(*) AS n FROM {e} e WHERE trim(concat({e.code}, 'x')) LIKE 'E%' OR p
 SELECT count(*) AS n, sum(abs({e.number})) AS s FROM {e} e WHERE {e.filter};
 
 SELECT least(t.r, 4) AS k, count(*) AS n FROM (SELECT e.{pid}, rank() OVER (PARTITION BY e.{pid} ORDER BY {e.number}) AS r FROM {e} e) t GROUP BY 1;
-
-SELECT count(*) AS n, sum({e.bounded} * 2) AS s FROM {e} e WHERE {e.filter};

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use sekisho_coordinator::result::privacy;
+use sekisho_aggregation::release::kind;
 
 use crate::library::{Library, permit, session};
 
@@ -35,8 +35,7 @@ fn library() -> Library {
 fn outcome(library: &Library, sql: &str) -> (String, String) {
     match library.analyse(sql) {
         Ok(plan) => {
-            let noise = privacy(&plan, &library.permit).noise;
-            let measures: Vec<&str> = noise.iter().map(|n| n.measure.as_str()).collect();
+            let measures: Vec<&str> = plan.parts().iter().flat_map(|p| p.measures()).map(kind).collect();
             ("admitted".into(), format!("{} cells of {}", plan.cells(), measures.join(", ")))
         }
         Err(refusal) => (format!("refused {}", refusal.code.as_str()), refusal.detail),

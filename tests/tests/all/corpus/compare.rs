@@ -89,7 +89,7 @@ fn same(got: (Number, f64), want: Number) -> bool {
         (Number::Whole(g), Number::Whole(w)) => g == w,
         (Number::Whole(g) | Number::Real(g, _), Number::Whole(w) | Number::Real(w, _)) => {
             let step = |n: Number| if let Number::Real(_, step) = n { step } else { 0.0 };
-            (g - w).abs() <= step(got.0).max(step(want)).max(1e-9 * w.abs()).max(1e-12)
+            (g - w).abs() <= step(got.0).max(step(want)).max(1e-9 * w.abs().max(1.0))
         }
         (Number::Whole(g) | Number::Real(g, _), Number::Null) => g == got.1,
         (Number::Null, Number::Null) => true,

@@ -651,6 +651,15 @@ mod tests {
                 ColumnNotPermitted,
                 "patient",
             ),
+        ] {
+            refused(sql, code, names);
+        }
+    }
+
+    #[test]
+    fn functions_and_statements_beyond_the_list_are_refused_by_name() {
+        use Code::{RowLevel, SqlUnknownName, SqlUnsupported};
+        for (sql, code, names) in [
             ("SELECT count(DISTINCT sex) FROM stay", SqlUnsupported, "DISTINCT"),
             ("SELECT sum(DISTINCT days) FROM stay", SqlUnsupported, "DISTINCT"),
             ("SELECT row_number() OVER () FROM stay", RowLevel, "rows"),

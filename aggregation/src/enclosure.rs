@@ -207,8 +207,8 @@ pub(crate) fn enclose(
         // Conditions look at released values: the result is one of the branches.
         Expr::Case(case) => {
             let branches = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
-            let null = |e: &&Box<Expr>| matches!(&***e, Expr::Literal(v, _) if v.is_null());
-            all(Op::Hull, &branches.filter(|e| !null(e)).map(|e| &**e).collect::<Vec<_>>())
+            let null = |e: &Expr| matches!(e, Expr::Literal(v, _) if v.is_null());
+            all(Op::Hull, &branches.map(|e| &**e).filter(|e| !null(e)).collect::<Vec<_>>())
         }
         Expr::ScalarFunction(function) => match (function.func.name(), function.args.as_slice()) {
             ("abs", [a]) => unary(Op::Abs, a),

@@ -28,6 +28,8 @@ mod reduce;
 mod relation;
 pub mod release;
 pub mod reservation;
+#[cfg(test)]
+mod roundtrip;
 mod scalar;
 pub mod sql;
 pub mod table;

@@ -487,6 +487,7 @@ fn number(kind: &DataType, value: i128) -> Option<Expr> {
 }
 
 /// In a type of which two values can be subtracted and multiplied without reaching its ends: they are at most 10^15.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever is no decimal is an integer here")]
 fn widened(expr: Expr, kind: &DataType) -> Expr {
     let to = match kind {
         DataType::Decimal128(_, s) => DataType::Decimal128(17, *s),

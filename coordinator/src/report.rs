@@ -116,6 +116,19 @@ pub struct NoiseReport {
     pub direct: Vec<String>,
 }
 
+/// How often one bound bit: a noised count.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BiteReport {
+    /// What is counted: rows whose value was clamped, or patients whose rows were weighted down.
+    pub counted: String,
+    /// The noised count.
+    pub estimate: f64,
+    /// The lower end of its interval.
+    pub low: f64,
+    /// The upper end of its interval.
+    pub high: f64,
+}
+
 /// What a query costs and protects.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PrivacyReport {
@@ -167,6 +180,9 @@ pub struct ResultReport {
     pub synthetic: bool,
     /// What averages are: weighted means of clamped values.
     pub method: String,
+    /// How much the bounds bit, over all hospitals that answered, where the query asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bites: Vec<BiteReport>,
     /// Cost and protection.
     pub privacy: PrivacyReport,
     /// What each hospital did.

@@ -27,7 +27,7 @@ use sekisho_aggregation::{
 use sekisho_protocol::{permit::Permit, units::MicroRho};
 
 use crate::{
-    report::{ALL_HOLDERS, HOLDER, HolderReport, NoiseReport, PrivacyReport, RESULT_KEY, ResultReport},
+    report::{ALL_HOLDERS, BiteReport, HOLDER, HolderReport, NoiseReport, PrivacyReport, RESULT_KEY, ResultReport},
     round::{Answer, authorise::PermittedQuery},
 };
 
@@ -112,6 +112,7 @@ pub fn report(
         synthetic: answers.iter().any(|answer| answer.receipt.synthetic),
         method: METHOD.into(),
         privacy: privacy(&query.plan, &query.permit),
+        bites: Vec::new(),
         holders,
     }
 }
@@ -122,13 +123,19 @@ pub fn report(
 /// When the sums overflow, or the SQL after the aggregate cannot be run over released cells.
 pub async fn tables(
     query: Arc<PermittedQuery>,
-    report: ResultReport,
+    mut report: ResultReport,
     answers: Vec<Answer>,
 ) -> Result<Vec<RecordBatch>, ResultError> {
     let plan = &query.plan;
-    let metadata = HashMap::from([(RESULT_KEY.to_string(), serde_json::to_string(&report)?)]);
     let releases: Vec<&Release> = answers.iter().map(|answer| &answer.release).collect();
     let all = combine(plan, &releases)?;
+    if !answers.is_empty() {
+        let bites = plan.bites(&all, report.confidence).into_iter();
+        report.bites = bites
+            .map(|(counted, i)| BiteReport { counted, estimate: i.estimate, low: i.lower, high: i.upper })
+            .collect();
+    }
+    let metadata = HashMap::from([(RESULT_KEY.to_string(), serde_json::to_string(&report)?)]);
     // One hospital's sums at a time: together they may be as large as all that was collected.
     let (mut hidden, mut patients) = (Vec::new(), Vec::new());
     for release in &releases {

@@ -26,9 +26,8 @@ impl Relation {
         let total = match (&from, &to) {
             (from, to) if from == to => true,
             (DataType::Int32, DataType::Int64) => true,
-            (DataType::Int32 | DataType::Int64, DataType::Decimal128(p, s)) => {
-                *s >= 0 && i16::from(*p) - i16::from(*s) >= 19
-            }
+            (DataType::Int32, DataType::Decimal128(p, s)) => *s >= 0 && i16::from(*p) - i16::from(*s) >= 10,
+            (DataType::Int64, DataType::Decimal128(p, s)) => *s >= 0 && i16::from(*p) - i16::from(*s) >= 19,
             (DataType::Decimal128(p, s), DataType::Decimal128(q, t)) => {
                 t >= s && i16::from(*q) - i16::from(*t) >= i16::from(*p) - i16::from(*s)
             }

@@ -35,7 +35,7 @@ use super::{
     print::{self, Spinner},
     terms,
 };
-use crate::report::{DryRunReport, HolderReport, HolderState, NoiseReport, ResultReport};
+use crate::report::{BiteReport, DryRunReport, HolderReport, HolderState, NoiseReport, ResultReport};
 
 /// The sizes of cells for which a dry run says how large the noise is.
 const CELL_SIZES: [u32; 3] = [100, 1000, 10_000];
@@ -260,6 +260,8 @@ fn facts(report: &ResultReport) -> Vec<(&'static str, String)> {
     let mut facts = print::privacy(&report.privacy);
     facts.push(("confidence", format!("{} of each interval", report.confidence)));
     facts.push(("averages", report.method.clone()));
+    let bite = |b: &BiteReport| format!("{:.0} {} ({:.0} to {:.0})", b.estimate, b.counted, b.low, b.high);
+    facts.extend(report.bites.iter().map(|b| ("bounds bit", bite(b))));
     facts.push(("data", if report.synthetic { "synthetic, in part or whole" } else { "patients" }.into()));
     facts.push(("complete", if report.complete { "yes" } else { "NO: incomplete" }.into()));
     facts.push(("round", format!("{}, run {}, query {}", report.round, report.run, report.query)));

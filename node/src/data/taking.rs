@@ -4,12 +4,7 @@
 //! What was finished before a kill is taken over by the next run if it would be the same; the rest is made again.
 //! Memory is bounded by [`Settings::memory_bytes`], plus what one row group of the sources and one of the snapshot take.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
@@ -170,7 +165,7 @@ impl Taking<'_> {
     }
 
     /// Reads a table's sources and writes it to `path`.
-    async fn make(&self, mapping: &TableMapping, path: &PathBuf) -> Result<(TableRecord, TableReport), SnapshotError> {
+    async fn make(&self, mapping: &TableMapping, path: &Path) -> Result<(TableRecord, TableReport), SnapshotError> {
         let (table, name) = (mapping.table(), &mapping.table().name);
         let source = self.hash(mapping)?;
         let paths: Vec<_> = source.iter().map(|file| file.path.clone()).collect();
@@ -249,9 +244,12 @@ impl Taking<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+    use std::{
+        path::PathBuf,
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
     };
 
     use super::*;

@@ -63,6 +63,33 @@ const QUERIES: &[&str] = &[
      ON v.patient_id = o.patient_id) SELECT count(*) AS n, avg(days) AS d FROM stays",
     "SELECT CASE WHEN gap > 30 THEN 'late' WHEN gap >= 0 THEN 'early' ELSE 'first' END AS gap, count(*) AS n FROM \
      (SELECT seen - lag(seen) OVER (PARTITION BY patient_id ORDER BY seen, code, days) AS gap FROM visit) t GROUP BY 1",
+    // Texts with a public domain are dictionaries in the snapshot.
+    "SELECT CASE WHEN sex = 'male' THEN 'm' WHEN sex IS NULL THEN 'u' ELSE 'f' END AS s, count(*) AS n FROM person GROUP BY 1",
+    "SELECT CASE WHEN age > 50 THEN sex ELSE 'young' END AS s, count(*) AS n FROM person GROUP BY 1",
+    "SELECT coalesce(sex, 'none') AS s, count(*) AS n FROM person GROUP BY 1",
+    "SELECT nullif(sex, 'male') AS s, count(*) AS n FROM person GROUP BY 1",
+    "SELECT upper(sex) AS s, count(*) AS n, count(sex) AS c FROM person GROUP BY 1",
+    "SELECT substr(sex, 1, 1) AS s, count(*) AS n FROM person GROUP BY 1",
+    "SELECT character_length(sex) AS s, count(*) AS n FROM person GROUP BY 1",
+    "SELECT count(*) AS n FROM person WHERE sex LIKE 'f%'",
+    "SELECT count(*) AS n FROM person WHERE sex IN ('male', 'other')",
+    "SELECT count(*) AS n FROM person WHERE sex NOT IN ('male', 'other')",
+    "SELECT count(*) AS n FROM person WHERE sex IS DISTINCT FROM 'male'",
+    "SELECT count(*) AS n FROM person WHERE sex <> 'male' OR sex IS NULL",
+    "SELECT count(*) AS n FROM person WHERE sex BETWEEN 'g' AND 'n' AND sex > 'a'",
+    "SELECT count(DISTINCT patient_id) FILTER (WHERE sex = 'male') AS n FROM person",
+    "SELECT sex, count(*) AS n FROM (SELECT patient_id, sex FROM person UNION ALL SELECT patient_id, sex FROM person WHERE age > 50) t GROUP BY sex",
+    "SELECT count(*) AS n FROM (SELECT patient_id, 'x' AS s FROM visit UNION ALL SELECT patient_id, sex FROM person) t WHERE s = 'x'",
+    "SELECT s, count(*) AS n FROM (SELECT patient_id, min(sex) AS s FROM person GROUP BY patient_id) t GROUP BY s",
+    "SELECT s, count(*) AS n FROM (SELECT first_value(sex) OVER (PARTITION BY patient_id ORDER BY age) AS s FROM person) t GROUP BY s",
+    "SELECT sex, count(*) AS n FROM (SELECT DISTINCT patient_id, sex FROM person) t GROUP BY sex",
+    "SELECT sex, count(*) AS n FROM (SELECT patient_id, sex, max(age) AS a FROM person GROUP BY patient_id, sex) t GROUP BY sex",
+    "SELECT x.label, count(*) AS n FROM person p JOIN (VALUES ('male', 'M'), ('female', 'F')) AS x(sex, label) ON p.sex = x.sex GROUP BY x.label",
+    "SELECT count(*) AS n FROM visit v JOIN chapter c ON v.code = c.code WHERE c.label = 'heart'",
+    "SELECT count(*) AS n FROM visit WHERE code IN (SELECT code FROM chapter WHERE label <> 'lung')",
+    "SELECT p.sex, c.label, count(*) AS n FROM visit v JOIN person p ON v.patient_id = p.patient_id JOIN chapter c ON v.code = c.code \
+     GROUP BY p.sex, c.label",
+    "SELECT count(*) AS n FROM person p LEFT JOIN chapter c ON p.sex = c.label WHERE c.label IS NULL",
 ];
 
 fn write_files(dir: &Path) {

@@ -261,7 +261,7 @@ fn rows_of(kind: &str, i: usize) -> usize {
     match kind {
         "4 each" => 4,
         "1 to 20" => 1 + (u * 20.0) as usize,
-        // A Pareto tail of index 1.5: half have one row, one in a thousand more than 100.
+        // A Pareto tail of index 1.5: two thirds have one row, one in a thousand more than 100.
         _ => ((1.0 - u).powf(-1.0 / 1.5) as usize).min(2_000),
     }
 }

@@ -22,12 +22,18 @@ pub enum Number {
     Null,
 }
 
+/// The keys of a row, as text; NULL is none.
+type Keys = Vec<Option<String>>;
+
+/// A number of ours, and the one that stands for nothing.
+type Ours = (Number, f64);
+
 /// The rows of an answer: keys as text, NULL as none, and numbers.
 #[derive(Debug)]
-pub struct Rows(pub Vec<(Vec<Option<String>>, Vec<Number>)>);
+pub struct Rows(pub Vec<(Keys, Vec<Number>)>);
 
 /// What we released: beside each number, the one that stands for nothing.
-pub struct Released(Vec<(Vec<Option<String>>, Vec<(Number, f64)>)>);
+pub struct Released(Vec<(Keys, Vec<Ours>)>);
 
 fn key(batch: &RecordBatch, column: usize, row: usize) -> Option<String> {
     let array = batch.column(column);
@@ -84,7 +90,7 @@ pub fn released(plan: &PrivatePlan, table: &RecordBatch) -> Released {
     Released((0..table.num_rows()).map(of).collect())
 }
 
-fn same(got: (Number, f64), want: Number) -> bool {
+fn same(got: Ours, want: Number) -> bool {
     match (got.0, want) {
         (Number::Whole(g), Number::Whole(w)) => g == w,
         (Number::Whole(g) | Number::Real(g, _), Number::Whole(w) | Number::Real(w, _)) => {
@@ -100,22 +106,21 @@ fn same(got: (Number, f64), want: Number) -> bool {
 impl Released {
     /// Equal to an answer of plain SQL: every row of it is there, and every other cell of ours is empty.
     pub fn equals(&self, truth: &Rows) -> Result<(), String> {
-        let mut cells: BTreeMap<&[Option<String>], Vec<&[(Number, f64)]>> = BTreeMap::new();
+        let mut cells: BTreeMap<&Keys, Vec<&[Ours]>> = BTreeMap::new();
         for (keys, numbers) in &self.0 {
             cells.entry(keys).or_default().push(numbers);
         }
         for (keys, want) in &truth.0 {
-            let equal =
-                |got: &&[(Number, f64)]| got.len() == want.len() && got.iter().zip(want).all(|(g, w)| same(*g, *w));
-            let here = cells.get_mut(keys.as_slice()).ok_or_else(|| format!("no cell {keys:?}, which has {want:?}"))?;
-            let place = here.iter().position(|got| equal(&got));
+            let equal = |got: &&[Ours]| got.len() == want.len() && got.iter().zip(want).all(|(g, w)| same(*g, *w));
+            let here = cells.get_mut(keys).ok_or_else(|| format!("no cell {keys:?}, which has {want:?}"))?;
+            let place = here.iter().position(equal);
             let place = place.ok_or_else(|| format!("cell {keys:?} is {here:?} and not {want:?}"))?;
             here.remove(place);
         }
         // NULL and "outside" are two cells, and cells that plain SQL has no row for are all zeros.
         for (keys, left) in cells {
             // A count of rows comes first where there are keys: without rows the other numbers mean nothing.
-            let empty = |cell: &[(Number, f64)]| matches!(cell.first(), Some((Number::Whole(0.0), _)));
+            let empty = |cell: &[Ours]| matches!(cell.first(), Some((Number::Whole(0.0), _)));
             if let Some(cell) = left.iter().find(|cell| !empty(cell)) {
                 return Err(format!("cell {keys:?} should be empty and is {cell:?}"));
             }

@@ -98,7 +98,7 @@ impl<'a> Draw<'a> {
         let mut text = text.to_string();
         while let Some(start) = text.find('{') {
             let end = start + text[start..].find('}')?;
-            let word = self.word(&text[start + 1..end].to_string())?;
+            let word = self.word(&text[start + 1..end])?;
             text.replace_range(start..=end, &word);
         }
         Some(text)

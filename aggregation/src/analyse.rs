@@ -7,7 +7,9 @@
 use std::collections::BTreeSet;
 
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion_expr::{Aggregate, Distinct, Expr, Join, JoinType, LogicalPlan};
+use datafusion_expr::{
+    Aggregate, Distinct, Expr, Join, JoinType, LogicalPlan, Operator, utils::split_conjunction_owned,
+};
 use num_bigint::BigUint;
 use sekisho_protocol::{
     digest::Digest,
@@ -305,7 +307,17 @@ impl Analysis<'_> {
             self.released(side, depth)?;
             single |= self.parts.iter().skip(before).all(|p| p.cells() == 1 && p.names.is_none());
         }
-        if join.on.is_empty() && !single {
+        // The planner leaves equalities of ON where they are written, in the filter.
+        let (left, right) = (join.left.schema(), join.right.schema());
+        let equality = |e: &Expr| {
+            let Expr::BinaryExpr(b) = e else { return false };
+            let (Expr::Column(l), Expr::Column(r)) = (&*b.left, &*b.right) else { return false };
+            b.op == Operator::Eq
+                && ((left.has_column(l) && right.has_column(r)) || (left.has_column(r) && right.has_column(l)))
+        };
+        let equal =
+            !join.on.is_empty() || join.filter.iter().cloned().flat_map(split_conjunction_owned).any(|e| equality(&e));
+        if !equal && !single {
             return Err(unsupported("a join of released tables needs an equality: write JOIN … ON a.key = b.key"));
         }
         Ok(())

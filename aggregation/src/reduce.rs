@@ -297,9 +297,7 @@ impl Builder<'_, '_> {
             ("covar_pop", [x, y], false) => self.moments(Moment::Covariance { sample: false }, x, Some(y), filter),
             ("corr", [x, y], false) => self.moments(Moment::Correlation, x, Some(y), filter),
             ("median", [x], false) => self.quantile(x, 500_000, filter),
-            ("percentile_cont" | "approx_percentile_cont", [x, Expr::Literal(q, _)], false) => {
-                self.quantile(x, millionths(q)?, filter)
-            }
+            ("percentile_cont" | "approx_percentile_cont", [x, q], false) => self.quantile(x, millionths(q)?, filter),
             ("min" | "max", [x], false) => {
                 self.statistics.insert(Statistic::Extreme);
                 let measure = self.histogram(x, filter)?;
@@ -466,8 +464,11 @@ fn when(condition: Expr, value: Expr) -> Expr {
 }
 
 /// A share of the rows from a literal between 0 and 1, in millionths.
-fn millionths(q: &ScalarValue) -> Result<u32, Refusal> {
+fn millionths(q: &Expr) -> Result<u32, Refusal> {
     let refuse = || unsupported("a quantile is a literal from 0 to 1 with at most six decimals");
+    // The planner may make a floating-point number of it.
+    let literal = if let Expr::Cast(cast) = q { &*cast.expr } else { q };
+    let Expr::Literal(q, _) = literal else { return Err(refuse()) };
     let q = q.cast_to(&DataType::Decimal128(38, 12)).map_err(|_| refuse())?;
     let ScalarValue::Decimal128(Some(q), ..) = q else { return Err(refuse()) };
     if q % 1_000_000 != 0 || !(0..=1_000_000_000_000).contains(&q) {

@@ -17,7 +17,7 @@ use std::{
 
 use crate::library::Library;
 
-/// The files of statements that are in the corpus; those that await a feature are beside them, named `pending_*`.
+/// The files of statements.
 const STATEMENTS: &[&str] =
     &["aggregates", "cohorts", "per_patient", "windows", "relations", "moments", "quantiles", "afterwards"];
 

@@ -1,7 +1,7 @@
 //! What is admitted and what is refused, topic by topic: `tests/sql/*.slt`, and every example in `docs/sql.md`.
 //!
 //! A record of a `.slt` file is a line `admitted` or `refused CODE`, the SQL, `----`, and what the plan releases or words
-//! that the refusal must have. A file named `pending_*.slt` awaits a feature and is passed over. In the manual, a block of
+//! that the refusal must have. In the manual, a block of
 //! SQL says ```` ```sql admitted ```` or ```` ```sql refused CODE: words ````. With `SEKISHO_BLESS` set, the files are written anew where
 //! what follows `----` has changed; an admission that became a refusal, or the other way round, always fails.
 
@@ -93,9 +93,6 @@ fn what_is_admitted_and_refused_topic_by_topic() {
     files.sort();
     for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "slt")) {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        if name.starts_with("pending_") {
-            continue;
-        }
         let mut text = std::fs::read_to_string(file).unwrap();
         if bless() {
             text = blessed(&library, &text);

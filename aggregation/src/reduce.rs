@@ -84,6 +84,10 @@ pub(crate) fn reduce(
     let one_row = relation.rows == Some(1);
     let guards = sets.iter().map(|set| builder.guard(*set, one_row, limits.preset)).collect();
     let private: Keys = keys.iter().enumerate().filter(|(_, k)| k.private).map(|(i, _)| 1 << i).sum();
+    if private.count_ones() > 1 || (private != 0 && sets.len() > 1) {
+        let detail = "one group key without a public domain at most, and without ROLLUP, CUBE or GROUPING SETS";
+        return Err(Refusal::new(Code::UnknownDomain, detail));
+    }
     let names = (private != 0).then(|| (builder.patients(None, private), limits.atto_delta));
     let bites = if limits.bite { builder.bites(one_row)? } else { Vec::new() };
     let Builder { arguments, measures, statistics, .. } = builder;

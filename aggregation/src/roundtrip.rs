@@ -199,6 +199,11 @@ fn names_of_a_private_key_come_out_with_many_patients_and_not_with_few() {
     let sql = "SELECT note, count(*), count(DISTINCT patient_id) FROM stay GROUP BY note";
     assert_eq!(plan(sql, &permit(), 1000, &Terms::default()).err().unwrap().code, Code::UnknownDomain);
     let terms = Terms { atto_delta: AttoDelta::try_from(1_000_000_000).unwrap(), ..Terms::default() };
+    for more in ["GROUP BY note, free", "GROUP BY ROLLUP(note)"] {
+        let refusal =
+            self::plan(&format!("SELECT note, count(*) FROM stay {more}"), &permit(), 1000, &terms).err().unwrap();
+        assert!(refusal.code == Code::UnknownDomain && refusal.detail.contains("at most"), "{refusal}");
+    }
     let plan = plan(sql, &permit(), 500_000, &terms).unwrap();
     assert_eq!(plan.atto_delta(), terms.atto_delta);
     let hospital = |extra: i64| -> Vec<(i64, Vec<Cell>)> {

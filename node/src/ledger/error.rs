@@ -73,7 +73,7 @@ impl From<sqlx::Error> for LedgerError {
 }
 
 impl From<LedgerError> for Refusal {
-    /// What the asker hears. An error of [`Ledger::complete`] or [`Ledger::fail`] comes after a charge: its
+    /// What the asker hears. An error of [`Ledger::complete`](super::Ledger::complete) or [`Ledger::fail`](super::Ledger::fail) comes after a charge: its
     /// caller says `no_answer`, whatever it was.
     fn from(error: LedgerError) -> Self {
         match &error {

@@ -8,7 +8,13 @@ use datafusion::{
 };
 use rand::{Rng, SeedableRng};
 use sekisho_aggregation::{combine::combine, plan::PrivatePlan, release::Release};
-use sekisho_protocol::{digest::Digest, permit::Permit, units::MicroRho};
+use sekisho_protocol::{
+    digest::Digest,
+    permit::Permit,
+    receipt::Receipt,
+    refusal::{Code, Refusal},
+    units::{AttoDelta, MicroRho},
+};
 use sekisho_sim::solo::{Plan, Solo};
 use sekisho_tests::TestClock;
 
@@ -176,6 +182,9 @@ async fn plain(dir: &Path) -> SessionContext {
     context
 }
 
+/// What one query may spend on names, in 10^-18; the permit has twice as much.
+const DELTA: u64 = 1_000_000_000;
+
 /// A node over the files in `dir`, with a permit at these bounds that lasts for nine queries.
 async fn node(dir: &Path, name: &str, bounds: (u32, u32)) -> (Solo, Permit, Digest) {
     let plan =
@@ -191,6 +200,8 @@ async fn node(dir: &Path, name: &str, bounds: (u32, u32)) -> (Solo, Permit, Dige
         p["dp"]["groups_per_patient"] = bounds.1.into();
         p["dp"]["micro_rho_per_query"] = RHO.into();
         p["dp"]["micro_rho_total"] = (10 * RHO).into();
+        p["dp"]["atto_delta_per_query"] = DELTA.into();
+        p["dp"]["atto_delta_total"] = (2 * DELTA).into();
     });
     let permit = permit.unwrap();
     let digest = solo.grant(&permit).await.unwrap();
@@ -278,4 +289,37 @@ async fn one_patient_moves_no_answer_by_more_than_the_bounds_say() {
             }
         }
     }
+}
+
+/// Codes have no public domain: those of several patients come out, that of one patient does not, and delta is charged.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_come_out_only_with_delta_and_only_with_several_patients() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(dir.path());
+    let path = dir.path().join("visit.csv");
+    let rare: String = (0..50).map(|i| format!("90000,RARE,1,2024-01-{:02}\n", i % 28 + 1)).collect();
+    let common: String = (0..40).map(|i| format!("{},COMMON,1,2024-01-01\n", 91_000 + i)).collect();
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + &rare + &common).unwrap();
+    let (solo, _, digest) = node(dir.path(), "node", (100, 5)).await;
+    let sql = "SELECT code, count(*) AS n, count(DISTINCT patient_id) AS p FROM visit GROUP BY code";
+    let code = |answer: Result<sekisho_node::answer::Answer, Refusal>| answer.err().map(|refusal| refusal.code);
+    let ask = |atto_delta: u64, run: u32| {
+        let mut query = solo.query(digest, sql, RHO, run);
+        query.terms.atto_delta = AttoDelta::try_from(atto_delta).unwrap();
+        query
+    };
+    assert_eq!(code(solo.ask(&ask(0, 1)).await), Some(Code::UnknownDomain));
+    assert_eq!(code(solo.ask(&ask(DELTA + 1, 1)).await), Some(Code::BudgetQuery));
+    let answer = solo.ask(&ask(DELTA, 1)).await.unwrap();
+    let receipt = answer.receipt.peek::<Receipt>().unwrap().0;
+    assert_eq!(receipt.atto_delta.get(), DELTA);
+    let header = answer.release.header();
+    let names: Vec<String> = header.parts[0].names.iter().flatten().flatten().map(ToString::to_string).collect();
+    assert_eq!(names, ["A", "B", "C", "COMMON", "D"]);
+    // The fourth name's patients, in steps of 2^32.
+    let patients = answer.release.parts()[0][1][3] as f64 / f64::from(2.0_f32.powi(32));
+    assert!((patients - 40.0).abs() < 0.5, "{patients}");
+    assert!(solo.ask(&ask(DELTA, 1)).await.is_ok(), "the same run is served again");
+    assert!(solo.ask(&ask(DELTA, 2)).await.is_ok());
+    assert_eq!(code(solo.ask(&ask(DELTA, 3)).await), Some(Code::BudgetStudy));
 }

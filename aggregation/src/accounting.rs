@@ -126,13 +126,13 @@ impl Ceilings {
     }
 }
 
-/// The share of each of `parts` equal parts of `total`, rounded down: together they never exceed it.
+/// The share of `total` that falls to `weight` of the weights that add up to `whole`, rounded down: together they never exceed it.
 ///
-/// None where there are no parts, or so many that a share would be nothing.
+/// None where there are no weights, or so many that a share would be nothing.
 #[must_use]
-pub fn split_evenly(total: MicroRho, parts: u64) -> Option<MicroRho> {
-    let share = total.get().checked_div(parts)?;
-    MicroRho::try_from(share).ok().filter(|share| *share > MicroRho::ZERO)
+pub fn share(total: u64, weight: u64, whole: u64) -> Option<u64> {
+    let share = (u128::from(total) * u128::from(weight)).checked_div(whole.into())?;
+    u64::try_from(share).ok().filter(|share| *share > 0)
 }
 
 /// The cost of an epsilon-private release: epsilon²/2, rounded up (Bun and Steinke 2016,
@@ -222,7 +222,7 @@ mod tests {
             (1_000_000, 1, Some(1_000_000)),
         ];
         for (total, parts, expected) in rows {
-            assert_eq!(split_evenly(rho(total), parts).map(MicroRho::get), expected);
+            assert_eq!(share(total, 1, parts), expected);
         }
     }
 
@@ -320,9 +320,9 @@ mod tests {
 
         #[test]
         fn shares_never_exceed_the_total(total in 0..=MicroRho::MAX.get(), parts in 1..5_000u64) {
-            if let Some(share) = split_evenly(rho(total), parts) {
-                prop_assert!(share.get() * parts <= total);
-                prop_assert!((share.get() + 1) * parts > total);
+            if let Some(share) = share(total, 1, parts) {
+                prop_assert!(share * parts <= total);
+                prop_assert!((share + 1) * parts > total);
             }
         }
 

@@ -38,50 +38,6 @@ pub fn z_two_sided(level: f64) -> f64 {
     }
 }
 
-impl Interval {
-    /// The interval of a noised sum or count.
-    ///
-    /// `noisy` and `sd`, the standard deviation of its noise, are in steps; `scale` is the worth of
-    /// a step (0.01 for a column of two decimals), positive, and gives the unit of the result. An
-    /// `sd` that is negative or NaN gives an infinite interval.
-    #[must_use]
-    pub fn for_sum(noisy: i128, sd: f64, scale: f64, level: f64) -> Self {
-        let (lower, upper) = ends(noisy, sd, level);
-        Self { estimate: noisy as f64 * scale, lower: lower * scale, upper: upper * scale }
-    }
-
-    /// A conservative interval of the ratio of two noised integers, such as a mean, known to lie
-    /// from `lo` to `hi`.
-    ///
-    /// Numerator and denominator each get an interval that fails half as often as `level` allows,
-    /// so that both hold together at `level` whatever their dependence; the ends are the extremes
-    /// of the ratio over that rectangle. Where the denominator may be 0 or less, nothing is known
-    /// but `lo` and `hi`. The result is in steps of the numerator per step of the denominator, like
-    /// `lo` and `hi`; see [`Interval::scaled`]. Where the denominator itself is 0 or less, the
-    /// estimate is the middle of `lo` and `hi`.
-    #[must_use]
-    pub fn for_ratio(num: i128, num_sd: f64, den: i128, den_sd: f64, level: f64, lo: f64, hi: f64) -> Self {
-        // Unlike `clamp`, no panic should the bounds be crossed.
-        let clip = |value: f64| value.max(lo).min(hi);
-        let estimate = if den > 0 { clip(num as f64 / den as f64) } else { f64::midpoint(lo, hi) };
-        let each = 1.0 - (1.0 - level) / 2.0;
-        let (num_lower, num_upper) = ends(num, num_sd, each);
-        let (den_lower, den_upper) = ends(den, den_sd, each);
-        if !(den_lower > 0.0 && den_upper.is_finite()) {
-            return Self { estimate, lower: lo, upper: hi };
-        }
-        let lower = (num_lower / den_lower).min(num_lower / den_upper);
-        let upper = (num_upper / den_lower).max(num_upper / den_upper);
-        Self { estimate, lower: clip(lower), upper: clip(upper) }
-    }
-
-    /// The same interval in another unit: every value times `by`, which is positive.
-    #[must_use]
-    pub fn scaled(self, by: f64) -> Self {
-        Self { estimate: self.estimate * by, lower: self.lower * by, upper: self.upper * by }
-    }
-}
-
 /// How far the noise in a sum of released numbers may reach, in steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Spread {
@@ -118,7 +74,9 @@ impl Spread {
     #[must_use]
     pub fn half_width(self, level: f64) -> f64 {
         match self {
-            Self::Gaussian { variance } => half_width(variance.sqrt(), level),
+            // Of what is no variance nothing is known.
+            Self::Gaussian { variance } if variance >= 0.0 => half_width(variance.sqrt(), level),
+            Self::Gaussian { .. } => f64::INFINITY,
             Self::Laplace { terms: 0, .. } => 0.0,
             Self::Laplace { scale, terms } => {
                 let alpha = 1.0 - level;
@@ -217,6 +175,17 @@ impl Interval {
         Self { estimate, ..self.mul(inverse) }
     }
 
+    /// The ratio of two noised numbers, such as a mean, known to lie from `lo` to `hi`: nothing more is known where the divisor may
+    /// be 0 or less. Where it is estimated so, the estimate is the middle of `lo` and `hi`.
+    #[must_use]
+    pub fn ratio(self, other: Self, lo: f64, hi: f64) -> Self {
+        let estimate = if other.estimate > 0.0 { self.estimate / other.estimate } else { f64::midpoint(lo, hi) };
+        if !(other.lower > 0.0 && other.upper.is_finite()) {
+            return Self { estimate, lower: lo, upper: hi }.within(lo, hi);
+        }
+        Self { estimate, ..self.div(other) }.within(lo, hi)
+    }
+
     /// The distance from zero.
     #[must_use]
     pub fn abs(self) -> Self {
@@ -297,12 +266,6 @@ pub fn correlation(n: Interval, x: Interval, y: Interval, xx: Interval, yy: Inte
     covariance(n, x, y, xy, false).div(vx.mul(vy).sqrt()).within(-1.0, 1.0)
 }
 
-/// The ends of the interval of a noised integer, in steps.
-fn ends(noisy: i128, sd: f64, level: f64) -> (f64, f64) {
-    let half = if sd >= 0.0 { half_width(sd, level) } else { f64::INFINITY };
-    (noisy as f64 - half, noisy as f64 + half)
-}
-
 fn half_width(sd: f64, level: f64) -> f64 {
     // Exact values have no width, even at level 1.
     if sd == 0.0 { 0.0 } else { (z_two_sided(level) * sd).ceil() }
@@ -335,8 +298,19 @@ mod tests {
         assert_eq!(z_two_sided(f64::NAN), f64::INFINITY);
     }
 
+    /// A sum whose noise has this deviation; one that is negative is none.
+    fn of_sum(noisy: i128, sd: f64, scale: f64, level: f64) -> Interval {
+        Interval::of_number(noisy, Spread::Gaussian { variance: sd * sd.abs() }, scale, level)
+    }
+
+    /// A ratio of two such sums, each of which fails half as often as the level allows.
+    fn of_ratio(num: i128, num_sd: f64, den: i128, den_sd: f64, level: f64, lo: f64, hi: f64) -> Interval {
+        let each = 1.0 - (1.0 - level) / 2.0;
+        of_sum(num, num_sd, 1.0, each).ratio(of_sum(den, den_sd, 1.0, each), lo, hi)
+    }
+
     fn check_sum(noisy: i128, sd: f64, scale: f64, level: f64, expected: [f64; 3]) {
-        let got = Interval::for_sum(noisy, sd, scale, level);
+        let got = of_sum(noisy, sd, scale, level);
         assert_eq!([got.estimate, got.lower, got.upper], expected);
     }
 
@@ -377,7 +351,7 @@ mod tests {
             let covered = (0..ROUNDS)
                 .filter(|_| {
                     let (x, sd) = noise("250000/1", &mut rng);
-                    let interval = Interval::for_sum(123_456 + x, sd, 0.1, level);
+                    let interval = of_sum(123_456 + x, sd, 0.1, level);
                     (interval.lower..=interval.upper).contains(&12_345.6)
                 })
                 .count() as f64
@@ -395,7 +369,7 @@ mod tests {
                 let (x, sd) = noise("1/2", &mut rng);
                 let (y, _) = noise("1/2", &mut rng);
                 let (z, _) = noise("1/2", &mut rng);
-                let interval = Interval::for_sum(40 + x + y + z, sd * 3f64.sqrt(), 1.0, 0.95);
+                let interval = of_sum(40 + x + y + z, sd * 3f64.sqrt(), 1.0, 0.95);
                 (interval.lower..=interval.upper).contains(&40.0)
             })
             .count() as f64
@@ -415,7 +389,7 @@ mod tests {
                 .filter(|_| {
                     let (x, num_sd) = noise("10000/1", &mut rng);
                     let (y, den_sd) = noise("400/1", &mut rng);
-                    let i = Interval::for_ratio(num + x, num_sd, den + y, den_sd, 0.95, -150.0, 150.0);
+                    let i = of_ratio(num + x, num_sd, den + y, den_sd, 0.95, -150.0, 150.0);
                     assert!(-150.0 <= i.lower && i.lower <= i.estimate);
                     assert!(i.estimate <= i.upper && i.upper <= 150.0);
                     width += (i.upper - i.lower) / ROUNDS as f64;
@@ -439,20 +413,20 @@ mod tests {
             (50, 5, f64::INFINITY, 10.0),
         ];
         for (num, den, den_sd, estimate) in rows {
-            let got = Interval::for_ratio(num, 10.0, den, den_sd, 0.95, 0.0, 150.0);
+            let got = of_ratio(num, 10.0, den, den_sd, 0.95, 0.0, 150.0);
             assert_eq!(got, Interval { estimate, lower: 0.0, upper: 150.0 }, "{num}/{den}");
         }
     }
 
     #[test]
     fn a_ratio_of_exact_numbers_has_no_width() {
-        let got = Interval::for_ratio(-30, 0.0, 4, 0.0, 0.95, -100.0, 100.0).scaled(2.0);
+        let got = of_ratio(-30, 0.0, 4, 0.0, 0.95, -100.0, 100.0).mul(Interval::exact(2.0));
         assert_eq!(got, Interval { estimate: -15.0, lower: -15.0, upper: -15.0 });
     }
 
     #[test]
     fn an_infinite_numerator_is_clipped_to_the_bounds() {
-        let got = Interval::for_ratio(30, f64::NAN, 4, 0.0, 0.95, 0.0, 100.0);
+        let got = of_ratio(30, f64::NAN, 4, 0.0, 0.95, 0.0, 100.0);
         assert_eq!(got, Interval { estimate: 7.5, lower: 0.0, upper: 100.0 });
     }
 }

@@ -7,7 +7,10 @@ use sekisho_protocol::{
     units::{AttoDelta, MicroRho},
 };
 
-use crate::plan::{Output, Part, Price};
+use crate::{
+    accounting::share,
+    plan::{Output, Part, Price},
+};
 
 /// A number that 1 to 6 measures of one output divide.
 const PARTS_OF_OUTPUT: u64 = 60;
@@ -69,8 +72,7 @@ pub(crate) fn price(
     let mean = (weights.iter().flatten().sum::<u64>() / given).max(1);
     let biting = |part: &Part, i: usize| part.bites.iter().any(|(measure, _)| *measure == i);
     for (part, weights) in parts.iter().zip(&mut weights) {
-        for (i, weight) in weights.iter_mut().enumerate().filter(|(i, w)| **w == 0 && !biting(part, *i)) {
-            let _ = i;
+        for (_, weight) in weights.iter_mut().enumerate().filter(|(i, w)| **w == 0 && !biting(part, *i)) {
             *weight = mean;
         }
     }
@@ -79,10 +81,10 @@ pub(crate) fn price(
     for (part, weights) in parts.iter_mut().zip(&weights) {
         for (measure, weight) in part.measures.iter_mut().zip(weights) {
             let share = match *weight {
-                0 => bite.checked_div(bites),
-                weight => (u128::from(total - bite) * u128::from(weight) / u128::from(whole)).try_into().ok(),
+                0 => share(bite, 1, bites),
+                weight => share(total - bite, weight, whole),
             };
-            let share = share.filter(|share| *share > 0).ok_or_else(|| {
+            let share = share.ok_or_else(|| {
                 let detail = format!("{micro_rho} cannot be divided over {given} measures; name more");
                 Refusal::new(Code::BudgetQuery, detail)
             })?;

@@ -258,7 +258,7 @@ impl Builder<'_, '_> {
             return self.grouping(&params.args);
         }
         // `percentile_cont(q) WITHIN GROUP (ORDER BY x)` is the one aggregate with an order.
-        let ordered = matches!(name, "percentile_cont" | "approx_percentile_cont") && params.order_by.len() == 1;
+        let ordered = name == "percentile_cont" && params.order_by.len() == 1;
         let descending = ordered && params.order_by.iter().any(|o| !o.asc);
         if (!params.order_by.is_empty() && !ordered) || descending || params.null_treatment.is_some() {
             return Err(unsupported("ORDER BY inside an aggregate is not admitted, but for a quantile's, ascending"));
@@ -301,7 +301,7 @@ impl Builder<'_, '_> {
             ("covar_pop", [x, y], false) => self.moments(Moment::Covariance { sample: false }, x, Some(y), filter),
             ("corr", [x, y], false) => self.moments(Moment::Correlation, x, Some(y), filter),
             ("median", [x], false) => self.quantile(x, 500_000, filter),
-            ("percentile_cont" | "approx_percentile_cont", [x, q], false) => self.quantile(x, millionths(q)?, filter),
+            ("percentile_cont", [x, q], false) => self.quantile(x, millionths(q)?, filter),
             ("min" | "max", [x], false) => {
                 self.statistics.insert(Statistic::Extreme);
                 let measure = self.histogram(x, filter)?;

@@ -125,15 +125,24 @@ impl<'a> View<'a> {
         Interval::of_number(self.number(measure, row), spread, scale, level)
     }
 
+    /// The measure that an output is here, if it is one.
+    fn single(&self, output: &Output) -> Option<usize> {
+        match output {
+            Output::One { measure } => Some(*measure),
+            Output::Patients { measures } => measures.iter().copied().find(|m| self.part.measures[*m].over == self.set),
+            Output::Avg { .. }
+            | Output::Moments { .. }
+            | Output::Quantile { .. }
+            | Output::Extreme { .. }
+            | Output::Grouping { .. } => None,
+        }
+    }
+
     fn interval(&self, output: &Output, row: usize, level: f64) -> Option<Interval> {
         // That all of m quantities hold together at the level, each fails m times less often.
         let together = |m: usize| 1.0 - (1.0 - level) / f64::from(u32::try_from(m).unwrap_or(u32::MAX));
         Some(match output {
-            Output::One { measure } => self.one(*measure, row, level),
-            Output::Patients { measures } => {
-                let own = measures.iter().find(|m| self.part.measures[**m].over == self.set)?;
-                self.one(*own, row, level)
-            }
+            Output::One { .. } | Output::Patients { .. } => self.one(self.single(output)?, row, level),
             Output::Avg { sum, count } => self.mean(*sum, *count, row, together(2)),
             Output::Moments { moment, count, sums, products } => {
                 let level = together(1 + sums.len() + products.len());
@@ -152,12 +161,8 @@ impl<'a> View<'a> {
     fn mean(&self, sum: usize, count: usize, row: usize, level: f64) -> Interval {
         let (argument, centre) = self.centre(sum);
         let (lo, hi) = self.part.natural_range(argument);
-        let ratio = self.one(sum, row, level).div(self.one(count, row, level));
-        // A mean over nothing is the middle of its range.
-        let (num, den) = (self.number(sum, row), self.number(count, row));
-        let estimate = if den > 0 && num != i128::MIN { ratio.estimate + centre } else { f64::midpoint(lo, hi) };
-        let clip = |v: f64| v.max(lo).min(hi);
-        Interval { estimate: clip(estimate), lower: clip(ratio.lower + centre), upper: clip(ratio.upper + centre) }
+        let ratio = self.one(sum, row, level).ratio(self.one(count, row, level), lo - centre, hi - centre);
+        ratio.add(Interval::exact(centre)).within(lo, hi)
     }
 
     /// A sum's argument, and its centre in natural units.
@@ -400,7 +405,7 @@ impl Table<'_> {
         };
         let (mut own, mut wide) = (at(self.levels.0), at(self.levels.1));
         let whole = self.whole(output);
-        let five = self.plan.preset == Preset::Opensafely && matches!(whole, Some((_, true)));
+        let five = self.plan.preset == Preset::Opensafely && whole == Some(true);
         if five {
             own.iter_mut().chain(&mut wide).flatten().for_each(|i| *i = to_five(*i));
         }
@@ -410,42 +415,29 @@ impl Table<'_> {
         };
         let ends =
             vec![end(&|i| i.lower, &own), end(&|i| i.upper, &own), end(&|i| i.lower, &wide), end(&|i| i.upper, &wide)];
-        let Some((measure, _)) = whole else { return (end(&|i| i.estimate, &own), ends) };
+        if whole.is_none() {
+            return (end(&|i| i.estimate, &own), ends);
+        }
         let value = |((view, row, _), interval): ((&View, usize, bool), &Option<Interval>)| {
             interval.as_ref()?;
-            let measure = measure(view)?;
+            let measure = view.single(output)?;
             let value = rounded(view.number(measure, row), self.part.unit(&self.part.measures[measure]));
             i64::try_from(if five { rounded(value, 5) * 5 } else { value }).ok()
         };
         (Arc::new(self.rows().zip(&own).map(value).collect::<Int64Array>()), ends)
     }
 
-    /// For an output that is a whole number: which measure of a view it is, and whether it is a count. Counts, and sums of
-    /// integers, are `Int64`; everything else is `Float64`.
-    #[expect(clippy::type_complexity, reason = "one closure and one flag")]
-    fn whole<'o>(&self, output: &'o Output) -> Option<(Box<dyn Fn(&View) -> Option<usize> + 'o>, bool)> {
-        match output {
-            Output::One { measure } => {
-                let count = match &self.part.measures[*measure].quantity {
-                    Quantity::Sum { argument, .. } if self.part.arguments[*argument].scale == 0 => false,
-                    Quantity::Sum { .. } => return None,
-                    Quantity::Rows
-                    | Quantity::Present { .. }
-                    | Quantity::Patients { .. }
-                    | Quantity::Heavy
-                    | Quantity::Histogram { .. } => true,
-                };
-                Some((Box::new(move |_| Some(*measure)), count))
-            }
-            Output::Patients { measures } => {
-                let own = |view: &View| measures.iter().copied().find(|m| view.part.measures[*m].over == view.set);
-                Some((Box::new(own), true))
-            }
-            Output::Avg { .. }
-            | Output::Moments { .. }
-            | Output::Quantile { .. }
-            | Output::Extreme { .. }
-            | Output::Grouping { .. } => None,
+    /// Whether an output is a whole number, and then whether it is a count. Counts, and sums of integers, are `Int64`; everything
+    /// else is `Float64`.
+    fn whole(&self, output: &Output) -> Option<bool> {
+        let single = self.views.first()?.single(output)?;
+        match &self.part.measures[single].quantity {
+            Quantity::Sum { argument, .. } => (self.part.arguments[*argument].scale == 0).then_some(false),
+            Quantity::Rows
+            | Quantity::Present { .. }
+            | Quantity::Patients { .. }
+            | Quantity::Heavy
+            | Quantity::Histogram { .. } => Some(true),
         }
     }
 

@@ -161,3 +161,15 @@ to = "{to}"
         to = (now + Duration::days(30)).to_rfc3339(),
     )
 }
+
+/// Waits until `file` is there.
+///
+/// # Panics
+/// When it is not after a minute.
+pub fn wait_for(file: &Path) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !file.exists() {
+        assert!(std::time::Instant::now() < until, "{} was never reached", file.display());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

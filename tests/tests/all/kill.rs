@@ -1,16 +1,13 @@
 //! Kill -9 and standstill at the worst lines: the charge stands, nothing is charged twice, the others' answer is not
 //! held up, and the run can be asked again.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use sekisho_sim::{
     launch::Party,
     network::{Network, Setup, Site},
 };
-use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays};
+use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays, wait_for};
 use serde_json::Value;
 
 const RHO: u64 = 1_000_000;
@@ -90,14 +87,6 @@ impl Case {
         std::fs::remove_file(held).unwrap();
         std::fs::remove_file(reached).unwrap();
         asking.join().unwrap()
-    }
-}
-
-fn wait_for(file: &Path) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !file.exists() {
-        assert!(Instant::now() < until, "{} was never reached", file.display());
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

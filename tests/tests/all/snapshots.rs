@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
-    time::{Duration, Instant},
 };
 
 use sekisho_protocol::{dsse::Envelope, keys::SecretKey, schema::Schema, transport::peer_id_of_seed};
+use sekisho_tests::wait_for;
 use serde_json::Value;
 
 const SCHEMA: &str = r#"{"id":"s","version":1,"title":"","tables":[
@@ -78,14 +78,6 @@ fn party(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_party"));
     command.arg("node").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-fn wait_for(file: &Path) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !file.exists() {
-        assert!(Instant::now() < until, "{} was never reached", file.display());
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

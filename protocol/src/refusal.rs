@@ -52,6 +52,10 @@ codes! {
     PermitExpired = "permit_expired", "ask the committee for an extension";
     /// The permit's first second has not come.
     PermitNotYetValid = "permit_not_yet_valid", "wait until the permit's validity begins";
+    /// A person at the hospital has not decided about the permit yet.
+    PermitWaiting = "permit_waiting", "wait for the hospital's decision, or ask the hospital";
+    /// A person at the hospital refused the permit.
+    PermitRefused = "permit_refused", "ask the hospital, which does not answer under this permit";
     /// The governance key revoked the permit.
     PermitRevoked = "permit_revoked", "the permit is void; ask the committee";
     /// A newer version of the permit is in force.

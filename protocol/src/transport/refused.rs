@@ -15,6 +15,8 @@ pub fn status_of(refusal: &Refusal) -> Status {
         }
         Code::PermitExpired
         | Code::PermitNotYetValid
+        | Code::PermitWaiting
+        | Code::PermitRefused
         | Code::PermitRevoked
         | Code::PermitSuperseded
         | Code::Suspended

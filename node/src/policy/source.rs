@@ -64,7 +64,10 @@ pub(super) fn error(text: &str, said: &dyn Diagnostic, rule: Option<usize>) -> P
     let words = label.and_then(|l| l.label().map(str::to_string));
     let help = said.help().map(|help| help.to_string());
     let more: Vec<String> = words.into_iter().chain(help).collect();
-    let mut reason = said.to_string();
+    // Cedar's own number of the rule says nothing to a person; the line does.
+    let said = said.to_string();
+    let unnamed = said.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, "));
+    let mut reason = unnamed.map_or(said.as_str(), |(_, rest)| rest).to_string();
     if !more.is_empty() {
         reason = format!("{reason} ({})", more.join("; "));
     }

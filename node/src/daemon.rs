@@ -139,18 +139,6 @@ fn check_ceilings(config: &NodeConfig, data: &[Arc<DataSet>]) -> Result<(), RunE
     ceilings.check_lifetime_delta(config.budget.lifetime_delta).map_err(above("lifetime_atto_delta"))
 }
 
-/// Whom the hospital trusts, and its own limits, from the configuration.
-pub fn trust(config: &NodeConfig) -> Trust {
-    Trust {
-        name: config.name.clone(),
-        coordinator_peer: config.coordinator.peer_id.clone(),
-        committee: config.trust.committee_keys(),
-        quorum: config.trust.committee_quorum,
-        max_micro_rho_per_query: config.budget.per_query,
-        max_atto_delta_per_query: config.budget.delta_per_query,
-    }
-}
-
 /// Everything that answering needs, from the configuration.
 ///
 /// # Errors
@@ -170,7 +158,13 @@ pub async fn answering(
     policy.check_names(&data.iter().map(|set| set.facts()).collect::<Vec<_>>())?;
     check_ceilings(config, &data)?;
     Ok(Answering {
-        trust: trust(config),
+        trust: Trust {
+            name: config.name.clone(),
+            coordinator_peer: config.coordinator.peer_id.clone(),
+            committee: config.trust.committee.clone(),
+            max_micro_rho_per_query: config.budget.per_query,
+            max_atto_delta_per_query: config.budget.delta_per_query,
+        },
         policy,
         own_rule: config.register,
         ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),

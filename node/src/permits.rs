@@ -61,7 +61,7 @@ async fn answer_permit(node: &Answering, bytes: &[u8]) -> Result<Envelope, Refus
     let now = node.clock.now();
     let envelope = Envelope::from_json::<Permit>(bytes)?;
     let status = node.documents.status(now).await?;
-    let permit = verify_permit(&envelope, &node.trust, &status)?;
+    let permit = verify_permit(&envelope, &node.trust.committee, &status)?;
     let stored = node.documents.permit(permit.digest()).await?;
     let stands = |s: &crate::documents::StoredPermit| s.refused().is_none() || s.decided_by == DecidedBy::Hand;
     if let Some(stored) = stored.as_ref().filter(|s| stands(s))

@@ -24,7 +24,6 @@ use super::{
     table,
 };
 use crate::{
-    daemon::trust,
     documents::{Documents, StoredPermit},
     guard::verify_permit,
     ledger::{Ledger, Suspended, Suspension},
@@ -234,7 +233,7 @@ impl Desk {
         let (stored, now) = (self.find(text).await?, clock.now());
         let status = self.documents.status(now).await.into_diagnostic()?;
         let permit: Verified<Permit> =
-            verify_permit(&stored.envelope().into_diagnostic()?, &trust(&self.config), &status).into_diagnostic()?;
+            verify_permit(&stored.envelope().into_diagnostic()?, &self.config.trust.committee, &status).into_diagnostic()?;
         let sets = held(&self.config)?;
         let policy = configured_policy(&self.config, &sets)?;
         holder(&self.config, &policy, &sets).judge(&permit, &status, now).into_diagnostic()?;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use sekisho_aggregation::plan::PrivatePlan;
 use sekisho_protocol::{
-    permit::{Basis, Mechanism, Permit, Purpose, ReleaseKind, Statistic},
+    permit::{Basis, Mechanism, OutputReview, Permit, Purpose, ReleaseKind, Statistic},
     schema::Schema,
     units::{AttoDelta, MicroRho},
 };
@@ -98,6 +98,10 @@ pub struct Offered {
     pub people: usize,
     /// For how many days it holds.
     pub days: i64,
+    /// It lists its queries.
+    pub listed_queries: bool,
+    /// Results wait for two reviewers.
+    pub two_person_review: bool,
 }
 
 /// A data set as a policy sees it.
@@ -114,7 +118,7 @@ pub struct DataFacts<'a> {
 impl Study {
     fn of(permit: &Permit, data: DataFacts<'_>) -> Self {
         Self {
-            organisation: Organisation { name: permit.data_user.clone(), country: None },
+            organisation: Organisation { name: permit.data_user.clone(), country: permit.country.clone() },
             permit_id: permit.id.clone(),
             study_id: permit.study_id.clone(),
             purposes: permit.purposes.clone(),
@@ -172,6 +176,8 @@ impl Offered {
             atto_delta_total: permit.dp.atto_delta_total,
             people: permit.authorised_persons.len(),
             days: (permit.validity.to - permit.validity.from).num_days(),
+            listed_queries: permit.allowed_queries.is_some(),
+            two_person_review: permit.output_review == OutputReview::TwoPerson,
         }
     }
 }

@@ -137,6 +137,8 @@ impl Types {
             ("attoDeltaTotal".into(), long(offered.atto_delta_total.get())),
             ("people".into(), long(offered.people)),
             ("days".into(), long(offered.days)),
+            ("listedQueries".into(), RestrictedExpression::new_bool(offered.listed_queries)),
+            ("twoPersonReview".into(), RestrictedExpression::new_bool(offered.two_person_review)),
         ]);
         self.requests(principal, None, context, &offered.study, &offered.scope, schema)
     }

@@ -47,6 +47,8 @@ fn offered() -> Offered {
         atto_delta_total: Default::default(),
         people: 2,
         days: 365,
+        listed_queries: false,
+        two_person_review: false,
     }
 }
 

@@ -119,6 +119,8 @@ struct ContextFile {
     atto_delta: AttoDelta,
     people: usize,
     days: i64,
+    listed_queries: bool,
+    two_person_review: bool,
 }
 
 impl Default for ContextFile {
@@ -135,6 +137,8 @@ impl Default for ContextFile {
             atto_delta: AttoDelta::ZERO,
             people: 1,
             days: 365,
+            listed_queries: false,
+            two_person_review: false,
         }
     }
 }
@@ -213,6 +217,8 @@ impl CaseFile {
                     atto_delta_total: self.context.atto_delta,
                     people: self.context.people,
                     days: self.context.days,
+                    listed_queries: self.context.listed_queries,
+                    two_person_review: self.context.two_person_review,
                 };
                 answered(holder, &offered)
             }

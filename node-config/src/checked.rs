@@ -60,6 +60,8 @@ pub struct NodeConfig {
     pub trust: Trust,
     /// What may be spent on these patients.
     pub budget: Budget,
+    /// The file of the hospital's own policy.
+    pub policy: PathBuf,
     /// The hospital's own rule on opt-outs; it holds beside the permit's.
     pub register: OptOut,
     /// The mapping files of the data sets.
@@ -192,7 +194,8 @@ pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
     let read: NodeConfigFile = read.try_deserialize().map_err(file)?;
     let mut checked = NodeConfig::try_from(read)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let fixed = [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key];
+    let fixed =
+        [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key, &mut checked.policy];
     for relative in fixed.into_iter().chain(&mut checked.datasets) {
         *relative = folder.join(&*relative);
     }
@@ -221,6 +224,7 @@ impl TryFrom<NodeConfigFile> for NodeConfig {
             coordinator: file.coordinator.try_into()?,
             trust: file.trust.try_into()?,
             budget: file.budget.try_into()?,
+            policy: path(&file.policy.file, "policy.file")?,
             register: opt_out(&file.register)?,
             datasets,
             snapshots: file.snapshots.try_into()?,

@@ -13,6 +13,7 @@ pub struct NodeConfigFile {
     pub(crate) trust: TrustFile,
     #[serde(default)]
     pub(crate) budget: BudgetFile,
+    pub(crate) policy: PolicyFile,
     pub(crate) register: RegisterFile,
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetFile>,
@@ -80,6 +81,12 @@ impl Default for BudgetFile {
             max_atto_delta_per_query: 0,
         }
     }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PolicyFile {
+    pub(crate) file: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

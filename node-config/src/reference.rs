@@ -74,6 +74,10 @@ pub const KEYS: &[Key] = &[
         "What one query may spend in delta, in units of 10^-18, at most `lifetime_atto_delta`; the permit's limit and the ceiling in the software (10^12) hold beside it.",
     ),
     required(
+        "policy.file",
+        "The hospital's own policy in Cedar, see [policy.md](policy.md): which permits it accepts and which queries it answers. Without it, or with a mistake in it, the node does not start.",
+    ),
+    required(
         "register.rule",
         "The hospital's own opt-out rule, `jp-ngmia` or `eu-ehds`; the permit's rule holds beside it.",
     ),

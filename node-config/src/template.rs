@@ -93,6 +93,10 @@ required_roles = {roles}
 distinct_roles = {distinct}
 {committee}
 {budget}
+# 病院の方針 (Cedar)。直したら再起動 / the hospital's own policy in Cedar; restart after a change
+[policy]
+file = "policy.cedar"
+
 # 患者の通知とオプトアウト / notice and opt-out
 [register]
 # "jp-ngmia" (次世代医療基盤法) または "eu-ehds"

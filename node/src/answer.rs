@@ -34,6 +34,7 @@ use crate::{
     holding::DataSet,
     hooks::Hooks,
     ledger::{Cost, Ledger, Run, RunKey, RunState},
+    policy::{Allowed, Asked, DataFacts, Person, Policy},
     register::Register,
     slots::{RunLocks, Slot, Slots},
 };
@@ -47,6 +48,8 @@ const ANALYSIS: Duration = Duration::from_secs(10);
 pub struct Answering {
     /// Whom the hospital trusts, and its own limits.
     pub trust: Trust,
+    /// The hospital's own policy.
+    pub policy: Policy,
     /// The hospital's own rule for its patients; the permit's holds as well.
     pub own_rule: OptOut,
     /// The privacy ledger.
@@ -89,6 +92,7 @@ struct Ready {
     plan: Arc<PrivatePlan>,
     data: Arc<DataSet>,
     snapshot: Arc<Snapshot>,
+    _allowed: Allowed,
     _slot: Arc<Slot>,
 }
 
@@ -154,15 +158,13 @@ impl Answering {
         span.record("person", field::debug(verified.person()));
         span.record("query", verified.query().key().short()).record("run", verified.query().run);
         if let Some(code) = stored.refused() {
-            return Err(Refusal::new(code, "this hospital refused the permit when it arrived"));
+            let reason = stored.reason.as_deref().unwrap_or("its answer to the permit says no more");
+            return Err(Refusal::new(code, format!("this hospital has not accepted the permit: {reason}")));
         }
         let slot = self.slots.take(&verified.permit().study_id)?;
         let data = self.data_for(verified.permit().schema)?;
         let admitted = Arc::new(verified.admit(&self.trust, &in_force.status, data.synthetic(), now)?);
-        let study = &admitted.permit().study_id;
-        if self.ledger.suspended(study).await? {
-            return Err(Refusal::new(Code::Suspended, format!("study {study} had too many queries without an answer")));
-        }
+        self.ledger.open(&admitted.permit().study_id, admitted.permit().digest()).await?;
         let plan = analyse(&admitted, &data, &slot).await?;
         for table in plan.tables() {
             let named = admitted.permit().table(table);
@@ -171,8 +173,14 @@ impl Answering {
                 return Err(Refusal::new(Code::HolderNotPermitted, detail));
             }
         }
+        let allowed = self.policy.allow(&asked_of(&admitted, &plan, &data))?;
         let snapshot = data.snapshot(plan.tables()).await?;
-        Ok(Ready { admitted, plan, data, snapshot, _slot: slot })
+        Ok(Ready { admitted, plan, data, snapshot, _allowed: allowed, _slot: slot })
+    }
+
+    /// The data sets as the policy sees them, with the digest of the schema of each.
+    pub(crate) fn held(&self) -> Vec<(Digest, DataFacts<'_>)> {
+        self.data.iter().map(|set| (set.schema().digest(), set.facts())).collect()
     }
 
     fn data_for(&self, schema: Digest) -> Result<Arc<DataSet>, Refusal> {
@@ -208,6 +216,12 @@ fn asked(what: &'static str) -> Span {
 
 fn refused(span: &Span, refusal: &Refusal) {
     span.in_scope(|| info!(code = %refusal.code, "not answered"));
+}
+
+/// An admitted query as the policy sees it.
+fn asked_of(admitted: &AdmittedQuery, plan: &PrivatePlan, data: &DataSet) -> Asked {
+    let person = admitted.person().map(|p| Person { id: p.id.clone(), role: p.role.clone() }).unwrap_or_default();
+    Asked::new(admitted.permit(), person, plan, admitted.query().terms.atto_delta, data.facts())
 }
 
 /// The plan of an admitted query. The text is hostile, so it is read on a thread of its own that has a deep stack, for a

@@ -5,8 +5,12 @@
 
 mod budget;
 mod data;
+mod held;
 mod patients;
+mod permits;
+mod policy;
 mod progress;
+mod suspension;
 
 use std::{
     ffi::OsString,
@@ -33,6 +37,8 @@ use crate::{
     data::snapshot::Progress,
     hooks::Hooks,
     ledger::{Caps, Ledger},
+    policy::default_text,
+    store::Store,
 };
 
 /// The stack of each of the runtime's threads, in bytes.
@@ -48,7 +54,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes keys, a commented configuration and member.json in a new folder.
+    /// Makes keys, a commented configuration, a commented policy and member.json in a new folder.
     #[command(after_help = "Example: sekisho-node init /srv/sekisho --name hospital-1 \\\n  \
         --coordinator /dns4/hub.example/tcp/4001 --coordinator-peer 12D3Koo… --governance BASE64 \\\n  \
         --quorum 2 --committee tanaka:ethicist:BASE64 --committee sato:patient-representative:BASE64 --dataset data/dataset.toml")]
@@ -79,21 +85,30 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Lets a study go on that was stopped after three queries without an answer.
+    /// Permits: what the hospital answered, and what a person decides.
+    #[command(subcommand)]
+    Permits(permits::Permits),
+    /// The hospital's own policy: which permits it accepts and which queries it answers.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Answers a study, or all of them, no more; it acts at once on whatever is not charged yet.
+    #[command(after_help = "Example: sekisho-node suspend diabetes-trial --reason \"under review\" --config /srv/sekisho/node.toml")]
+    Suspend(suspension::Suspend),
+    /// Answers a suspended study again, or one that was stopped after three queries without an answer.
     #[command(after_help = "Example: sekisho-node resume diabetes-trial --config /srv/sekisho/node.toml")]
-    Resume {
-        /// The study.
-        study: String,
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
+    Resume(suspension::Resume),
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
     Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Accept {
+    ByHand,
+    Automatic,
 }
 
 #[derive(clap::Args)]
@@ -130,6 +145,9 @@ struct Init {
     /// Which patients are left out: jp-ngmia or eu-ehds.
     #[arg(long, default_value = "jp-ngmia")]
     register_rule: String,
+    /// How permits are accepted: by a person, or at once by policy. The new policy.cedar says so.
+    #[arg(long, value_enum, default_value_t = Accept::ByHand)]
+    accept: Accept,
     /// The lifetime cap and the cap of one query in micro-rho, as LIFETIME:QUERY.
     #[arg(long, value_parser = budget)]
     budget: Option<(u64, u64)>,
@@ -231,12 +249,10 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
-        Command::Resume { study, config } => {
-            let (config, ledger) = opened(&config).await?;
-            ledger.resume(&study).await.into_diagnostic()?;
-            println!("{} answers study {study} again", config.name);
-            Ok(())
-        }
+        Command::Permits(command) => permits::permits(command, &clock).await,
+        Command::Policy(command) => policy::policy(command).await,
+        Command::Suspend(args) => suspension::suspend(&args, &clock).await,
+        Command::Resume(args) => suspension::resume(&args).await,
     }
 }
 
@@ -244,11 +260,11 @@ fn configured(path: &Path) -> Result<NodeConfig> {
     load(path).into_diagnostic().wrap_err_with(|| format!("the configuration {}", path.display()))
 }
 
-async fn opened(path: &Path) -> Result<(NodeConfig, Ledger)> {
+async fn opened(path: &Path) -> Result<(NodeConfig, Ledger, Store)> {
     let config = configured(path)?;
     let store = daemon::store(&config).await.into_diagnostic()?;
-    let ledger = Ledger::new(store, Caps::from(&config.budget));
-    Ok((config, ledger))
+    let ledger = Ledger::new(store.clone(), Caps::from(&config.budget));
+    Ok((config, ledger, store))
 }
 
 fn logging(config: &NodeConfig) {
@@ -307,6 +323,8 @@ fn init(args: &Init) -> Result<()> {
         budget: args.budget,
     });
     std::fs::write(dir.join("node.toml"), text).into_diagnostic()?;
+    let policy = default_text(args.accept == Accept::Automatic);
+    std::fs::write(dir.join("policy.cedar"), policy).into_diagnostic()?;
     std::fs::write(dir.join("member.json"), serde_json::to_vec_pretty(&member).into_diagnostic()?).into_diagnostic()?;
     load(&dir.join("node.toml")).into_diagnostic().wrap_err("the arguments make no valid configuration")?;
     println!("{}", dir.join("member.json").display());

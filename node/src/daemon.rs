@@ -15,7 +15,7 @@ use sekisho_protocol::{
     key_file,
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     answer::Answering,
@@ -27,6 +27,7 @@ use crate::{
     hooks::Hooks,
     ledger::{Caps, Ledger},
     link,
+    policy::{Policy, PolicyError},
     register::Register,
     service,
     slots::{RunLocks, Slots},
@@ -50,6 +51,9 @@ pub enum RunError {
         /// What is wrong.
         source: HoldingError,
     },
+    /// The hospital's policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// A lifetime budget is above the compiled-in ceiling.
     #[error("budget.{key}: {source}")]
     Ceiling {
@@ -145,8 +149,13 @@ pub async fn answering(
     clock: Arc<dyn Clock>,
     hooks: Hooks,
 ) -> Result<Answering, RunError> {
+    let policy = Policy::load(&config.policy)?;
+    for warning in policy.warnings() {
+        warn!(%warning, "the policy");
+    }
     let store = store(config).await?;
     let data = data(config, progress, &*clock).await?;
+    policy.check_names(&data.iter().map(|set| set.facts()).collect::<Vec<_>>())?;
     check_ceilings(config, &data)?;
     Ok(Answering {
         trust: Trust {
@@ -156,6 +165,7 @@ pub async fn answering(
             max_micro_rho_per_query: config.budget.per_query,
             max_atto_delta_per_query: config.budget.delta_per_query,
         },
+        policy,
         own_rule: config.register,
         ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),
         register: Register::new(store.clone()),

@@ -15,7 +15,7 @@ use sekisho_protocol::{
     dsse::{Document, Envelope, Verified},
     keys::PublicKey,
     permit::Permit,
-    receipt::Acceptance,
+    receipt::{Acceptance, DecidedBy},
     refusal::{Code, Refusal},
     roster::Roster,
     status::Status,
@@ -37,9 +37,24 @@ pub struct StoredPermit {
     pub study_id: String,
     /// When it was answered.
     pub at: DateTime<Utc>,
+    /// Who decided.
+    pub decided_by: DecidedBy,
+    /// Why, in the hospital's words.
+    pub reason: Option<String>,
     envelope: Vec<u8>,
     acceptance: Vec<u8>,
     refused: Option<Code>,
+}
+
+/// This node's answer to a permit, as it is kept.
+#[derive(Clone, Debug)]
+pub struct PermitAnswer {
+    /// The JSON of the signed acceptance.
+    pub acceptance: Vec<u8>,
+    /// Why it is refused, or not accepted yet.
+    pub refused: Option<Code>,
+    /// Why, in the hospital's words.
+    pub reason: Option<String>,
 }
 
 impl StoredPermit {
@@ -56,7 +71,7 @@ impl StoredPermit {
         Envelope::from_json::<Acceptance>(&self.acceptance).ok()
     }
 
-    /// Why it was refused; none when it was accepted.
+    /// Why it was refused, or is not accepted yet; none when it was accepted.
     pub fn refused(&self) -> Option<Code> {
         self.refused
     }
@@ -162,8 +177,8 @@ impl Documents {
         Ok((seq(Roster::KIND), seq(Status::KIND)))
     }
 
-    /// Keeps a permit, as the JSON of its envelope, with that of this node's answer; an earlier answer to the same
-    /// permit is replaced.
+    /// Keeps a permit, as the JSON of its envelope, with the answer of this node's policy, in place of an earlier one. What a
+    /// person decided stays: then nothing is kept, and false returned.
     ///
     /// # Errors
     /// `unavailable` when the database fails.
@@ -171,27 +186,66 @@ impl Documents {
         &self,
         permit: &Verified<Permit>,
         envelope: &[u8],
-        acceptance: &[u8],
-        refused: Option<Code>,
+        answer: &PermitAnswer,
         at: DateTime<Utc>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let mut tx = self.store.write().await.map_err(unavailable)?;
-        sqlx::query(
-            "INSERT INTO permit (digest, id, version, study_id, envelope, acceptance, refused, at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-            ON CONFLICT (digest) DO UPDATE SET envelope = ?5, acceptance = ?6, refused = ?7, at = ?8",
+        let kept = sqlx::query(
+            "INSERT INTO permit (digest, id, version, study_id, envelope, acceptance, refused, at, reason)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+            ON CONFLICT (digest) DO UPDATE SET envelope = ?5, acceptance = ?6, refused = ?7, at = ?8, reason = ?9
+            WHERE permit.decided_by = 'policy'",
         )
         .bind(permit.digest().as_bytes().as_slice())
         .bind(&permit.id)
         .bind(permit.version)
         .bind(&permit.study_id)
         .bind(envelope)
-        .bind(acceptance)
-        .bind(refused.map(Code::as_str))
+        .bind(&answer.acceptance)
+        .bind(answer.refused.map(Code::as_str))
         .bind(instant(at))
+        .bind(&answer.reason)
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)?;
+        Ok(kept.rows_affected() > 0)
+    }
+
+    /// Keeps what a person decided about a permit that arrived before. It is undelivered, so that the coordinator asks for it.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn decide(&self, permit: Digest, answer: &PermitAnswer, at: DateTime<Utc>) -> Result<(), Refusal> {
+        let mut tx = self.store.write().await.map_err(unavailable)?;
+        sqlx::query(
+            "UPDATE permit SET acceptance = ?2, refused = ?3, at = ?4, reason = ?5, decided_by = 'hand', delivered = 0
+            WHERE digest = ?1",
+        )
+        .bind(permit.as_bytes().as_slice())
+        .bind(&answer.acceptance)
+        .bind(answer.refused.map(Code::as_str))
+        .bind(instant(at))
+        .bind(&answer.reason)
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    /// Notes that the coordinator was given this answer.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn delivered(&self, permit: &StoredPermit) -> Result<(), Refusal> {
+        let mut tx = self.store.write().await.map_err(unavailable)?;
+        // Another answer may have taken its place since it was read.
+        sqlx::query("UPDATE permit SET delivered = 1 WHERE digest = ?1 AND acceptance = ?2 AND delivered = 0")
+            .bind(permit.digest.as_bytes().as_slice())
+            .bind(&permit.acceptance)
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -221,12 +275,12 @@ impl Documents {
         rows.iter().map(stored_permit).collect::<Result<_, _>>().map_err(unavailable)
     }
 
-    /// The digests of every permit that was answered, accepted or refused; the latest answers first.
+    /// The digests of every permit whose answer the coordinator was given; the latest answers first.
     ///
     /// # Errors
     /// `unavailable` when the database fails.
     pub async fn permit_digests(&self) -> Result<Vec<Digest>, Refusal> {
-        let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT digest FROM permit ORDER BY at DESC, digest")
+        let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT digest FROM permit WHERE delivered = 1 ORDER BY at DESC, digest")
             .fetch_all(self.store.read())
             .await
             .map_err(unavailable)?;
@@ -307,7 +361,14 @@ async fn pinned(connection: &mut SqliteConnection, kind: &str) -> Result<Option<
 
 fn stored_permit(row: &SqliteRow) -> Result<StoredPermit, StoreError> {
     let refused: Option<&str> = row.try_get("refused")?;
+    let decided_by = match row.try_get("decided_by")? {
+        "policy" => DecidedBy::Policy,
+        "hand" => DecidedBy::Hand,
+        _ => return Err(StoreError::Corrupt("decision")),
+    };
     Ok(StoredPermit {
+        decided_by,
+        reason: row.try_get("reason")?,
         digest: read_digest(row.try_get("digest")?)?,
         id: row.try_get("id")?,
         version: row.try_get("version")?,

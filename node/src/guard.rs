@@ -12,7 +12,7 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::{Envelope, Verified},
     keys::PublicKey,
-    permit::Permit,
+    permit::{AuthorisedPerson, Permit},
     query::{MAX_LIFETIME, Query, Route, RoutedQuery},
     refusal::{Code, Refusal},
     roster::{Role, Roster},
@@ -179,8 +179,7 @@ impl VerifiedQuery {
 
     /// Who asks, by the id in the permit.
     pub fn person(&self) -> &str {
-        let signed = |key: PublicKey| self.query.signers().contains(&key.fingerprint());
-        self.permit.authorised_persons.iter().find(|p| signed(p.key)).map_or("", |p| &p.id)
+        signer(&self.query, &self.permit).map_or("", |p| &p.id)
     }
 
     /// The permit that the query names.
@@ -246,7 +245,17 @@ impl VerifiedQuery {
     }
 }
 
+/// The authorised person who signed.
+fn signer<'a>(query: &Verified<Query>, permit: &'a Permit) -> Option<&'a AuthorisedPerson> {
+    permit.authorised_persons.iter().find(|p| query.signers().contains(&p.key.fingerprint()))
+}
+
 impl AdmittedQuery {
+    /// Who asks.
+    pub fn person(&self) -> Option<&AuthorisedPerson> {
+        signer(&self.query, &self.permit)
+    }
+
     /// The question.
     pub fn query(&self) -> &Verified<Query> {
         &self.query

@@ -30,7 +30,7 @@ use crate::data::{
     protected::{Eligible, TableError, register_all, rows, session},
     snapshot::{self, Progress, Settings, Snapshot, SnapshotError},
 };
-use crate::{hooks::Hooks, register::EligibleSet};
+use crate::{hooks::Hooks, policy::DataFacts, register::EligibleSet};
 
 /// How long a query waits for a new snapshot to be taken up; it goes on without the query, which may come again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,6 +111,11 @@ impl DataSet {
     /// The schema that the data is mapped to.
     pub fn schema(&self) -> &Verified<Schema> {
         self.source.mapping.schema()
+    }
+
+    /// The data set as the hospital's policy sees it.
+    pub fn facts(&self) -> DataFacts<'_> {
+        DataFacts { id: self.source.mapping.id(), synthetic: self.synthetic, schema: self.schema().document() }
     }
 
     /// Whether the data are synthetic: declared so when the snapshot was taken, and still.

@@ -1,6 +1,6 @@
 //! A hospital's node: its data, its patients' no, its privacy ledger, and the one door out.
 //!
-//! One query goes [`service`] → [`answer`]: [`guard`] (verify, admit) → plan → [`ledger`] (reserve) → [`execute`] →
+//! One query goes [`service`] → [`answer`]: [`guard`] (verify, admit) → plan → [`policy`] → [`ledger`] (reserve) → [`execute`] →
 //! release → log. A node dials and never listens; it decides for itself whether to answer.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -17,6 +17,7 @@ pub mod hooks;
 pub mod ledger;
 pub mod link;
 pub mod permits;
+pub mod policy;
 pub mod register;
 pub mod service;
 pub mod slots;

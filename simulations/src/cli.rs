@@ -106,6 +106,25 @@ enum Bench {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// How long a node takes to decide about a query, before it charges anything.
+    #[command(after_help = "Example: cargo run --release --bin sekisho-sim -- bench admission --output json")]
+    Admission {
+        /// Permits, each of a study of its own.
+        #[arg(long, default_value_t = 1000)]
+        permits: u32,
+        /// Changes in the patient register.
+        #[arg(long, default_value_t = 10_000)]
+        changes: u32,
+        /// Entries of the ledger.
+        #[arg(long, default_value_t = 100_000)]
+        entries: u32,
+        /// How many queries are asked.
+        #[arg(long, default_value_t = 1000)]
+        queries: u32,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Writes the sources of a query and takes their snapshot; `query` runs this in a process of its own.
     #[command(hide = true)]
     Prepare {
@@ -192,6 +211,10 @@ fn command(command: Command) -> Result<()> {
             runtime.block_on(bench::query(&bench::Query { shape, rows, repeat, dir }, output, now()))
         }
         Command::Bench(Bench::Noise { samples, output }) => bench::noise(samples, output),
+        Command::Bench(Bench::Admission { permits, changes, entries, queries, output }) => {
+            let asked = bench::Admission { permits, changes, entries, queries };
+            runtime.block_on(bench::admission(asked, output, now()))
+        }
         Command::Bench(Bench::Prepare { shape, rows, dir }) => {
             runtime.block_on(bench::prepare(shape, rows, &dir, now()))
         }

@@ -138,7 +138,7 @@ impl Network {
         let mut args =
             vec!["init", &folder, "--name", &site.name, "--coordinator", address, "--coordinator-peer", peer];
         args.extend(["--governance", &governance, "--quorum", "2", "--dataset", "data/dataset.toml"]);
-        args.extend(["--register-rule", &setup.register_rule]);
+        args.extend(["--register-rule", &setup.register_rule, "--accept", "automatic"]);
         args.extend(committee.iter().flat_map(|c| ["--committee", c.as_str()]));
         args.extend(budget.iter().flat_map(|b| ["--budget", b.as_str()]));
         self.launcher.run(Party::Node, &args)?;

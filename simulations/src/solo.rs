@@ -13,6 +13,7 @@ use sekisho_node::{
     departure::Departure,
     hooks::Hooks,
     permits,
+    policy::default_text,
 };
 use sekisho_node_config::{Coordinator, TemplateValues, load, template};
 use sekisho_protocol::{
@@ -115,6 +116,7 @@ impl Solo {
             budget: Some(plan.budget),
         };
         std::fs::write(dir.join("node.toml"), template(&values)).into_diagnostic()?;
+        std::fs::write(dir.join("policy.cedar"), default_text(true)).into_diagnostic()?;
         let roster = Roster {
             seq: 1,
             prev: None,

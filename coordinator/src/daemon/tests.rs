@@ -29,7 +29,7 @@ use sekisho_protocol::{
     keys::SecretKey,
     permit::Permit,
     query::{Query, Route, RoutedQuery, Terms},
-    receipt::{Acceptance, DryRun, Receipt},
+    receipt::{Acceptance, DecidedBy, DryRun, Receipt},
     refusal::{Code, Refusal},
     roster::Member,
     schema::Schema,
@@ -200,7 +200,15 @@ impl FlightService for FakeNode {
         }
         let (_, permit) = envelope.peek::<Permit>().unwrap();
         let refused = (self.mode == Mode::Refuses).then_some(Code::Policy);
-        let answer = Acceptance { node: self.name.clone(), permit, refused, earmark: MicroRho::ZERO, at: now() };
+        let answer = Acceptance {
+            node: self.name.clone(),
+            permit,
+            refused,
+            earmark: MicroRho::ZERO,
+            at: now(),
+            reason: None,
+            decided_by: DecidedBy::Policy,
+        };
         let answer = Envelope::sign(&answer, &[&self.signing]).unwrap();
         Ok(Response::new(stream::iter([Ok(FlightResult::new(answer.to_json()))]).boxed()))
     }

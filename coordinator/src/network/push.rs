@@ -127,13 +127,18 @@ impl Nodes {
         let told = timeout(PUSH_TIME, self.deliver(member, current, accepted)).await;
         match told.unwrap_or_else(|_| Err(late())) {
             Ok(None) => holder(&member.name, HolderState::Answered),
-            Ok(Some(code)) => holder_refused(&member.name, Refusal::new(code, "the hospital refused the permit")),
+            Ok(Some(refusal)) => holder_refused(&member.name, refusal),
             Err(refusal) => holder_refused(&member.name, refusal),
         }
     }
 
-    /// Sends one document after what comes before it; the answer is the code by which a permit was refused.
-    async fn deliver(&self, member: &Member, current: &Current, accepted: Accepted) -> Result<Option<Code>, Refusal> {
+    /// Sends one document after what comes before it; the answer is why a permit was not accepted.
+    async fn deliver(
+        &self,
+        member: &Member,
+        current: &Current,
+        accepted: Accepted,
+    ) -> Result<Option<Refusal>, Refusal> {
         let id = self.connected(member).ok_or_else(|| Refusal::new(Code::Offline, "it is not connected"))?;
         let peer = self.peer(id);
         let _turn = peer.push.lock().await;
@@ -165,7 +170,7 @@ impl Nodes {
         member: &Member,
         current: &Current,
         document: &Missing<'_>,
-    ) -> Result<Option<Code>, Refusal> {
+    ) -> Result<Option<Refusal>, Refusal> {
         let late = |_| Refusal::new(Code::Offline, format!("no answer within {} s", PUSH_TIME.as_secs()));
         let body = timeout(PUSH_TIME, self.put(member, document.envelope)).await.map_err(late)??;
         let refused = match document.accepted.kind {
@@ -192,14 +197,14 @@ impl Nodes {
         Ok(first.map(|answer| answer.body.to_vec()).unwrap_or_default())
     }
 
-    /// Verifies and keeps a node's answer to a permit; returns why it refused, if it did.
+    /// Verifies and keeps a node's answer to a permit; returns why it did not accept, if it did not.
     async fn accept_answer(
         &self,
         member: &Member,
         current: &Current,
         permit: Digest,
         body: &[u8],
-    ) -> Result<Option<Code>, Refusal> {
+    ) -> Result<Option<Refusal>, Refusal> {
         let malformed = |detail: &str| Refusal::new(Code::Malformed, detail);
         let envelope = Envelope::from_json::<Acceptance>(body)?;
         let answer = envelope.verify::<Acceptance>(&keys_of(member, current), 1)?;
@@ -210,6 +215,7 @@ impl Nodes {
         if let Err(error) = kept {
             tracing::error!(%error, "an acceptance could not be stored");
         }
-        Ok(answer.refused)
+        let why = answer.reason.as_deref().unwrap_or("the hospital has not accepted the permit");
+        Ok(answer.refused.map(|code| Refusal::new(code, why)))
     }
 }

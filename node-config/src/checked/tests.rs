@@ -56,7 +56,7 @@ fn optional_tables_may_be_left_out() {
     let (head, tail) = whole.split_once("[budget]").unwrap();
     let (_, register) = tail.split_once("[register]").unwrap();
     let (register, _) = register.split_once("days").unwrap();
-    let config = read(&format!("{head}[register]{register}")).unwrap();
+    let config = read(&format!("{head}[policy]\nfile = \"p\"\n[register]{register}")).unwrap();
     assert_eq!(config.budget, BudgetFile::default().try_into().unwrap());
     assert_eq!(config.register.days, 30);
     assert!(config.datasets.is_empty());
@@ -87,6 +87,8 @@ fn a_wrong_value_is_refused_with_its_key() {
         (WINDOW, "window_days = 30\nwindow_micro_rho = 5000001", "`budget.window_micro_rho`"),
         ("lifetime_atto_delta = 0", "lifetime_atto_delta = 1000000000000001", "`budget.lifetime_atto_delta`"),
         ("delta_per_query = 0", "delta_per_query = 1", "`budget.max_atto_delta_per_query`"),
+        ("file = \"policy.cedar\"", "file = \"\"", "`policy.file`"),
+        ("[policy]\nfile = \"policy.cedar\"\n", "", "\"policy\""),
         ("rule = \"jp-ngmia\"", "rule = \"none\"", "`register.rule`"),
         ("days = 30", "days = 0", "`register.days`"),
         ("mapping = \"data/dataset.toml\"", "mapping = \"\"", "`datasets[0].mapping`"),
@@ -123,6 +125,7 @@ fn paths_start_from_the_folder_of_the_file_and_a_missing_file_is_named() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(config.state_dir, PathBuf::from("/var/state"));
     assert_eq!(config.transport_key, folder.join("keys/transport.pem"));
+    assert_eq!(config.policy, folder.join("policy.cedar"));
     assert_eq!(config.datasets, [folder.join("data/dataset.toml")]);
     assert!(unknown.contains("`surprise`") && unknown.contains("node.toml"), "{unknown}");
     assert!(load(&path).unwrap_err().to_string().contains("node.toml"));

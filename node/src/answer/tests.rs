@@ -101,6 +101,7 @@ impl Case {
                 max_micro_rho_per_query: micro_rho(1000),
                 max_atto_delta_per_query: AttoDelta::ZERO,
             },
+            policy: Policy::parse(&crate::policy::default_text(true)).unwrap(),
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
             ledger: Ledger::new(store.clone(), caps(None)),
             register: Register::new(store.clone()),

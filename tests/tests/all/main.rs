@@ -11,6 +11,7 @@ mod leaks;
 mod library;
 mod mimic;
 mod opt_out;
+mod policy;
 mod refusals;
 mod snapshots;
 mod sql;

@@ -18,6 +18,7 @@ pub mod dsse;
 #[cfg(feature = "transport")]
 pub mod key_file;
 pub mod keys;
+pub mod output_review;
 pub mod permit;
 pub mod query;
 pub mod receipt;

@@ -114,8 +114,7 @@ impl Door {
         }
         let want: RegisterWant = serde_json::from_slice(body)
             .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which uses are wanted"))?;
-        let current = self.documents.current();
-        bytes(&use_register::export(&current, &self.store, want.study.as_deref(), self.clock.now()).await?)
+        bytes(&use_register::export(&self.documents, &self.store, want.study.as_deref(), self.clock.now()).await?)
     }
 
     async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {

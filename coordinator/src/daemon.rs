@@ -150,7 +150,8 @@ impl Daemon {
             limits: config.limits,
             hooks,
         };
-        let door = Door { documents, nodes: nodes.clone(), rounds: Arc::new(Rounds::new(parts)), clock };
+        let rounds = Arc::new(Rounds::new(parts));
+        let door = Door { documents, nodes: nodes.clone(), rounds, store: store.clone(), clock };
         let (stop, mut stopping) = watch::channel(false);
         let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
         let serving = tokio::spawn(door.serve(listener, tls, stopped));

@@ -7,6 +7,8 @@
 //! Deliberately absent: any decision for a hospital (each pins and verifies its own), and any document made here: the
 //! coordinator signs routes only.
 
+mod output_review;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -29,6 +31,8 @@ use crate::{
     report::{ListWant, Listed, Want},
     store::{Kept, Kind, Place, Store, StoreError},
 };
+
+pub use self::output_review::{Reviewed, standing_of};
 
 /// The most documents that are listed at once.
 const MAX_LISTED: u32 = 1000;
@@ -158,6 +162,11 @@ impl Current {
         })
     }
 
+    /// The permits of a study, of all versions, in force or not.
+    pub fn permits_of_study<'a>(&'a self, study: &'a str) -> impl Iterator<Item = &'a Arc<Held<Permit>>> {
+        self.permits.values().filter(move |permit| permit.study_id == study)
+    }
+
     /// The schema with this digest.
     ///
     /// # Errors
@@ -227,7 +236,7 @@ impl Documents {
         self.current.subscribe()
     }
 
-    /// Takes in the envelope of a roster, status, schema or permit, when it verifies and is not older than what is
+    /// Takes in the envelope of a roster, status, schema, permit or review of output, when it verifies and is not older than what is
     /// pinned. Handing the same document in again changes nothing.
     ///
     /// # Errors
@@ -244,6 +253,7 @@ impl Documents {
                 (held.digest(), Place { name: String::new(), seq: 0 }, held.envelope)
             }
             Kind::Permit => self.check_permit(envelope, &current).await?,
+            Kind::OutputReview => self.check_output_review(envelope, &current, now).await?,
         };
         self.store.put_document(kind, digest, &place, &envelope, now).await.map_err(unavailable)?;
         let fresh = load(&self.store, &self.trust).await.map_err(unavailable)?;
@@ -279,8 +289,14 @@ impl Documents {
     /// The public documents of a kind with their history, the latest first.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// `not_authorised` when they are not public; when the database cannot be read.
     pub async fn list(&self, want: &ListWant) -> Result<Vec<Listed>, Refusal> {
+        match want.kind {
+            Kind::Roster | Kind::Status | Kind::Schema | Kind::Permit => {}
+            Kind::OutputReview => {
+                return Err(Refusal::new(Code::NotAuthorised, "reviews of output are for the committee's members"));
+            }
+        }
         let kept = self.store.kept(want.kind, want.name.as_deref(), MAX_LISTED).await.map_err(unavailable)?;
         let listed = |kept: Kept| {
             let envelope = serde_json::from_slice(&kept.envelope).map_err(unavailable)?;
@@ -430,7 +446,7 @@ async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
 }
 
 /// A failure of our own disk, without its words: they are for the operator.
-fn unavailable(error: impl std::error::Error) -> Refusal {
+pub(crate) fn unavailable(error: impl std::error::Error) -> Refusal {
     tracing::error!(%error, "the coordinator's database failed");
     Refusal::new(Code::Unavailable, "the coordinator's database failed")
 }

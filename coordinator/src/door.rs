@@ -29,18 +29,24 @@ use tonic::{
 
 use crate::{
     documents::Documents,
+    held,
     network::Nodes,
     report::{
-        ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, CONFIDENCE_KEY, ListWant, Listed, PutReport,
-        Want,
+        ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, CONFIDENCE_KEY, ListWant,
+        Listed, PutReport, RegisterWant, Want,
     },
     round::{DEFAULT_CONFIDENCE, Rounds},
+    store::Store,
+    use_register,
 };
 
 /// The largest message: the envelope of the largest document, a status, and its framing.
 const MAX_MESSAGE_BYTES: usize = 6 << 20;
 /// The largest body of [`ACTION_GET`].
 const MAX_WANT_BYTES: usize = 4096;
+
+/// The largest report that is sent: clients read messages of at most 64 MiB.
+const MAX_REPORT_BYTES: usize = 60 << 20;
 
 /// What is behind the door.
 pub struct Door {
@@ -50,6 +56,8 @@ pub struct Door {
     pub nodes: Arc<Nodes>,
     /// Where queries go.
     pub rounds: Arc<Rounds>,
+    /// Rounds that were, for reviewers and the use register.
+    pub store: Store,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -100,14 +108,24 @@ impl Door {
         self.documents.list(&want).await
     }
 
+    async fn register(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+        if body.len() > MAX_WANT_BYTES {
+            return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_WANT_BYTES} bytes say what is wanted")));
+        }
+        let want: RegisterWant = serde_json::from_slice(body)
+            .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which uses are wanted"))?;
+        bytes(&use_register::export(&self.documents, &self.store, want.study.as_deref(), self.clock.now()).await?)
+    }
+
     async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
         let reader = self.documents.reader(envelope, self.clock.now())?;
         match reader.item {
             Item::Application { .. } | Item::Applications | Item::Reviews { .. } => {
                 Err(Refusal::new(Code::ApplicationUnknown, "no application is known here"))
             }
-            Item::HeldResults | Item::HeldResult { .. } => {
-                Err(Refusal::new(Code::Malformed, "no result waits for a review here"))
+            Item::HeldResults => bytes(&held::list(&self.documents, &self.store, &reader.member).await?),
+            Item::HeldResult { result } => {
+                bytes(&held::show(&self.documents, &self.store, &reader.member, result).await?)
             }
         }
     }
@@ -122,9 +140,18 @@ fn confidence(metadata: &MetadataMap) -> Result<f64, Refusal> {
     })
 }
 
+fn bytes(report: &impl Serialize) -> Result<Vec<u8>, Refusal> {
+    let written = serde_json::to_vec(report);
+    let written = written.map_err(|_| Refusal::new(Code::Unavailable, "the report could not be written"))?;
+    if written.len() > MAX_REPORT_BYTES {
+        let detail = format!("the report has {} bytes; at most {MAX_REPORT_BYTES} are sent", written.len());
+        return Err(Refusal::new(Code::TooLarge, detail));
+    }
+    Ok(written)
+}
+
 fn json(report: &impl Serialize) -> Result<Vec<u8>, Status> {
-    serde_json::to_vec(report)
-        .map_err(|_| status_of(&Refusal::new(Code::Unavailable, "the report could not be written")))
+    bytes(report).map_err(|refusal| status_of(&refusal))
 }
 
 fn refused(refusal: Refusal) -> Status {
@@ -171,6 +198,7 @@ impl FlightService for Door {
             ACTION_GET => self.get(&action.body).map_err(refused)?,
             ACTION_LIST => json(&self.list(&action.body).await.map_err(refused)?)?,
             ACTION_READ => self.read(&action.body).await.map_err(refused)?,
+            ACTION_REGISTER => self.register(&action.body).await.map_err(refused)?,
             ACTION_NETWORK => json(&self.nodes.report())?,
             _ => return absent(),
         };

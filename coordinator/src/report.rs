@@ -38,6 +38,9 @@ pub const ACTION_NETWORK: &str = "network";
 /// The `DoAction` that lists public documents with their history: the body is a [`ListWant`], the result a list of
 /// [`Listed`], the latest first.
 pub const ACTION_LIST: &str = "list";
+/// The `DoAction` that returns the public use register: the body is a [`RegisterWant`], the result a
+/// [`crate::use_register::UseRegister`].
+pub const ACTION_REGISTER: &str = "register";
 /// The `DoAction` that reads what is not public: the body is the envelope of an `access/1`.
 pub const ACTION_READ: &str = "read";
 
@@ -50,6 +53,15 @@ pub struct ListWant {
     /// Whose: a permit's id, a hospital's name; all, when it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// Which uses [`ACTION_REGISTER`] shall return.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterWant {
+    /// Those of this study; all, when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub study: Option<String>,
 }
 
 /// One document of a list.
@@ -217,6 +229,9 @@ pub struct ResultReport {
     /// How much the bounds bit, over all hospitals that answered, where the query asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bites: Vec<BiteReport>,
+    /// How many released cells of the combined table are hidden, by the preset or since a margin would give them away.
+    #[serde(default)]
+    pub suppressed_cells: usize,
     /// Cost and protection.
     pub privacy: PrivacyReport,
     /// What each hospital did.

@@ -10,21 +10,28 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access;
+pub mod application;
 pub mod clock;
 pub mod committee;
 pub mod control;
+pub mod decision;
 pub mod digest;
 pub mod dsse;
 #[cfg(feature = "transport")]
 pub mod key_file;
 pub mod keys;
+pub mod output_review;
 pub mod permit;
+pub mod publication;
+pub mod purpose;
 pub mod query;
 pub mod receipt;
 pub mod refusal;
+pub mod review;
 pub mod roster;
 pub mod schema;
 pub mod status;
 #[cfg(feature = "transport")]
 pub mod transport;
 pub mod units;
+pub mod within;

@@ -44,7 +44,7 @@ pub enum Basis {
 
 /// The purposes of EHDS Art. 53(1): a closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "String", into = "String")]
 pub enum Purpose {
     /// (a) public or occupational health.
     PublicHealth,
@@ -181,6 +181,34 @@ pub struct Dp {
     /// The delta of the whole study at each hospital.
     #[serde(default, skip_serializing_if = "AttoDelta::is_zero")]
     pub atto_delta_total: AttoDelta,
+}
+
+impl Dp {
+    /// The rules that the parameters keep.
+    ///
+    /// # Errors
+    /// A sentence that names the field and the rule.
+    pub fn check(&self) -> Result<(), String> {
+        let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_string()) };
+        rule((1..=1_000_000).contains(&self.rows_per_patient), "dp.rows_per_patient is 1 to 1000000")?;
+        rule((1..=1_000_000).contains(&self.groups_per_patient), "dp.groups_per_patient is 1 to 1000000")?;
+        rule((1..=1000).contains(&self.sites_per_patient), "dp.sites_per_patient is 1 to 1000")?;
+        rule(self.micro_rho_per_query > MicroRho::ZERO, "dp.micro_rho_per_query must be above 0")?;
+        rule(
+            self.micro_rho_per_query <= self.micro_rho_total,
+            "dp.micro_rho_per_query is above micro_rho_total",
+        )?;
+        rule(
+            self.atto_delta_per_query <= self.atto_delta_total,
+            "dp.atto_delta_per_query is above atto_delta_total",
+        )?;
+        rule(
+            self.mechanism == Mechanism::Gaussian || self.atto_delta_total.is_zero(),
+            "dp.mechanism laplace is pure epsilon: it has no delta",
+        )?;
+        let delta: Option<f64> = self.delta_for_reports.parse().ok();
+        rule(delta.is_some_and(|d| d > 0.0 && d < 1.0), "dp.delta_for_reports is between 0 and 1")
+    }
 }
 
 /// The distribution of a study's noise.
@@ -382,24 +410,7 @@ impl Document for Permit {
         rule(self.decision.recused.len() <= MAX_ENTRIES, "decision.recused is too long")?;
         rule(!self.allowed_statistics.is_empty(), "allowed_statistics must name at least one")?;
         rule(self.release_kinds.contains(&ReleaseKind::Noised), "release_kinds must contain noised")?;
-        rule((1..=1_000_000).contains(&self.dp.rows_per_patient), "dp.rows_per_patient is 1 to 1000000")?;
-        rule((1..=1_000_000).contains(&self.dp.groups_per_patient), "dp.groups_per_patient is 1 to 1000000")?;
-        rule((1..=1000).contains(&self.dp.sites_per_patient), "dp.sites_per_patient is 1 to 1000")?;
-        rule(self.dp.micro_rho_per_query > MicroRho::ZERO, "dp.micro_rho_per_query must be above 0")?;
-        rule(
-            self.dp.micro_rho_per_query <= self.dp.micro_rho_total,
-            "dp.micro_rho_per_query is above micro_rho_total",
-        )?;
-        rule(
-            self.dp.atto_delta_per_query <= self.dp.atto_delta_total,
-            "dp.atto_delta_per_query is above atto_delta_total",
-        )?;
-        rule(
-            self.dp.mechanism == Mechanism::Gaussian || self.dp.atto_delta_total.is_zero(),
-            "dp.mechanism laplace is pure epsilon: it has no delta",
-        )?;
-        let delta: Option<f64> = self.dp.delta_for_reports.parse().ok();
-        rule(delta.is_some_and(|d| d > 0.0 && d < 1.0), "dp.delta_for_reports is between 0 and 1")?;
+        self.dp.check()?;
         rule(self.validity.from < self.validity.to, "validity.from must be before validity.to")?;
         rule(
             self.validity.to - self.validity.from <= chrono::Duration::days(3653),

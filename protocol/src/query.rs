@@ -90,7 +90,11 @@ impl Terms {
         *self == Self::default()
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// The rules that terms keep, whatever the permit.
+    ///
+    /// # Errors
+    /// A sentence that names the field and the rule.
+    pub fn check(&self) -> Result<(), String> {
         let columns: BTreeSet<_> = self.bounds.iter().map(|b| (&b.table, &b.column)).collect();
         if columns.len() != self.bounds.len() || self.bounds.len() > MAX_TERMS {
             return Err(format!("bounds name each column once, and at most {MAX_TERMS}"));

@@ -107,11 +107,12 @@ impl Nodes {
         failed
     }
 
-    /// Sends a new document, and what they lack before it, to all nodes that it concerns; a schema concerns none.
+    /// Sends a new document, and what they lack before it, to all nodes that it concerns; a schema or a review of output
+    /// concerns none.
     pub async fn announce(&self, accepted: Accepted) -> Vec<HolderReport> {
         let current = self.documents.current();
         let names = match accepted.kind {
-            Kind::Schema => Vec::new(),
+            Kind::Schema | Kind::OutputReview => Vec::new(),
             Kind::Roster | Kind::Status => nodes_of(&current).map(|member| member.name.clone()).collect(),
             Kind::Permit => current.permit(accepted.digest).map(|permit| permit.holders()).unwrap_or_default(),
         };
@@ -175,7 +176,7 @@ impl Nodes {
         let body = timeout(PUSH_TIME, self.put(member, document.envelope)).await.map_err(late)??;
         let refused = match document.accepted.kind {
             Kind::Permit => self.accept_answer(member, current, document.accepted.digest, &body).await?,
-            Kind::Roster | Kind::Status | Kind::Schema => None,
+            Kind::Roster | Kind::Status | Kind::Schema | Kind::OutputReview => None,
         };
         let mut holdings = lock(&peer.holdings);
         match document.accepted.kind {
@@ -184,7 +185,7 @@ impl Nodes {
             Kind::Permit if holdings.permits.len() < MAX_NOTED => {
                 holdings.permits.push(*document.accepted.digest.as_bytes());
             }
-            Kind::Permit | Kind::Schema => {}
+            Kind::Permit | Kind::Schema | Kind::OutputReview => {}
         }
         Ok(refused)
     }

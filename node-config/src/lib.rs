@@ -10,13 +10,15 @@
 
 mod checked;
 mod file;
+mod preset;
 mod reference;
 mod template;
 
 pub use checked::{
-    Budget, CommitteeMember, ConfigError, Coordinator, Limits, Log, LogFormat, LogLevel, NodeConfig, Snapshots, Trust,
+    Budget, CommitteeMember, ConfigError, Coordinator, Limits, Local, Log, LogFormat, LogLevel, NodeConfig, Snapshots, Trust,
     Window, load,
 };
 pub use file::NodeConfigFile;
+pub use preset::{Preset, register_presets};
 pub use reference::{KEYS, Key, reference};
 pub use template::{TemplateValues, template};

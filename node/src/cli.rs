@@ -5,6 +5,7 @@
 
 mod budget;
 mod data;
+mod local;
 mod patients;
 mod progress;
 
@@ -16,7 +17,6 @@ use std::{
     sync::Arc,
 };
 
-use chrono::NaiveDate;
 use clap::{Parser, Subcommand, ValueEnum};
 use miette::{Context, IntoDiagnostic, Result, miette};
 use sekisho_node_config::{CommitteeMember, Coordinator, LogFormat, NodeConfig, TemplateValues, load, template};
@@ -64,7 +64,10 @@ enum Command {
     Data(data::Data),
     /// The patient register: notices, opt-outs, deaths.
     #[command(subcommand)]
-    Patients(Patients),
+    Patients(patients::Patients),
+    /// The endpoint for the hospital's own systems: its tokens.
+    #[command(subcommand)]
+    Local(local::Local),
     /// The privacy ledger: rho and delta, what was spent, what is left.
     #[command(
         visible_alias = "ledger",
@@ -128,59 +131,6 @@ struct Init {
     budget: Option<(u64, u64)>,
 }
 
-#[derive(Subcommand)]
-enum Patients {
-    /// Imports a CSV with the columns patient_id,notified_on,opted_out_on,died_on.
-    #[command(after_help = "Example: sekisho-node patients import register.csv --by records-office --config node.toml")]
-    Import {
-        /// The CSV file.
-        file: PathBuf,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Records that a patient says no; it acts on the next new run.
-    #[command(after_help = "Example: sekisho-node patients opt-out 10042 --by front-desk --config node.toml")]
-    OptOut {
-        /// The patient's id in this hospital's data.
-        patient: String,
-        /// Since when; today if it is left out.
-        #[arg(long)]
-        on: Option<NaiveDate>,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Records that a patient takes the no back.
-    #[command(after_help = "Example: sekisho-node patients withdraw 10042 --by front-desk --config node.toml")]
-    Withdraw {
-        /// The patient's id in this hospital's data.
-        patient: String,
-        /// Since when; today if it is left out.
-        #[arg(long)]
-        on: Option<NaiveDate>,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Shows whether one patient counts, and why; without a patient, the register's totals.
-    #[command(after_help = "Example: sekisho-node patients status 10042 --config node.toml")]
-    Status {
-        /// The patient's id in this hospital's data.
-        patient: Option<String>,
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
-}
-
-#[derive(clap::Args)]
-struct At {
-    /// Who records it.
-    #[arg(long)]
-    by: String,
-    /// The configuration file.
-    #[arg(long)]
-    config: PathBuf,
-}
-
 fn committee_member(text: &str) -> Result<CommitteeMember, String> {
     let mut parts = text.splitn(3, ':');
     let (Some(name), Some(role), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
@@ -231,6 +181,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         }
         Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
+        Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Resume { study, config } => {
             let (config, ledger) = opened(&config).await?;

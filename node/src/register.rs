@@ -15,6 +15,8 @@ mod encoding;
 mod entry;
 mod event;
 mod import;
+mod once;
+mod shown;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,8 @@ pub use self::encoding::Encoding;
 pub use self::entry::{Entry, day};
 pub use self::event::{Event, EventKind, SaidBy};
 pub use self::import::{Imported, Importing};
+pub use self::once::{KEPT_DAYS, Once, OnceKey};
+pub use self::shown::rule_name;
 pub use self::status::{PatientStatus, Standing};
 
 use self::eligible::{Builder, History, Rule};

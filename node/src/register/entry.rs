@@ -47,9 +47,9 @@ impl Entry {
         Ok(Self { patient: patient.into(), kind, on, said_by })
     }
 
-    /// Whether both say the same of the same patient.
-    pub fn same(&self, other: &Self) -> bool {
-        (&self.patient, self.kind, self.on) == (&other.patient, other.kind, other.on)
+    /// What it says of whom: two entries with the same are the same event.
+    pub(crate) fn what(&self) -> (&str, EventKind, NaiveDate) {
+        (&self.patient, self.kind, self.on)
     }
 }
 

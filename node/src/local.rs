@@ -12,8 +12,6 @@ mod events;
 mod gate;
 mod listener;
 mod problem;
-#[cfg(test)]
-mod tests;
 mod tokens;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -51,13 +49,7 @@ pub struct Local {
 impl Local {
     /// The endpoint of a node, with the tokens in this file.
     pub fn new(node: &Answering, tokens: TokenFile) -> Self {
-        let uses = Uses {
-            register: node.register.clone(),
-            ledger: node.ledger.clone(),
-            documents: node.documents.clone(),
-            own_rule: node.own_rule,
-        };
-        Self { uses, clock: Arc::clone(&node.clock), tokens, wrong: WrongTokens::default() }
+        Self { uses: Uses::from(node), clock: Arc::clone(&node.clock), tokens, wrong: WrongTokens::default() }
     }
 }
 
@@ -73,13 +65,19 @@ pub fn router(local: Arc<Local>) -> Router {
         .with_state(local)
 }
 
-async fn status(State(local): State<Arc<Local>>, id: Result<Path<String>, PathRejection>) -> Result<Json<Value>, Problem> {
+async fn status(
+    State(local): State<Arc<Local>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
     let Path(id) = id.map_err(|_| Problem::of(ProblemKind::NotFound))?;
     let status = local.uses.register.status(&id).await.map_err(unavailable)?.unwrap_or_default();
     Ok(Json(status.to_json(local.uses.own_rule, local.clock.today()).map_err(unavailable)?))
 }
 
-async fn uses(State(local): State<Arc<Local>>, id: Result<Path<String>, PathRejection>) -> Result<Json<Value>, Problem> {
+async fn uses(
+    State(local): State<Arc<Local>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, Problem> {
     let Path(id) = id.map_err(|_| Problem::of(ProblemKind::NotFound))?;
     let uses = local.uses.of(&id).await.map_err(unavailable)?;
     let means = "These studies used the data set on days on which the patient counted; whether a query selected the patient's \

@@ -15,6 +15,7 @@ use sekisho_protocol::{
 use serde::Serialize;
 
 use crate::{
+    answer::Answering,
     documents::Documents,
     ledger::{Ledger, LedgerError},
     register::{Register, RegisterError},
@@ -69,6 +70,17 @@ pub struct Uses {
     pub documents: Documents,
     /// The hospital's own rule.
     pub own_rule: OptOut,
+}
+
+impl From<&Answering> for Uses {
+    fn from(node: &Answering) -> Self {
+        Self {
+            register: node.register.clone(),
+            ledger: node.ledger.clone(),
+            documents: node.documents.clone(),
+            own_rule: node.own_rule,
+        }
+    }
 }
 
 impl Uses {

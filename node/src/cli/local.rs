@@ -61,7 +61,9 @@ pub(super) fn local(command: &Local) -> Result<()> {
 
 fn tokens(config: &Path) -> Result<TokenFile> {
     let local = configured(config)?.local.ok_or_else(|| {
-        miette!("the configuration has no table `local`: write [local] with address = \"127.0.0.1:8816\" and token_file")
+        miette!(
+            "the configuration has no table `local`: write [local] with address = \"127.0.0.1:8816\" and token_file"
+        )
     })?;
     Ok(TokenFile::new(local.token_file))
 }

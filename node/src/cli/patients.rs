@@ -15,9 +15,7 @@ use crate::{
     data::{known::KnownPatients, mapping::Mapping, snapshot},
     documents::Documents,
     ledger::{Caps, Ledger},
-    register::{
-        Encoding, Entry, Event, EventKind, Importing, PatientStatus, Register, SaidBy, Standing, rule_name,
-    },
+    register::{Encoding, Entry, Event, EventKind, Importing, PatientStatus, Register, SaidBy, Standing, rule_name},
     uses::Uses,
 };
 
@@ -41,13 +39,17 @@ pub(super) enum Patients {
         at: At,
     },
     /// Records that a patient was told of the use of their records.
-    #[command(after_help = "Example: sekisho-node patients notify 10042 --on 2026-04-01 --by records-office --config node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node patients notify 10042 --on 2026-04-01 --by records-office --config node.toml"
+    )]
     Notify {
         #[command(flatten)]
         what: What,
     },
     /// Records that a patient says no; it acts on the next new run.
-    #[command(after_help = "Example: sekisho-node patients opt-out 10042 --said-by self --by front-desk --config node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node patients opt-out 10042 --said-by self --by front-desk --config node.toml"
+    )]
     OptOut {
         #[command(flatten)]
         what: What,
@@ -56,7 +58,9 @@ pub(super) enum Patients {
         said_by: Option<Who>,
     },
     /// Records that the no is taken back.
-    #[command(after_help = "Example: sekisho-node patients withdraw 10042 --said-by self --by front-desk --config node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node patients withdraw 10042 --said-by self --by front-desk --config node.toml"
+    )]
     Withdraw {
         #[command(flatten)]
         what: What,
@@ -65,7 +69,9 @@ pub(super) enum Patients {
         said_by: Option<Who>,
     },
     /// Records that a patient died.
-    #[command(after_help = "Example: sekisho-node patients died 10042 --on 2026-03-05 --by records-office --config node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node patients died 10042 --on 2026-03-05 --by records-office --config node.toml"
+    )]
     Died {
         #[command(flatten)]
         what: What,
@@ -163,7 +169,9 @@ impl From<FileEncoding> for Encoding {
 /// Runs a command on the register.
 pub(super) async fn patients(command: Patients, clock: &SystemClock) -> Result<()> {
     match command {
-        Patients::Import { file, encoding, known_only, at } => import(&file, encoding.into(), known_only, &at, clock).await,
+        Patients::Import { file, encoding, known_only, at } => {
+            import(&file, encoding.into(), known_only, &at, clock).await
+        }
         Patients::Notify { what } => record(&what, EventKind::Notified, None, clock).await,
         Patients::OptOut { what, said_by } => record(&what, EventKind::OptedOut, said_by, clock).await,
         Patients::Withdraw { what, said_by } => record(&what, EventKind::OptOutWithdrawn, said_by, clock).await,
@@ -194,7 +202,9 @@ async fn import(file: &Path, encoding: Encoding, known_only: bool, at: &At, cloc
     let (config, register) = opened(&at.config).await?;
     let known = match known(&config) {
         Ok(None) if known_only => {
-            return Err(miette!("--known-only needs a snapshot of the data; take one with `sekisho-node data snapshot`"));
+            return Err(miette!(
+                "--known-only needs a snapshot of the data; take one with `sekisho-node data snapshot`"
+            ));
         }
         // An opt-out is recorded whatever state the data is in.
         Err(report) if !known_only => {
@@ -213,8 +223,12 @@ async fn import(file: &Path, encoding: Encoding, known_only: bool, at: &At, cloc
         None => eprintln!("there is no snapshot yet: it was not looked at whether the data knows these patients"),
         Some(0) => {}
         Some(unknown) => {
-            eprintln!("warning: {unknown} patients of the file are in no current snapshot of the data; are the ids those of the data?");
-            eprintln!("注意: ファイルの患者のうち {unknown} 人は現在のデータにありません。患者 ID がデータと同じか確かめてください。");
+            eprintln!(
+                "warning: {unknown} patients of the file are in no current snapshot of the data; are the ids those of the data?"
+            );
+            eprintln!(
+                "注意: ファイルの患者のうち {unknown} 人は現在のデータにありません。患者 ID がデータと同じか確かめてください。"
+            );
         }
     }
     Ok(())
@@ -249,7 +263,8 @@ async fn status(patient: &str, show: &Show, clock: &SystemClock) -> Result<()> {
     Ok(())
 }
 
-const EVENTS: [&str; 5] = ["on / 日付", "event / 区分", "said by / 申出者", "recorded by / 登録者", "recorded at (UTC) / 登録日時"];
+const EVENTS: [&str; 5] =
+    ["on / 日付", "event / 区分", "said by / 申出者", "recorded by / 登録者", "recorded at (UTC) / 登録日時"];
 
 fn row(event: &Event) -> Vec<String> {
     vec![
@@ -269,13 +284,18 @@ fn in_words(status: &PatientStatus, standing: Standing) -> String {
     }
     said.push(match (standing.counts, standing.since) {
         (true, None) => "counts today / 本日、集計の対象です".into(),
-        (true, Some(since)) => format!("counts today, since {since} without a break / 本日、集計の対象です({since} から継続)"),
+        (true, Some(since)) => {
+            format!("counts today, since {since} without a break / 本日、集計の対象です({since} から継続)")
+        }
         (false, None) => "does not count today, and never did / 本日、集計の対象外です(これまでも対象外)".into(),
         (false, Some(since)) => format!("does not count today, since {since} / 本日、集計の対象外です({since} から)"),
     });
     if let Some(until) = standing.until {
-        let (english, japanese) =
-            if standing.counts { ("counts no longer", "対象外になります") } else { ("counts", "対象になります") };
+        let (english, japanese) = if standing.counts {
+            ("counts no longer", "対象外になります")
+        } else {
+            ("counts", "対象になります")
+        };
         said.push(format!("{english} from {until} on / {until} から{japanese}"));
     }
     said.join("\n")
@@ -318,13 +338,22 @@ async fn uses(patient: &str, show: &Show) -> Result<()> {
         Output::Table => {
             let row = |u: &crate::uses::StudyUse| {
                 let days = [u.runs.to_string(), u.first.to_string(), u.last.to_string()];
-                [&[u.study_id.clone(), u.purposes.join(", "), u.data_user.clone(), u.tables.join(", ")], &days[..]].concat()
+                [&[u.study_id.clone(), u.purposes.join(", "), u.data_user.clone(), u.tables.join(", ")], &days[..]]
+                    .concat()
             };
             let header = [
-                "study / 研究", "purposes / 目的", "data user / 利用者", "tables / 表", "runs / 集計回数", "first / 最初", "last / 最後",
+                "study / 研究",
+                "purposes / 目的",
+                "data user / 利用者",
+                "tables / 表",
+                "runs / 集計回数",
+                "first / 最初",
+                "last / 最後",
             ];
             println!("{}", table(header, uses.iter().map(row)));
-            println!("These studies used the data set on days on which this patient counted. It is not looked up whether a query");
+            println!(
+                "These studies used the data set on days on which this patient counted. It is not looked up whether a query"
+            );
             println!("selected the patient's records; only noised statistics left the hospital.");
             println!("この患者が対象であった日に、データセットが集計に使われた研究です。個々の集計がこの患者の記録を");
             println!("選んだかどうかは調べていません。院外に出たのは雑音を加えた統計だけです。");

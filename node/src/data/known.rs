@@ -65,3 +65,36 @@ impl KnownPatients {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::fixture::Fixture;
+
+    #[tokio::test]
+    async fn the_patients_of_every_table_are_known_as_a_register_writes_them() {
+        let fixture = Fixture::with_visits().await;
+        let mapping = format!(
+            "{}[tables.person]\nsource = \"person.csv\"\n[tables.person.columns]\npid = \"pid\"\nweight = \"kg\"\n",
+            Fixture::MAPPING
+        );
+        fixture.write("mapping.toml", &mapping);
+        fixture.write("person.csv", "pid,kg\n41,1\n42,2\n");
+        let (snapshot, _) = fixture.take(2).await.unwrap();
+        let mut known = KnownPatients::default();
+        known.add(&snapshot).unwrap();
+        for (id, expect) in [
+            ("007", true),
+            ("010", true),
+            ("7", true),
+            ("8", false),
+            ("", false),
+            ("41", true),
+            ("0042", true),
+            ("43", false),
+            ("40", false),
+        ] {
+            assert_eq!(known.holds(id), expect, "{id}");
+        }
+    }
+}

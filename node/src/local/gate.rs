@@ -31,11 +31,8 @@ pub fn guarded(routes: Router, address: SocketAddr) -> Router {
     let meant = move |request: Request, next: Next| {
         let meant = is_meant(request.headers(), request.uri(), &hosts);
         async move {
-            let mut response = if meant {
-                next.run(request).await
-            } else {
-                Problem::of(ProblemKind::HostNotLocal).into_response()
-            };
+            let mut response =
+                if meant { next.run(request).await } else { Problem::of(ProblemKind::HostNotLocal).into_response() };
             let headers = response.headers_mut();
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -52,8 +49,7 @@ fn is_meant(headers: &HeaderMap, uri: &Uri, hosts: &[String]) -> bool {
     let mut named = headers.get_all(header::HOST).iter();
     let one = named.next().and_then(|host| host.to_str().ok()).is_some_and(known) && named.next().is_none();
     let origin = |origin: &HeaderValue| origin.to_str().ok().and_then(|o| o.strip_prefix("http://")).is_some_and(known);
-    one && uri.authority().is_none_or(|to| known(to.as_str()))
-        && headers.get_all(header::ORIGIN).iter().all(origin)
+    one && uri.authority().is_none_or(|to| known(to.as_str())) && headers.get_all(header::ORIGIN).iter().all(origin)
 }
 
 /// Ends a request that takes too long; whatever it did not commit is not done.
@@ -67,7 +63,8 @@ pub(super) async fn in_time(request: Request, next: Next) -> Response {
 /// Lets in who has a token, and tells the handler their name.
 pub(super) async fn caller(State(local): State<Arc<Local>>, mut request: Request, next: Next) -> Response {
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = token.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token =
+        token.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let found = match token {
         // The file is small, and on this machine.
         Some((_, token)) => local.tokens.caller(token.trim()),
@@ -101,5 +98,45 @@ impl WrongTokens {
             warn!("many requests with wrong tokens come to the local endpoint");
         }
         ProblemKind::TooManyWrongTokens
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_request_to_this_machines_own_name_is_meant() {
+        let hosts = ["127.0.0.1:8816".to_string(), "localhost:8816".to_string()];
+        for (uri, headers, expect) in [
+            ("/v1", &[("host", "127.0.0.1:8816")][..], true),
+            ("/v1", &[("host", "LOCALHOST:8816")], true),
+            ("/v1", &[], false),
+            ("/v1", &[("host", "127.0.0.1")], false),
+            ("/v1", &[("host", "127.0.0.1:80")], false),
+            ("/v1", &[("host", "rebound.example:8816")], false),
+            ("/v1", &[("host", "127.0.0.1:8816"), ("host", "rebound.example")], false),
+            ("http://rebound.example:8816/v1", &[("host", "127.0.0.1:8816")], false),
+            ("http://127.0.0.1:8816/v1", &[("host", "127.0.0.1:8816")], true),
+            ("/v1", &[("host", "localhost:8816"), ("origin", "http://localhost:8816")], true),
+            ("/v1", &[("host", "localhost:8816"), ("origin", "http://page.example")], false),
+            ("/v1", &[("host", "localhost:8816"), ("origin", "null")], false),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(is_meant(&map, &Uri::from_static(uri), &hosts), expect, "{uri} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn so_many_wrong_tokens_are_looked_at_in_a_minute() {
+        let (wrong, at) = (WrongTokens::default(), |s| DateTime::from_timestamp(1_750_000_000 + s, 0).unwrap());
+        for n in 0..MAX_WRONG_TOKENS {
+            assert_eq!(wrong.one_more(at(i64::from(n))), ProblemKind::TokenUnknown);
+        }
+        assert_eq!(wrong.one_more(at(59)), ProblemKind::TooManyWrongTokens);
+        assert_eq!(wrong.one_more(at(60)), ProblemKind::TokenUnknown);
     }
 }

@@ -199,3 +199,53 @@ fn token(line: &str) -> Option<Token> {
 fn line_of(token: &Token) -> String {
     format!("{}:{}\n", token.name, hex::encode(token.hash.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_by_its_name_until_it_is_revoked_and_only_its_hash_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = TokenFile::new(dir.path().join("tokens"));
+        assert!(matches!(file.caller("x"), Err(TokenFileError::Missing(_))));
+        let (desk, ehr) = (file.add("desk", &mut rand::rng()).unwrap(), file.add("ehr", &mut rand::rng()).unwrap());
+        let kept = fs::read_to_string(&file.path).unwrap();
+        assert!(!kept.contains(&desk) && !kept.contains(&ehr) && desk != ehr);
+        for (token, expect) in
+            [(desk.as_str(), Some("desk")), (&ehr, Some("ehr")), ("", None), ("desk", None), (&desk[1..], None)]
+        {
+            assert_eq!(file.caller(token).unwrap().as_deref(), expect);
+        }
+        assert!(matches!(file.add("desk", &mut rand::rng()), Err(TokenFileError::Exists(_))));
+        assert!(matches!(file.add("The Desk", &mut rand::rng()), Err(TokenFileError::Name)));
+        file.revoke("desk").unwrap();
+        assert!(matches!(file.revoke("desk"), Err(TokenFileError::Unknown(_))));
+        assert_eq!((file.caller(&desk).unwrap(), file.names().unwrap()), (None, vec!["ehr".to_string()]));
+        assert_eq!(fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_or_with_a_line_that_is_no_token_lets_nobody_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = TokenFile::new(dir.path().join("tokens"));
+        let token = file.add("desk", &mut rand::rng()).unwrap();
+        let good = fs::read_to_string(&file.path).unwrap();
+        let hash = "0".repeat(64);
+        for (text, line) in [
+            (format!("{good}nonsense\n"), 2),
+            (format!("{good}\nehr:{}\n", &hash[1..]), 3),
+            (format!("{good}{good}"), 2),
+            (format!("Desk:{hash}\n{good}"), 1),
+        ] {
+            fs::write(&file.path, text).unwrap();
+            assert!(matches!(file.caller(&token), Err(TokenFileError::Line { line: l, .. }) if l == line), "{line}");
+        }
+        let many: String = (0..101).map(|n| format!("t-{n}:{hash}\n")).collect();
+        fs::write(&file.path, many).unwrap();
+        assert!(matches!(file.names(), Err(TokenFileError::TooLong(_))));
+        fs::write(&file.path, &good).unwrap();
+        fs::set_permissions(&file.path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(file.caller(&token), Err(TokenFileError::Mode { mode: 0o640, .. })));
+    }
+}

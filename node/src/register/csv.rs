@@ -14,12 +14,8 @@ use super::{
 
 /// The longest line that is read, in bytes.
 pub const MAX_LINE_BYTES: usize = 4096;
-const WIDE: [[&str; 2]; 4] = [
-    ["patient_id", "患者id"],
-    ["notified_on", "通知日"],
-    ["opted_out_on", "利用停止日"],
-    ["died_on", "死亡日"],
-];
+const WIDE: [[&str; 2]; 4] =
+    [["patient_id", "患者id"], ["notified_on", "通知日"], ["opted_out_on", "利用停止日"], ["died_on", "死亡日"]];
 const LONG: [[&str; 2]; 4] = [["patient_id", "患者id"], ["event", "区分"], ["on", "日付"], ["said_by", "申出者"]];
 
 /// Reads lines of bounded length.

@@ -52,10 +52,9 @@ impl FromStr for EventKind {
 
     /// Reads the English or the Japanese name.
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| text == kind.as_str() || text == kind.japanese())
-            .ok_or("an event is none of notified, opted_out, opt_out_withdrawn, died (通知, 利用停止, 利用停止の撤回, 死亡)")
+        Self::ALL.into_iter().find(|kind| text == kind.as_str() || text == kind.japanese()).ok_or(
+            "an event is none of notified, opted_out, opt_out_withdrawn, died (通知, 利用停止, 利用停止の撤回, 死亡)",
+        )
     }
 }
 

@@ -156,9 +156,8 @@ impl Batches<'_> {
         let json = serde_json::to_string(&self.rows).map_err(|e| RegisterError::Read(e.into()))?;
         let rows = self.rows.len() as u64;
         self.rows.clear();
-        let from: i64 = sqlx::query_scalar("SELECT coalesce(max(place), 0) FROM register_import")
-            .fetch_one(&mut *self.tx)
-            .await?;
+        let from: i64 =
+            sqlx::query_scalar("SELECT coalesce(max(place), 0) FROM register_import").fetch_one(&mut *self.tx).await?;
         let staged = sqlx::query(
             "INSERT INTO register_import (line, patient, kind, on_date, said_by, known)
             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5

@@ -2,7 +2,7 @@
 
 -- Who said no, or took it back; events from before know nothing of it.
 ALTER TABLE register_event ADD COLUMN said_by TEXT
-    CHECK (said_by IN ('self', 'guardian', 'bereaved') AND kind IN ('opted_out', 'opt_out_withdrawn'));
+    CHECK (said_by IS NULL OR (said_by IN ('self', 'guardian', 'bereaved') AND kind IN ('opted_out', 'opt_out_withdrawn')));
 
 -- The events of a file while it is imported, to find one that is in it twice; empty outside that transaction.
 CREATE TABLE register_import (

@@ -1,5 +1,7 @@
 //! The configuration after every key was checked.
 
+mod local;
+mod register;
 #[cfg(test)]
 mod tests;
 
@@ -13,14 +15,15 @@ use config::{Config, File, FileFormat};
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     keys::PublicKey,
-    permit::{OptOut, OptOutRule},
+    permit::OptOut,
     roster::is_name,
     units::{AttoDelta, DeltaTooLarge, MicroRho},
 };
 
-use crate::file::{
-    BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, RegisterFile, SnapshotsFile, TrustFile,
-};
+pub use self::local::Local;
+
+use self::register::opt_out;
+use crate::file::{BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, SnapshotsFile, TrustFile};
 
 /// Why a configuration is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,8 @@ pub struct NodeConfig {
     pub policy: PathBuf,
     /// The hospital's own rule on opt-outs; it holds beside the permit's.
     pub register: OptOut,
+    /// Where the hospital's own systems reach the node, if they do.
+    pub local: Option<Local>,
     /// The mapping files of the data sets.
     pub datasets: Vec<PathBuf>,
     /// How snapshots are taken and kept.
@@ -194,9 +199,9 @@ pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
     let read: NodeConfigFile = read.try_deserialize().map_err(file)?;
     let mut checked = NodeConfig::try_from(read)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let fixed =
-        [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key, &mut checked.policy];
-    for relative in fixed.into_iter().chain(&mut checked.datasets) {
+    let fixed = [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key, &mut checked.policy];
+    let tokens = checked.local.as_mut().map(|local| &mut local.token_file);
+    for relative in fixed.into_iter().chain(tokens).chain(&mut checked.datasets) {
         *relative = folder.join(&*relative);
     }
     Ok(checked)
@@ -226,6 +231,7 @@ impl TryFrom<NodeConfigFile> for NodeConfig {
             budget: file.budget.try_into()?,
             policy: path(&file.policy.file, "policy.file")?,
             register: opt_out(&file.register)?,
+            local: file.local.map(Local::try_from).transpose()?,
             datasets,
             snapshots: file.snapshots.try_into()?,
             limits: file.limits.try_into()?,
@@ -257,16 +263,6 @@ fn path(text: &str, key: &str) -> Result<PathBuf, ConfigError> {
 
 fn key(text: &str, name: &str) -> Result<PublicKey, ConfigError> {
     text.parse().map_err(|e| wrong(name, format!("write a public key; {e}")))
-}
-
-fn opt_out(file: &RegisterFile) -> Result<OptOut, ConfigError> {
-    let rule = match file.rule.as_str() {
-        "jp-ngmia" => OptOutRule::JpNgmia,
-        "eu-ehds" => OptOutRule::EuEhds,
-        _ => return Err(wrong("register.rule", "write \"jp-ngmia\" or \"eu-ehds\"")),
-    };
-    let days = within(file.days, 1, 3650, "register.days")?;
-    Ok(OptOut { rule, days: u32::try_from(days).unwrap_or(u32::MAX) })
 }
 
 impl TryFrom<CoordinatorFile> for Coordinator {

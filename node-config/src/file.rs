@@ -15,6 +15,7 @@ pub struct NodeConfigFile {
     pub(crate) budget: BudgetFile,
     pub(crate) policy: PolicyFile,
     pub(crate) register: RegisterFile,
+    pub(crate) local: Option<LocalFile>,
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetFile>,
     #[serde(default)]
@@ -93,12 +94,14 @@ pub(crate) struct PolicyFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegisterFile {
     pub(crate) rule: String,
-    #[serde(default = "default_days")]
-    pub(crate) days: u64,
+    pub(crate) days: Option<u64>,
 }
 
-fn default_days() -> u64 {
-    30
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LocalFile {
+    pub(crate) address: String,
+    pub(crate) token_file: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -81,7 +81,21 @@ pub const KEYS: &[Key] = &[
         "register.rule",
         "The hospital's own opt-out rule, `jp-ngmia` or `eu-ehds`; the permit's rule holds beside it.",
     ),
-    optional("register.days", "30", "Days between notice and first use under `jp-ngmia`, 1 to 3650."),
+    optional(
+        "register.days",
+        "30",
+        "Days between notice and first use under `jp-ngmia`: 30, or more up to 3650. Without it, what the rule's preset says (0 for `eu-ehds`, which asks for no notice).",
+    ),
+    optional(
+        "local.address",
+        "none",
+        "Where the hospital's own systems reach the node, on loopback only: `127.0.0.1:8816`. Without the table `local` there is no such endpoint.",
+    ),
+    optional(
+        "local.token_file",
+        "none",
+        "The file of the tokens of these systems, hashed, mode 0600; `sekisho-node local token NAME` adds one.",
+    ),
     optional("datasets[].mapping", "none", "A data set's mapping file: which source is which table of a schema."),
     optional(
         "snapshots.memory_mb",
@@ -132,8 +146,12 @@ mod tests {
 
     #[test]
     fn the_reference_names_exactly_the_keys_of_the_template_with_their_defaults() {
-        // The keys of the window are there as a comment.
-        let written: toml::Table = crate::template(&values()).replace("# window_", "window_").parse().unwrap();
+        // The optional tables and keys are there as a comment.
+        let mut text = crate::template(&values());
+        for key in ["window_", "[local]", "address = \"127", "token_file"] {
+            text = text.replace(&format!("# {key}"), key);
+        }
+        let written: toml::Table = text.parse().unwrap();
         let mut found = Vec::new();
         flatten("", &toml::Value::Table(written), &mut found);
         for (name, value) in &found {

@@ -8,6 +8,7 @@ use toml::Value;
 use crate::{
     Coordinator,
     file::{BudgetFile, LimitsFile, LogFile, SnapshotsFile},
+    preset::register_presets,
 };
 
 /// What a new configuration file says beside the defaults.
@@ -101,8 +102,13 @@ file = "policy.cedar"
 [register]
 # "jp-ngmia" (次世代医療基盤法) または "eu-ehds"
 rule = {rule}
-# 通知から利用までの日数 / days between notice and first use
-days = 30
+# 通知から利用までの日数 (延ばせるが、短くはできない) / days between notice and first use: may be lengthened, never shortened
+{days}
+
+# 院内システムからの登録と照会 (任意、このマシンからのみ) / the hospital's own systems (optional, this machine only)
+# [local]
+# address = "127.0.0.1:8816"
+# token_file = "local-tokens"
 
 # データの対応表 / which source is which table
 {datasets}
@@ -138,6 +144,7 @@ level = {level}
         distinct = values.distinct_roles,
         budget = budget_table(values.budget),
         rule = text(&values.register_rule),
+        days = register_days(&values.register_rule),
         datasets = datasets.trim_start(),
         sort = snapshots.memory_mb,
         keep = snapshots.keep,
@@ -149,6 +156,12 @@ level = {level}
         format = text(&log.format),
         level = text(&log.level),
     )
+}
+
+/// The line of `register.days`: what the preset says. A rule that there is none of is refused when the file is read.
+fn register_days(rule: &str) -> String {
+    let preset = register_presets().ok().and_then(|mut presets| presets.remove(rule));
+    preset.map_or("# days = 30".into(), |preset| format!("days = {}", preset.days))
 }
 
 /// The table `budget`, with these amounts for a lifetime and for a query.

@@ -6,6 +6,7 @@
 mod budget;
 mod data;
 mod held;
+mod local;
 mod patients;
 mod permits;
 mod policy;
@@ -20,7 +21,6 @@ use std::{
     sync::Arc,
 };
 
-use chrono::NaiveDate;
 use clap::{Parser, Subcommand, ValueEnum};
 use miette::{Context, IntoDiagnostic, Result, miette};
 use sekisho_node_config::{Coordinator, LogFormat, NodeConfig, TemplateValues, load, template};
@@ -71,7 +71,10 @@ enum Command {
     Data(data::Data),
     /// The patient register: notices, opt-outs, deaths.
     #[command(subcommand)]
-    Patients(Patients),
+    Patients(patients::Patients),
+    /// The endpoint for the hospital's own systems: its tokens.
+    #[command(subcommand)]
+    Local(local::Local),
     /// The privacy ledger: rho and delta, what was spent, what is left.
     #[command(
         visible_alias = "ledger",
@@ -92,7 +95,9 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Command),
     /// Answers a study, or all of them, no more; it acts at once on whatever is not charged yet.
-    #[command(after_help = "Example: sekisho-node suspend diabetes-trial --reason \"under review\" --config /srv/sekisho/node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node suspend diabetes-trial --reason \"under review\" --config /srv/sekisho/node.toml"
+    )]
     Suspend(suspension::Suspend),
     /// Answers a suspended study again, or one that was stopped after three queries without an answer.
     #[command(after_help = "Example: sekisho-node resume diabetes-trial --config /srv/sekisho/node.toml")]
@@ -153,59 +158,6 @@ struct Init {
     budget: Option<(u64, u64)>,
 }
 
-#[derive(Subcommand)]
-enum Patients {
-    /// Imports a CSV with the columns patient_id,notified_on,opted_out_on,died_on.
-    #[command(after_help = "Example: sekisho-node patients import register.csv --by records-office --config node.toml")]
-    Import {
-        /// The CSV file.
-        file: PathBuf,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Records that a patient says no; it acts on the next new run.
-    #[command(after_help = "Example: sekisho-node patients opt-out 10042 --by front-desk --config node.toml")]
-    OptOut {
-        /// The patient's id in this hospital's data.
-        patient: String,
-        /// Since when; today if it is left out.
-        #[arg(long)]
-        on: Option<NaiveDate>,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Records that a patient takes the no back.
-    #[command(after_help = "Example: sekisho-node patients withdraw 10042 --by front-desk --config node.toml")]
-    Withdraw {
-        /// The patient's id in this hospital's data.
-        patient: String,
-        /// Since when; today if it is left out.
-        #[arg(long)]
-        on: Option<NaiveDate>,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Shows whether one patient counts, and why; without a patient, the register's totals.
-    #[command(after_help = "Example: sekisho-node patients status 10042 --config node.toml")]
-    Status {
-        /// The patient's id in this hospital's data.
-        patient: Option<String>,
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
-}
-
-#[derive(clap::Args)]
-struct At {
-    /// Who records it.
-    #[arg(long)]
-    by: String,
-    /// The configuration file.
-    #[arg(long)]
-    config: PathBuf,
-}
-
 fn budget(text: &str) -> Result<(u64, u64), String> {
     let parts = text.split_once(':').ok_or("write LIFETIME:QUERY in micro-rho")?;
     let number = |t: &str| t.parse().map_err(|_| format!("{t} is no number of micro-rho"));
@@ -248,6 +200,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         }
         Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
+        Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,

@@ -27,6 +27,7 @@ use crate::{
     hooks::Hooks,
     ledger::{Caps, Ledger},
     link,
+    local::{self, Local, TokenFile, TokenFileError},
     policy::{Policy, PolicyError},
     register::Register,
     service,
@@ -71,6 +72,17 @@ pub enum RunError {
     /// The Flight server.
     #[error("the Flight server stopped: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// The tokens of the local endpoint.
+    #[error("local.token_file: {0}")]
+    Tokens(#[from] TokenFileError),
+    /// The local endpoint cannot listen.
+    #[error("local.address {address}: {source}")]
+    Local {
+        /// Its address.
+        address: std::net::SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The disk.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -197,14 +209,28 @@ pub async fn run(
     let peer: PeerId = config.coordinator.peer_id.parse().map_err(|_| RunError::Coordinator("peer_id"))?;
     let addr: Multiaddr = config.coordinator.address.parse().map_err(|_| RunError::Coordinator("address"))?;
     let transport = key_file::read(&config.transport_key)?.seed();
+    let endpoint = endpoint(&config, &node).await?;
     let (network, incoming) = Network::start(transport, Role::Dial { peer, addr }, Limits::default()).await?;
     ready(network.local_peer());
     info!(name = %config.name, peer = %network.local_peer(), "node runs");
     let link = tokio::spawn(link::keep(network.clone(), peer, Arc::clone(&node)));
     server_builder().add_service(service::server(node)).serve_with_incoming_shutdown(incoming.flight, stop()).await?;
     link.abort();
+    if let Some(endpoint) = endpoint {
+        endpoint.stop().await;
+    }
     network.shutdown().await;
     Ok(())
+}
+
+/// The endpoint for the hospital's own systems, where the configuration asks for one.
+async fn endpoint(config: &NodeConfig, node: &Answering) -> Result<Option<local::Running>, RunError> {
+    let Some(sekisho_node_config::Local { address, token_file }) = &config.local else { return Ok(None) };
+    let tokens = TokenFile::new(token_file);
+    tokens.names()?;
+    let routes = local::router(Arc::new(Local::new(node, tokens)));
+    let running = local::serve(*address, routes).await;
+    running.map(Some).map_err(|source| RunError::Local { address: *address, source })
 }
 
 /// Ends when the process is told to stop.

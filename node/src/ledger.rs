@@ -13,6 +13,7 @@
 
 mod caps;
 mod error;
+mod releases;
 mod run;
 mod statements;
 mod suspension;
@@ -26,6 +27,7 @@ use sqlx::{Row, sqlite::SqliteRow};
 
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
+pub use self::releases::ReleasedRuns;
 pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease};
 pub use self::suspension::{Suspended, Suspension};
 

@@ -14,6 +14,7 @@ use sekisho_node::{
     hooks::Hooks,
     permits,
     policy::default_text,
+    register::Importing,
 };
 use sekisho_node_config::{Coordinator, TemplateValues, load, template};
 use sekisho_protocol::{
@@ -145,7 +146,7 @@ impl Solo {
         // An answer within this process need not wait.
         node.departure = Departure::AtOnce;
         if let Some(register) = plan.register {
-            node.register.import_csv(register, "setup", now, &|_| {}).await.into_diagnostic()?;
+            node.register.import_csv(register, &Importing::by("setup", now), &|_| {}).await.into_diagnostic()?;
         }
         let solo = Self { node: Arc::new(node), governance, committee, coordinator, researcher, schemas, roster };
         solo.put(&solo.roster(), &[&solo.governance]).await.into_diagnostic()?;

@@ -9,6 +9,7 @@ mod kill;
 mod layering;
 mod leaks;
 mod library;
+mod local;
 mod mimic;
 mod opt_out;
 mod policy;

@@ -11,6 +11,7 @@ use crate::{
     bench::{self, Shape},
     demo::{self, Demo},
     generate::{self, generate},
+    governance::{self, Governance},
     launch::{Launcher, Party},
     utility,
 };
@@ -25,10 +26,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Five synthetic hospitals, one approved study, three questions, in real processes.
-    #[command(after_help = "Example: sekisho-sim demo --keep --dir /tmp/demo")]
+    /// Synthetic hospitals and an approved study in real processes: three questions, or the whole of its governance.
+    #[command(
+        after_help = "Examples:\n  sekisho-sim demo --keep --dir /tmp/demo\n  sekisho-sim demo --story governance"
+    )]
     Demo {
-        /// Leave the network running, and say how to talk to it.
+        /// `questions`: five hospitals answer, each answer beside its truth. `governance`: three hospitals, from the
+        /// catalogue to the public register; every command is printed with what it says.
+        #[arg(long, value_enum, default_value_t = StoryKind::Questions)]
+        story: StoryKind,
+        /// Leave the network running, and say how to talk to it (questions only).
         #[arg(long)]
         keep: bool,
         /// Where everything goes, and stays; a new temporary folder if it is left out.
@@ -71,6 +78,12 @@ enum Command {
     /// Measures what the documentation says.
     #[command(subcommand)]
     Bench(Bench),
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum StoryKind {
+    Questions,
+    Governance,
 }
 
 #[derive(Subcommand)]
@@ -192,9 +205,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn command(command: Command) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().into_diagnostic()?;
     match command {
-        Command::Demo { keep, dir, quic, seed, patients } => {
+        Command::Demo { story, keep, dir, quic, seed, patients } => {
             let launcher = Launcher::new(std::env::current_exe().into_diagnostic()?);
-            runtime.block_on(demo::run(&Demo { dir, keep, quic, seed, patients }, launcher, now()))
+            match story {
+                StoryKind::Questions => {
+                    runtime.block_on(demo::run(&Demo { dir, keep, quic, seed, patients }, launcher, now()))
+                }
+                StoryKind::Governance => {
+                    runtime.block_on(governance::run(&Governance { dir, seed, patients }, launcher, now()))
+                }
+            }
         }
         Command::Generate { hospitals, patients, rows, seed, as_of, out } => {
             let as_of = as_of.unwrap_or_else(|| now().date_naive());

@@ -11,7 +11,7 @@ use std::{
 use sekisho_node::local::{self, Local, Running, TokenFile};
 use sekisho_protocol::clock::Clock;
 use sekisho_sim::{
-    network::{Network, Setup, Site},
+    network::{Accept, Network, Rules, Setup, Site},
     solo::{Plan, Solo},
 };
 use sekisho_tests::{COLUMNS, NEGLIGIBLE_NOISE, PermitText, SCHEMA, TestClock, mapping, permit_toml, stays};
@@ -264,7 +264,8 @@ fn a_no_sent_to_a_running_nodes_endpoint_takes_the_patient_out_of_the_next_new_r
     let dir = tempfile::tempdir().unwrap();
     let (csv, name) = (dir.path().join("stay.csv"), "hospital-1".to_string());
     stays(&csv, &[(1, "female", 50, 3), (2, "male", 60, 5), (3, "male", 61, 7)]);
-    let site = Site { name: name.clone(), mapping: mapping(&name, &csv, true), register: None };
+    let site =
+        Site { name: name.clone(), mapping: mapping(&name, &csv, true), register: None, accept: Accept::Automatic };
     let setup = Setup {
         dir: dir.path().join("network"),
         sites: vec![site],
@@ -273,6 +274,7 @@ fn a_no_sent_to_a_running_nodes_endpoint_takes_the_patient_out_of_the_next_new_r
         register_rule: "eu-ehds".into(),
         budget: Some((10 * NEGLIGIBLE_NOISE, NEGLIGIBLE_NOISE)),
         status_lives: "24h".into(),
+        rules: Rules::default(),
     };
     let mut network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     let config = network.node_file(&name, "node.toml");

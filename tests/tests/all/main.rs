@@ -5,6 +5,7 @@ mod corpus;
 mod demo;
 mod eicu;
 mod engine;
+mod governance;
 mod kill;
 mod layering;
 mod leaks;

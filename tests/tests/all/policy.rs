@@ -17,7 +17,7 @@ use sekisho_protocol::{
     refusal::Code,
 };
 use sekisho_sim::{
-    network::{Network, Setup, Site},
+    network::{Accept, Network, Rules, Setup, Site},
     solo::{Plan, Solo},
 };
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, TestClock, mapping, permit_toml, stays};
@@ -170,12 +170,18 @@ fn network(dir: &Path) -> Network {
     let name = "hospital-1".to_string();
     let setup = Setup {
         dir: dir.join("network"),
-        sites: vec![Site { name: name.clone(), mapping: mapping(&name, &csv, true), register: None }],
+        sites: vec![Site {
+            name: name.clone(),
+            mapping: mapping(&name, &csv, true),
+            register: None,
+            accept: Accept::Automatic,
+        }],
         schema: SCHEMA.into(),
         quic: false,
         register_rule: "eu-ehds".into(),
         budget: Some((100 * RHO, RHO)),
         status_lives: "24h".into(),
+        rules: Rules::default(),
     };
     Network::build(&setup, crate::launcher(), &|_| {}).unwrap()
 }

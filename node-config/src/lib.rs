@@ -15,8 +15,8 @@ mod reference;
 mod template;
 
 pub use checked::{
-    Budget, CommitteeMember, ConfigError, Coordinator, Limits, Local, Log, LogFormat, LogLevel, NodeConfig, Snapshots,
-    Trust, Window, load,
+    Budget, ConfigError, Coordinator, Limits, Local, Log, LogFormat, LogLevel, NodeConfig, Snapshots, Trust, Window,
+    load,
 };
 pub use file::NodeConfigFile;
 pub use preset::{Preset, register_presets};

@@ -5,7 +5,7 @@
 //! it, nor that a query selected them: nobody looks that up. Only runs with a release are told, and only the hospital's rule of
 //! today is known.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use chrono::NaiveDate;
 use sekisho_protocol::{
@@ -93,10 +93,10 @@ impl Uses {
         let mut permits: BTreeMap<Digest, Permit> = BTreeMap::new();
         let mut uses: Vec<StudyUse> = Vec::new();
         for released in self.ledger.released_runs().await? {
-            if !permits.contains_key(&released.permit) {
-                permits.insert(released.permit, self.permit(released.permit, &released.study_id).await?);
-            }
-            let Some(permit) = permits.get(&released.permit) else { continue };
+            let permit = match permits.entry(released.permit) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.permit(released.permit, &released.study_id).await?),
+            };
             if !status.eligible_at(&[permit.optout, self.own_rule], released.as_of, released.register_seq)? {
                 continue;
             }

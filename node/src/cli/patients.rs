@@ -287,7 +287,7 @@ fn in_words(status: &PatientStatus, standing: Standing) -> String {
         (true, Some(since)) => {
             format!("counts today, since {since} without a break / 本日、集計の対象です({since} から継続)")
         }
-        (false, None) => "does not count today, and never did / 本日、集計の対象外です(これまでも対象外)".into(),
+        (false, None) => "does not count today, nor on any day before, as recorded / 本日、集計の対象外です(記録上、これまでも対象外)".into(),
         (false, Some(since)) => format!("does not count today, since {since} / 本日、集計の対象外です({since} から)"),
     });
     if let Some(until) = standing.until {
@@ -335,6 +335,10 @@ async fn uses(patient: &str, show: &Show) -> Result<()> {
     let uses = uses.of(patient).await.into_diagnostic()?;
     match show.output {
         Output::Json => println!("{}", serde_json::to_string(&uses).into_diagnostic()?),
+        Output::Table if uses.is_empty() => {
+            println!("No study has used the data set while this patient counted.");
+            println!("この患者が対象であった日に、データセットが集計に使われた研究はありません。");
+        }
         Output::Table => {
             let row = |u: &crate::uses::StudyUse| {
                 let days = [u.runs.to_string(), u.first.to_string(), u.last.to_string()];

@@ -68,8 +68,14 @@ impl KnownPatients {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
-    use crate::data::fixture::Fixture;
+    use crate::{
+        data::fixture::Fixture,
+        register::{Importing, Register, RegisterError},
+        store::Store,
+    };
 
     #[tokio::test]
     async fn the_patients_of_every_table_are_known_as_a_register_writes_them() {
@@ -96,5 +102,16 @@ mod tests {
         ] {
             assert_eq!(known.holds(id), expect, "{id}");
         }
+        let register = Register::new(Store::open(&fixture.path("node.db")).await.unwrap());
+        let csv = "patient_id,event,on,said_by\n7,notified,2025-01-01,\nx,notified,2025-01-01,\n\
+            x,opted_out,2025-01-02,self\ny,notified,2025-01-01,\n";
+        let importing =
+            Importing { known: Some(&known), ..Importing::by("tests", "2026-01-01T00:00:00Z".parse().unwrap()) };
+        let strict = Importing { known_only: true, ..importing };
+        let refused = register.import(Cursor::new(csv), &strict, &|_| {}).await;
+        assert!(matches!(refused, Err(RegisterError::Line { line: 3, .. })), "{refused:?}");
+        assert_eq!(register.seq().await.unwrap(), 0);
+        let done = register.import(Cursor::new(csv), &importing, &|_| {}).await.unwrap();
+        assert_eq!((done.events, done.unknown), (4, Some(2)), "patients are counted, not lines");
     }
 }

@@ -67,7 +67,7 @@ impl Case {
             data: vec![(SCHEMA, mapping("set", &csv, true))],
             register_rule: rule,
             register: None,
-            budget: (1_000_000, 100_000),
+            budget: (2_000_000, 100_000),
         };
         let solo = Solo::build(&dir.path().join("node"), &plan, Arc::new(clock.clone())).await.unwrap();
         let tokens = TokenFile::new(dir.path().join("tokens"));
@@ -291,7 +291,7 @@ fn a_no_sent_to_a_running_nodes_endpoint_takes_the_patient_out_of_the_next_new_r
         schema: &network.dir().join("schema.dsse.json"),
         researcher: &network.public_key("researcher").unwrap(),
         table: ("stay", &COLUMNS),
-        holders: &[name.clone()],
+        holders: std::slice::from_ref(&name),
         bounds: (5, 2),
         micro_rho: (NEGLIGIBLE_NOISE, 10 * NEGLIGIBLE_NOISE),
     };
@@ -313,7 +313,13 @@ fn a_no_sent_to_a_running_nodes_endpoint_takes_the_patient_out_of_the_next_new_r
     let answer = request(address, "POST /v1/patients/events", &headers, &no);
     assert_eq!(answer.status, 200, "{}", answer.body);
     let second = ask("2");
-    eprintln!("{first:#}\n{second:#}");
+    let counts = |answer: &Value| {
+        let rows = answer["rows"].as_array().unwrap().iter();
+        rows.map(|row| (row["sex"].as_str().unwrap().to_string(), row["n"].as_f64().unwrap().round()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(counts(&first), [("female".into(), 1.0), ("male".into(), 2.0)]);
+    assert_eq!(counts(&second), [("female".into(), 1.0), ("male".into(), 1.0)]);
     let status: Value =
         serde_json::from_str(&network.node(&name, &["patients", "status", "2", "--output", "json"]).unwrap()).unwrap();
     assert_eq!((&status["counts"], &status["events"][0]["by"]), (&json!(false), &json!("consent-desk")));

@@ -66,12 +66,12 @@ pub enum PolicyError {
         path: PathBuf,
     },
     /// A file's text is not accepted.
-    #[error("the policy {path}, {source}", path = path.display())]
+    #[error("the policy {path}, {wrong}", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it, and where.
-        source: Box<PolicyError>,
+        wrong: Box<PolicyError>,
     },
     /// A rule is wrong.
     #[error("line {line}, column {column}: {reason}\n  {line} | {excerpt}")]
@@ -149,6 +149,8 @@ pub struct Policy {
     types: Types,
     authorizer: Authorizer,
     warnings: Vec<String>,
+    text: String,
+    file: Option<PathBuf>,
 }
 
 impl Policy {
@@ -163,12 +165,12 @@ impl Policy {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(PolicyError::TooLarge { path: path.into() });
         }
-        let file = |source| PolicyError::File { path: path.into(), source: Box::new(source) };
+        let file = |wrong| PolicyError::File { path: path.into(), wrong: Box::new(wrong) };
         let text = std::str::from_utf8(&bytes).map_err(|e| {
             let before = String::from_utf8_lossy(&bytes[..e.valid_up_to()]);
             file(source::at(&before, before.len(), "the text is not UTF-8: save it as UTF-8".into()))
         })?;
-        Self::parse(text).map_err(file)
+        Ok(Self { file: Some(path.into()), ..Self::parse(text).map_err(file)? })
     }
 
     /// Reads a policy.
@@ -217,7 +219,8 @@ impl Policy {
         }
         let warnings = checked.validation_warnings();
         let warnings = warnings.map(|w| source::error(text, w, start(w.policy_id())).to_string()).collect();
-        Ok(Self { rules, places, schema, types, authorizer: Authorizer::new(), warnings })
+        let (authorizer, text) = (Authorizer::new(), text.into());
+        Ok(Self { rules, places, schema, types, authorizer, warnings, text, file: None })
     }
 
     /// That every data set, table and column that a rule names is one of `data`: a rule about a column that is not there
@@ -238,13 +241,25 @@ impl Policy {
                     _ => columns().any(|column| column == name),
                 };
                 if !known {
-                    let line = self.places.get(policy.id()).map_or(1, |rule| rule.line);
-                    let reason = format!("no data set of this hospital has the {kind} {name}");
-                    return Err(PolicyError::Rule { line, column: 1, excerpt: literal.to_string(), reason });
+                    return Err(self.unknown(policy.id(), &literal, kind));
                 }
             }
         }
         Ok(())
+    }
+
+    /// That no data set has what the rule names.
+    fn unknown(&self, rule: &PolicyId, literal: &cedar_policy::EntityUid, kind: &str) -> PolicyError {
+        let line = self.places.get(rule).map_or(1, |rule| rule.line);
+        let begin: usize = self.text.split_inclusive('\n').take(line - 1).map(str::len).sum();
+        // As it is usually written; else the rule's own line is named.
+        let within = self.text.get(begin..).and_then(|rest| rest.find(&literal.to_string())).unwrap_or(0);
+        let reason = format!("no data set of this hospital has the {kind} {}", literal.id().unescaped());
+        let wrong = source::at(&self.text, begin + within, reason);
+        match &self.file {
+            Some(path) => PolicyError::File { path: path.clone(), wrong: Box::new(wrong) },
+            None => wrong,
+        }
     }
 
     /// The rules, in the order of the text.

@@ -101,7 +101,7 @@ pub(super) fn configured_policy(config: &NodeConfig, sets: &[Held]) -> Result<Po
 
 fn policy_of(path: &Path, sets: &[Held]) -> Result<Policy> {
     let policy = Policy::load(path).into_diagnostic()?;
-    policy.check_names(&facts(sets)).into_diagnostic().wrap_err_with(|| format!("the policy {}", path.display()))?;
+    policy.check_names(&facts(sets)).into_diagnostic()?;
     Ok(policy)
 }
 
@@ -233,7 +233,7 @@ async fn explain(args: &Explain) -> Result<()> {
                 vec![f.action.into(), f.resource.clone(), decision.into(), because(f)]
             };
             println!("{}", table(["action", "on", "decision", "because"], findings.iter().map(row)));
-            println!("{verdict} by {}", config.policy.display());
+            println!("{verdict}, says {}", config.policy.display());
         }
     }
     Ok(())

@@ -9,9 +9,9 @@ use super::opened;
 use crate::{documents::Documents, ledger::Suspended};
 
 #[derive(clap::Args)]
-#[group(id = "what", required = true, args = ["study", "all"])]
 pub(super) struct Suspend {
     /// The study.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
     study: Option<String>,
     /// Every study, those to come too.
     #[arg(long)]
@@ -25,9 +25,9 @@ pub(super) struct Suspend {
 }
 
 #[derive(clap::Args)]
-#[group(id = "what", required = true, args = ["study", "all"])]
 pub(super) struct Resume {
     /// The study.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
     study: Option<String>,
     /// Lifts what `suspend --all` did; studies that were suspended by name stay so.
     #[arg(long)]
@@ -71,7 +71,7 @@ pub(super) async fn suspend(args: &Suspend, clock: &impl Clock) -> Result<()> {
             }
         }
     }
-    eprintln!("`sekisho-node resume` lifts it. A run that was charged before may still be answered once.");
+    eprintln!("A query that was charged already may still be answered. `sekisho-node resume` lifts it.");
     Ok(())
 }
 
@@ -88,11 +88,38 @@ pub(super) async fn resume(args: &Resume) -> Result<()> {
         }
     }
     for suspension in left {
-        let still = match suspension.what {
-            Suspended::Everything => "everything is".to_string(),
-            Suspended::Study(study) => format!("study {study} is"),
+        let what = match suspension.what {
+            Suspended::Everything => "everything".to_string(),
+            Suspended::Study(study) => format!("study {study}"),
         };
-        eprintln!("Still, {still} suspended since {}: {}", suspension.at.format("%Y-%m-%d %H:%M"), suspension.reason);
+        eprintln!("Still suspended since {}: {what}: {}", suspension.at.format("%Y-%m-%d %H:%M"), suspension.reason);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        suspend: Suspend,
+    }
+
+    #[test]
+    fn one_study_or_all_are_named_and_never_neither() {
+        for (args, expect) in [
+            (vec!["a-study"], Some(false)),
+            (vec!["--all"], Some(true)),
+            (vec!["a-study", "--all"], None),
+            (vec![], None),
+        ] {
+            let args = [vec!["suspend", "--reason", "why", "--config", "node.toml"], args].concat();
+            let all = Cli::try_parse_from(&args).ok().map(|cli| cli.suspend.all);
+            assert_eq!(all, expect, "{args:?}");
+        }
+    }
 }

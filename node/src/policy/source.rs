@@ -66,8 +66,8 @@ pub(super) fn error(text: &str, said: &dyn Diagnostic, rule: Option<usize>) -> P
     let more: Vec<String> = words.into_iter().chain(help).collect();
     // Cedar's own number of the rule says nothing to a person; the line does.
     let said = said.to_string();
-    let unnamed = said.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, "));
-    let mut reason = unnamed.map_or(said.as_str(), |(_, rest)| rest).to_string();
+    let unnamed = said.strip_prefix("for policy `").and_then(|rest| rest.split_once('`'));
+    let mut reason = unnamed.map_or(said.as_str(), |(_, rest)| rest.trim_start_matches([',', ':', ' '])).to_string();
     if !more.is_empty() {
         reason = format!("{reason} ({})", more.join("; "));
     }

@@ -182,22 +182,26 @@ fn what_no_data_set_has_is_named_with_its_line() {
         ("== Column::\"stay.age\"", Ok(())),
         ("in Table::\"stay\"", Ok(())),
         ("in DataSet::\"west\"", Ok(())),
-        ("== Column::\"stay.agee\"", Err("line 2, column 1: no data set of this hospital has the column stay.agee")),
-        ("in Table::\"stays\"", Err("line 2, column 1: no data set of this hospital has the table stays")),
-        ("in DataSet::\"east\"", Err("line 2, column 1: no data set of this hospital has the data set east")),
+        ("== Column::\"stay.agee\"", Err("no data set of this hospital has the column stay.agee")),
+        ("in Table::\"stays\"", Err("no data set of this hospital has the table stays")),
+        ("in DataSet::\"east\"", Err("no data set of this hospital has the data set east")),
     ] {
         let rules = format!("{ALL}\nforbid (principal, action, resource {resource});");
         let checked = policy(&rules).check_names(&data).map_err(|e| e.to_string());
         match (checked, expect) {
             (Ok(()), Ok(())) => {}
-            (Err(said), Err(words)) => assert!(said.starts_with(words), "{said}"),
+            (Err(said), Err(words)) => {
+                assert!(said.starts_with("line 2, column 40") && said.contains(words), "{said}");
+            }
             (said, _) => panic!("{resource}: {said:?}"),
         }
     }
+    // Inside a condition it is named at its own line.
     let rule = format!(
         "{ALL}\nforbid (principal, action in Action::\"query\", resource)\nwhen {{ context.columns.contains(Column::\"stay.agee\") }};"
     );
-    assert!(policy(&rule).check_names(&data).is_err());
+    let said = policy(&rule).check_names(&data).unwrap_err().to_string();
+    assert!(said.starts_with("line 3, column 33"), "{said}");
 }
 
 /// What a query hears of `ALL` and this `forbid`.

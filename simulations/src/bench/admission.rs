@@ -3,11 +3,11 @@
 
 use std::{hint::black_box, path::Path, sync::Arc, time::Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use miette::{IntoDiagnostic, Result};
 use sekisho_aggregation::plan::PrivatePlan;
 use sekisho_node::{
-    ledger::{Caps, ChargeRequest, Cost, Ledger, RunKey},
+    ledger::{Caps, Cost, Ledger},
     policy::{Asked, Person, Policy, default_text},
     store::Store,
 };
@@ -20,6 +20,7 @@ use sekisho_protocol::{
     units::{AttoDelta, MicroRho},
 };
 use serde_json::json;
+use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
 
 use super::{print, source::SCHEMA};
 use crate::{
@@ -178,34 +179,41 @@ async fn node(dir: &Path, asked: Admission, now: DateTime<Utc>) -> Result<(Solo,
         permits.push(solo.grant(&permit(&solo, number)?).await.into_diagnostic()?);
     }
     eprintln!("{} permits", permits.len());
-    for entry in 0..asked.entries {
-        if entry % 10_000 == 0 {
-            eprintln!("{entry} of {} ledger entries", asked.entries);
-        }
-        charge(&solo, &permits, entry, now).await?;
-    }
+    fill(&dir.join("node/state/node.db"), &permits, asked.entries, now).await?;
     Ok((solo, permits))
 }
 
-/// Charges one micro-rho at some time of the last twenty days.
-async fn charge(solo: &Solo, permits: &[Digest], entry: u32, now: DateTime<Utc>) -> Result<()> {
-    let study = entry as usize % permits.len();
-    let name = Digest::of(&entry.to_be_bytes());
-    let rho = MicroRho::try_from(1).into_diagnostic()?;
-    let request = ChargeRequest {
-        key: RunKey { permit: permits[study], query_key: name, run: 1 },
-        study_id: format!("study-{study}"),
-        permit_total: Cost { micro_rho: MicroRho::try_from(1_000_000).into_diagnostic()?, ..Cost::ZERO },
-        query: name,
-        nonce: name.to_string(),
-        nonce_expires: now - chrono::Duration::days(21),
-        cost: Cost { micro_rho: rho, ..Cost::ZERO },
-        register_seq: 0,
-        as_of: now.date_naive(),
-        snapshot: "bench".into(),
-        at: now - chrono::Duration::seconds(i64::from(entry) * 17 % (20 * 86_400)),
-    };
-    // About as long as the envelope of a reservation.
-    let _ = solo.node.ledger.reserve(&request, &[b'x'; 700]).await.into_diagnostic()?;
+/// Fills the ledger with charges of one micro-rho in the last twenty days, through all triggers of the database, in one
+/// transaction: a durable one for each would take minutes.
+async fn fill(database: &Path, permits: &[Digest], entries: u32, now: DateTime<Utc>) -> Result<()> {
+    let options = SqliteConnectOptions::new().filename(database).pragma("recursive_triggers", "ON");
+    let pool = SqlitePool::connect_with(options).await.into_diagnostic()?;
+    let mut tx = pool.begin().await.into_diagnostic()?;
+    for entry in 0..entries {
+        let study = entry as usize % permits.len();
+        let name = Digest::of(&entry.to_be_bytes());
+        let at = now - chrono::Duration::seconds(i64::from(entry) * 17 % (20 * 86_400));
+        sqlx::query("INSERT INTO charge VALUES (?1, ?2, ?3, 1, ?4, ?3, 1, 0, 0, ?5, 'bench', ?6)")
+            .bind(entry + 1)
+            .bind(permits[study].as_bytes().as_slice())
+            .bind(name.as_bytes().as_slice())
+            .bind(format!("study-{study}"))
+            .bind(now.date_naive().to_string())
+            .bind(at.to_rfc3339_opts(SecondsFormat::Nanos, true))
+            .execute(&mut *tx)
+            .await
+            .into_diagnostic()?;
+        // About as long as the envelope of a reservation.
+        sqlx::query("INSERT INTO log VALUES (?1, ?2, ?3)")
+            .bind(entry)
+            .bind(entry + 1)
+            .bind([b'x'; 700].as_slice())
+            .execute(&mut *tx)
+            .await
+            .into_diagnostic()?;
+    }
+    tx.commit().await.into_diagnostic()?;
+    pool.close().await;
+    eprintln!("{entries} ledger entries");
     Ok(())
 }

@@ -41,7 +41,8 @@ mod tests {
     fn whatever_is_in_a_field_stays_in_it() {
         let rows = [["a,b".into(), "say \"x\"\nand y".into()], [String::new(), " z".into()]];
         assert_eq!(csv(["one", "two"], rows), "one,two\n\"a,b\",\"say \"\"x\"\"\nand y\"\n\"\",\" z\"");
-        for (text, expect) in [("=1+1", "'=1+1"), ("@x", "'@x"), ("-1", "'-1"), ("plain", "plain"), ("関所", "関所")] {
+        for (text, expect) in [("=1+1", "'=1+1"), ("@x", "'@x"), ("-1", "'-1"), ("plain", "plain"), ("関所", "関所")]
+        {
             assert_eq!(defused(text), expect);
         }
     }

@@ -460,8 +460,7 @@ mod tests {
         store.put_document(Kind::Permit, permit, &place, b"{}", at()).await.unwrap();
         let query = Digest::of(b"query");
         let question = b"{}".to_vec();
-        let round =
-            NewRound { round: "r".into(), query, question, query_key: query, permit, run: 1, started: at() };
+        let round = NewRound { round: "r".into(), query, question, query_key: query, permit, run: 1, started: at() };
         store.begin_round(&round).await.unwrap();
     }
 

@@ -17,7 +17,7 @@ use sekisho_protocol::{
 };
 
 use super::{Checked, Current, Documents, SKEW, unavailable};
-use crate::store::{Kept, Kind, KeptResult, Place};
+use crate::store::{Kept, KeptResult, Kind, Place};
 
 /// The most reviews of one result: a committee has fewer members.
 const MAX_REVIEWS: u32 = 256;

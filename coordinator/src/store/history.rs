@@ -144,7 +144,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn all_held(&self, most: u32) -> Result<Vec<KeptResult>, StoreError> {
-        let sql = "SELECT result, permit, query_key, run, round, held_at FROM held ORDER BY held_at DESC, result LIMIT ?1";
+        let sql =
+            "SELECT result, permit, query_key, run, round, held_at FROM held ORDER BY held_at DESC, result LIMIT ?1";
         let rows = sqlx::query(sql).bind(most).fetch_all(&self.pool).await?;
         rows.iter().map(result_of).collect()
     }

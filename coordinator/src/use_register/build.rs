@@ -17,7 +17,7 @@ use sekisho_protocol::{
 
 use super::{
     ApplicationEntry, Dated, DecisionEntry, FORMAT, HolderEntry, MissingEntry, Parts, Period, PermitPart,
-    PublicationEntry, QueryEntry, RevokedEntry, ReviewEntry, RoundPart, TableEntry, Use, UseRegister, result_of,
+    PublicationEntry, QueryEntry, ReviewEntry, RevokedEntry, RoundPart, TableEntry, Use, UseRegister, result_of,
     words::{self, Output, PermitAnswer, State},
 };
 use crate::{
@@ -91,9 +91,8 @@ fn entry(
         use_description: (!decisions.is_empty()).then(|| a.document.use_description.clone()),
         expected_benefit: (!decisions.is_empty()).then(|| a.document.expected_benefit.clone()),
     });
-    let published = publications.iter().filter(|p| {
-        p.id == id || record.permits.iter().any(|part| part.permit.document.id == p.id)
-    });
+    let published =
+        publications.iter().filter(|p| p.id == id || record.permits.iter().any(|part| part.permit.document.id == p.id));
     let publications = published
         .map(|p| PublicationEntry {
             what: match p.what {

@@ -117,14 +117,18 @@ pub(super) fn purpose(purpose: Purpose) -> Coded {
 pub(super) fn basis(basis: Basis) -> Coded {
     let (code, ja, en) = match basis {
         Basis::Ehds68 => ("EHDS-68", "EHDS 第68条（データ許可）", "EHDS Art. 68: data permit"),
-        Basis::Ehds69 => ("EHDS-69", "EHDS 第69条（データ請求：統計のみ）", "EHDS Art. 69: data request, statistics only"),
+        Basis::Ehds69 => {
+            ("EHDS-69", "EHDS 第69条（データ請求：統計のみ）", "EHDS Art. 69: data request, statistics only")
+        }
         Basis::Ehds72 => ("EHDS-72", "EHDS 第72条（信頼された保有者）", "EHDS Art. 72: trusted holder"),
         Basis::JpNgmiaAnonymised => {
             ("JP-NGMIA-anonymised", "次世代医療基盤法（匿名加工医療情報）", "NGMIA: anonymised medical information")
         }
-        Basis::JpNgmiaPseudonymised => {
-            ("JP-NGMIA-pseudonymised", "次世代医療基盤法（仮名加工医療情報）", "NGMIA: pseudonymised medical information")
-        }
+        Basis::JpNgmiaPseudonymised => (
+            "JP-NGMIA-pseudonymised",
+            "次世代医療基盤法（仮名加工医療情報）",
+            "NGMIA: pseudonymised medical information",
+        ),
         Basis::JpEthics => ("JP-ethics", "倫理審査委員会の承認", "Approval by an ethics committee"),
     };
     coded(code, ja, en)

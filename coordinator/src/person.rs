@@ -9,17 +9,19 @@ mod answer;
 mod door;
 mod duration;
 mod explain;
-mod failure;
+pub(crate) mod failure;
 mod file;
 mod format;
 mod governance;
 mod keys;
 mod number;
+mod output;
 mod permit;
 mod permit_file;
 mod place;
-mod print;
+pub(crate) mod print;
 mod query;
+mod register;
 mod roster;
 mod schema;
 mod status;
@@ -86,6 +88,12 @@ enum Command {
     /// The status: what is void or suspended.
     #[command(subcommand, after_help = "Example:\n  sekisho status refresh --key governance.pem")]
     Status(status::Command),
+    /// Results that wait for reviewers: list, show, release, refuse.
+    #[command(subcommand, after_help = "Example:\n  sekisho output list --key sato.pem")]
+    Output(output::Command),
+    /// The public register of uses.
+    #[command(subcommand, after_help = "Example:\n  sekisho register export --lang ja --output json")]
+    Register(register::Command),
     /// Keys that sign documents and queries.
     #[command(subcommand, after_help = "Example:\n  sekisho keys new --out ada.pem")]
     Keys(keys::Command),
@@ -151,6 +159,8 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
         Command::Schema(command) => schema::run(command, context).await,
         Command::Roster(command) => roster::run(command, context).await,
         Command::Status(command) => status::run(command, context).await,
+        Command::Output(command) => output::run(command, context).await,
+        Command::Register(command) => register::run(command, context).await,
         Command::Keys(command) => keys::run(command),
         Command::Network(Network::Show { output }) => {
             let report = context.door().await?.network().await?;

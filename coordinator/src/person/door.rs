@@ -32,10 +32,10 @@ use tonic::{
 
 use super::{failure::Failure, file, print::note};
 use crate::report::{
-    ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, CONFIDENCE_KEY, DryRunReport, ListWant, Listed,
-    NetworkReport, PutReport, RESULT_KEY, ResultReport, Want,
+    ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, CONFIDENCE_KEY, DryRunReport,
+    ListWant, Listed, NetworkReport, PutReport, RESULT_KEY, RegisterWant, ResultReport, Want,
 };
-use crate::store::Kind;
+use crate::{store::Kind, use_register::UseRegister};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an action may take; a permit goes to every hospital first.
@@ -156,6 +156,15 @@ impl Door {
         let envelope = Envelope::sign(&access, &[key]).map_err(|e| Failure::input(e.to_string(), "check the names"))?;
         let body = self.action(ACTION_READ, envelope.to_json()).await?;
         json(ACTION_READ, &body)
+    }
+
+    /// Fetches the public use register.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached.
+    pub async fn register(&mut self, want: &RegisterWant) -> Result<UseRegister, Failure> {
+        let body = self.action(ACTION_REGISTER, bytes(want)?).await?;
+        json(ACTION_REGISTER, &body)
     }
 
     /// Asks after the state of the network.

@@ -143,8 +143,13 @@ impl Answering {
     async fn ready(&self, bytes: &[u8]) -> Result<Ready, Refusal> {
         let (now, span) = (self.clock.now(), Span::current());
         let signed = SignedQuery::from_json(bytes)?;
-        let in_force = InForce { roster: self.documents.roster(now).await?, status: self.documents.status(now).await? };
         let digest = signed.permit()?;
+        let in_force = InForce {
+            roster: self.documents.roster(now).await?,
+            status: self.documents.status(now).await?,
+            committee: self.documents.committee_of(digest).await?,
+            orders: self.documents.orders().await?,
+        };
         span.record("permit", digest.short());
         let Some(stored) = self.documents.permit(digest).await? else {
             return Err(Refusal::new(Code::PermitUnknown, format!("no permit {} here", digest.short())));

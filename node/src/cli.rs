@@ -24,6 +24,7 @@ use sekisho_protocol::{
     committee::CommitteeMember,
     key_file,
     keys::{PublicKey, SecretKey},
+    orders::Regulator,
     roster::{Member, Role, is_name},
     transport::peer_id_of_seed,
 };
@@ -124,6 +125,9 @@ struct Init {
     /// Two signers of one role count once.
     #[arg(long)]
     distinct_roles: bool,
+    /// A regulator whose orders to suspend are obeyed, as NAME:KEY; repeat it.
+    #[arg(long, value_name = "NAME:KEY")]
+    regulator: Vec<Regulator>,
     /// A data set's mapping file, relative to the folder; repeat it.
     #[arg(long)]
     dataset: Vec<String>,
@@ -302,6 +306,7 @@ fn init(args: &Init) -> Result<()> {
         committee: args.committee.clone(),
         required_roles: args.required_role.clone(),
         distinct_roles: args.distinct_roles,
+        regulators: args.regulator.clone(),
         register_rule: args.register_rule.clone(),
         datasets: args.dataset.clone(),
         budget: args.budget,

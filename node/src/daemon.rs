@@ -13,6 +13,7 @@ use sekisho_node_config::NodeConfig;
 use sekisho_protocol::{
     clock::Clock,
     key_file,
+    refusal::Refusal,
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
 };
 use tracing::info;
@@ -21,7 +22,7 @@ use crate::{
     answer::Answering,
     data::snapshot::{Progress, Settings},
     departure::Departure,
-    documents::Documents,
+    documents::{Anchors, Documents},
     guard::Trust,
     holding::{DataSet, HoldingError},
     hooks::Hooks,
@@ -42,6 +43,9 @@ pub enum RunError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The signed documents.
+    #[error(transparent)]
+    Documents(#[from] Refusal),
     /// A data set.
     #[error("data set {path}: {source}", path = path.display())]
     Data {
@@ -106,21 +110,30 @@ pub async fn store(config: &NodeConfig) -> Result<Store, RunError> {
     Ok(Store::open(&config.state_dir.join("node.db")).await?)
 }
 
+/// The node's documents of `config`.
+///
+/// # Errors
+/// When its database cannot be opened.
+pub async fn documents(config: &NodeConfig) -> Result<Documents, RunError> {
+    Ok(Documents::new(store(config).await?, Anchors::from(&config.trust)))
+}
+
 /// The data sets of `config`, with a snapshot each.
 ///
 /// # Errors
 /// When a mapping or a snapshot is not as it must be.
 pub async fn data(
     config: &NodeConfig,
+    documents: &Documents,
     progress: &(dyn Fn(Progress<'_>) + Sync),
     clock: &dyn Clock,
 ) -> Result<Vec<Arc<DataSet>>, RunError> {
-    let mut sets = Vec::new();
+    let (mut sets, governance) = (Vec::new(), documents.schema_keys().await?);
     for path in &config.datasets {
         let snapshots = config.state_dir.join("snapshots");
-        let (governance, max_rows) = (&config.trust.governance_key, config.limits.max_rows);
+        let max_rows = config.limits.max_rows;
         let settings = Settings::with_memory(config.snapshots.memory_bytes);
-        let set = DataSet::open(path, governance, &snapshots, &settings, progress, clock.now(), max_rows).await;
+        let set = DataSet::open(path, &governance, &snapshots, &settings, progress, clock.now(), max_rows).await;
         sets.push(Arc::new(set.map_err(|source| RunError::Data { path: path.clone(), source })?));
     }
     Ok(sets)
@@ -146,20 +159,20 @@ pub async fn answering(
     hooks: Hooks,
 ) -> Result<Answering, RunError> {
     let store = store(config).await?;
-    let data = data(config, progress, &*clock).await?;
+    let documents = Documents::new(store.clone(), Anchors::from(&config.trust));
+    let data = data(config, &documents, progress, &*clock).await?;
     check_ceilings(config, &data)?;
     Ok(Answering {
         trust: Trust {
             name: config.name.clone(),
             coordinator_peer: config.coordinator.peer_id.clone(),
-            committee: config.trust.committee.clone(),
             max_micro_rho_per_query: config.budget.per_query,
             max_atto_delta_per_query: config.budget.delta_per_query,
         },
         own_rule: config.register,
         ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),
         register: Register::new(store.clone()),
-        documents: Documents::new(store, config.trust.governance_key),
+        documents,
         data,
         signing: Arc::new(key_file::read(&config.signing_key)?),
         clock,

@@ -1,12 +1,15 @@
 //! Documents that the coordinator hands in, and this hospital's signed answer to a permit.
 //!
 //! The coordinator only carries them: rosters and statuses are believed by the governance key, permits by the
-//! committee's quorum. Accepting a permit sets its rho aside from the register's lifetime cap, so that no study can
+//! committee's quorum, orders by the regulator's key; a new governance key or committee by the one before it. Accepting a permit sets its rho aside from the register's lifetime cap, so that no study can
 //! starve another. Its delta is not set aside, and a hospital that allows none accepts the permit all the same: queries
 //! with public keys need none.
 
 use sekisho_protocol::{
+    committee::Committee,
     dsse::{Document, Envelope, Verified},
+    governance::Governance,
+    orders::{Orders, obey},
     permit::Permit,
     receipt::Acceptance,
     refusal::{Code, Refusal},
@@ -18,7 +21,7 @@ use tracing::info;
 
 use crate::{
     answer::Answering,
-    guard::{in_force, verify_permit},
+    guard::in_force,
 };
 
 /// Takes in a document; for a permit, returns the signed acceptance.
@@ -38,10 +41,25 @@ pub async fn put(node: &Answering, bytes: &[u8]) -> Result<Option<Envelope>, Ref
         info!(seq = status.seq, "status taken");
         return Ok(None);
     }
+    if kind == Governance::PAYLOAD_TYPE {
+        let seq = node.documents.offer_governance(bytes).await?;
+        info!(seq, "rotation of the governance key taken");
+        return Ok(None);
+    }
+    if kind == Committee::PAYLOAD_TYPE {
+        let seq = node.documents.offer_committee(bytes).await?;
+        info!(seq, "committee taken");
+        return Ok(None);
+    }
+    if kind == Orders::PAYLOAD_TYPE {
+        let orders = node.documents.offer_orders(bytes).await?;
+        info!(regulator = orders.regulator, seq = orders.seq, "orders taken");
+        return Ok(None);
+    }
     if kind == Permit::PAYLOAD_TYPE {
         return answer_permit(node, bytes).await.map(Some);
     }
-    Err(Refusal::new(Code::Malformed, "a node takes rosters, statuses and permits"))
+    Err(Refusal::new(Code::Malformed, "a node takes rosters, statuses, permits, committees, rotations of the governance key, and orders"))
 }
 
 /// The payload type of an envelope of at most the size of the largest document.
@@ -51,9 +69,8 @@ fn payload_type(bytes: &[u8]) -> Result<String, Refusal> {
 
 async fn answer_permit(node: &Answering, bytes: &[u8]) -> Result<Envelope, Refusal> {
     let now = node.clock.now();
-    let envelope = Envelope::from_json::<Permit>(bytes)?;
     let status = node.documents.status(now).await?;
-    let permit = verify_permit(&envelope, &node.trust.committee, &status)?;
+    let permit = node.documents.believe_permit(bytes, &status).await?;
     let stored = node.documents.permit(permit.digest()).await?;
     if let Some(acceptance) = stored.filter(|s| s.refused().is_none()).and_then(|s| s.acceptance()) {
         return Ok(acceptance);
@@ -81,6 +98,8 @@ async fn accept(node: &Answering, permit: &Verified<Permit>, status: &Status) ->
         Err(refusal) if refusal.code == Code::PermitNotYetValid => {}
         other => other?,
     }
+    let orders = node.documents.orders().await?;
+    obey(orders.iter().map(Verified::document), &node.trust.concern(permit), now)?;
     if !permit.holders().contains(&node.trust.name) {
         return Err(Refusal::new(Code::HolderNotPermitted, "the permit does not name this hospital"));
     }

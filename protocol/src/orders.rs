@@ -172,3 +172,73 @@ impl Document for Orders {
         rule(targets.len() == self.entries.len(), "one target is listed twice")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supersession::tests::permit;
+
+    fn at(hour: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_750_000_000, 0).unwrap() + TimeDelta::hours(hour)
+    }
+
+    fn orders(entries: Vec<Entry>) -> Orders {
+        Orders { regulator: "ministry".into(), seq: 1, prev: None, issued: at(0), entries }
+    }
+
+    fn entry(target: Target, hours: i64) -> Entry {
+        Entry { target, reason: "an inspection".into(), expires: at(hours) }
+    }
+
+    #[test]
+    fn an_order_suspends_its_target_until_its_last_second() {
+        let permit = permit("p", 1, None);
+        let here = Concern { permit: &permit, holder: Some("tokyo"), coordinator: "12D3" };
+        let everywhere = Concern { holder: None, ..here };
+        let second = TimeDelta::seconds(1);
+        for (target, hits_here, hits_all) in [
+            (Target::Study("study-1".into()), true, true),
+            (Target::Study("study-2".into()), false, false),
+            (Target::DataUser("university".into()), true, true),
+            (Target::DataUser("University".into()), false, false),
+            (Target::Holder("tokyo".into()), true, false),
+            (Target::Holder("osaka".into()), false, false),
+            (Target::Coordinator("12D3".into()), true, true),
+            (Target::Coordinator("12D4".into()), false, false),
+        ] {
+            let list = orders(vec![entry(target.clone(), 24)]);
+            for (concern, hit) in [(here, hits_here), (everywhere, hits_all)] {
+                let code = |at| obey([&list], &concern, at).err().map(|refusal| refusal.code);
+                assert_eq!(code(at(24) - second), hit.then_some(Code::RegulatorOrder), "{target}");
+                assert_eq!(code(at(24)), None, "{target} has lapsed");
+            }
+        }
+    }
+
+    #[test]
+    fn of_several_entries_each_lapses_by_itself_and_the_refusal_says_when() {
+        let permit = permit("p", 1, None);
+        let concern = Concern { permit: &permit, holder: Some("tokyo"), coordinator: "12D3" };
+        let list = orders(vec![entry(Target::Study("study-1".into()), 1), entry(Target::Holder("tokyo".into()), 2)]);
+        let said = |at| obey([&list], &concern, at).map_err(|refusal| refusal.detail);
+        assert!(said(at(0)).unwrap_err().contains("ministry suspended study study-1 until 2025-06-15T16:06:40"));
+        assert!(said(at(1)).unwrap_err().contains("hospital tokyo"));
+        assert_eq!(said(at(2)), Ok(()));
+    }
+
+    #[test]
+    fn what_a_regulator_cannot_sign() {
+        let study = || Target::Study("s".into());
+        for (fact, list) in [
+            ("for ever", orders(vec![entry(study(), 24 * 367)])),
+            ("the same twice", orders(vec![entry(study(), 1), entry(study(), 2)])),
+            ("nothing", orders(vec![entry(Target::Study(" ".into()), 1)])),
+            ("without a reason", orders(vec![Entry { reason: String::new(), ..entry(study(), 1) }])),
+            ("too much", orders((0..1001).map(|n| entry(Target::Study(format!("s{n}")), 1)).collect())),
+            ("as nobody", Orders { regulator: "The Ministry".into(), ..orders(Vec::new()) }),
+        ] {
+            assert!(list.check().is_err(), "{fact}");
+        }
+        assert!(orders(Vec::new()).check().is_ok(), "nothing is suspended");
+    }
+}

@@ -80,3 +80,89 @@ pub fn check(new: &Permit, digest: Digest, seen: &[Version], named: Option<&Vers
     }
     Ok(())
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A permit with this id and version.
+    pub(crate) fn permit(id: &str, version: u32, supersedes: Option<Digest>) -> Permit {
+        let permit = json!({
+            "id": id, "version": version, "supersedes": supersedes, "basis": "JP-ethics", "issuer": "committee",
+            "decision": {"date": "2025-06-01", "reasons": "good"}, "purposes": ["scientific_research"],
+            "data_user": "university", "principal_investigator": "x",
+            "authorised_persons": [{"id": "x", "role": "analyst", "key": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
+                "key_fingerprint": "21fe31dfa154a261626bf854046fd2271b7bed4b6abe45aa58877ef47f9721b9"}],
+            "study_id": "study-1", "schema": Digest::of(b"schema"),
+            "data": [{"table": "visit", "columns": ["age"], "holder_nodes": ["tokyo"]}],
+            "allowed_statistics": ["count"], "release_kinds": ["noised"], "disclosure": "jp-ndb",
+            "dp": {"rows_per_patient": 1, "groups_per_patient": 1, "sites_per_patient": 1,
+                "micro_rho_per_query": 10, "micro_rho_total": 100, "delta_for_reports": "1e-6"},
+            "optout": {"rule": "jp-ngmia", "days": 30},
+            "validity": {"from": "2025-06-01T00:00:00Z", "to": "2026-06-01T00:00:00Z"},
+        });
+        serde_json::from_value(permit).unwrap()
+    }
+
+    fn version(id: &str, version: u32, mark: &str) -> Version {
+        Version { id: id.into(), version, digest: Digest::of(mark.as_bytes()), study_id: "study-1".into() }
+    }
+
+    #[test]
+    fn a_version_names_the_one_before_it_and_goes_on_with_its_study() {
+        use Code::{OlderDocument, Supersession};
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let seen = [version("p", 1, "a"), version("p", 2, "b")];
+        let elsewhere = version("q", 1, "other");
+        let moved = Permit { study_id: "study-2".into(), ..permit("p", 3, Some(b)) };
+        for (fact, new, seen, expect) in [
+            ("the first", permit("p", 1, None), &[][..], Ok(())),
+            ("the first, of something", permit("p", 1, Some(a)), &[], Err(Supersession)),
+            ("a later one that nobody has seen the start of", permit("p", 3, Some(a)), &[], Ok(())),
+            ("a later one of nothing", permit("p", 3, None), &[], Err(Supersession)),
+            ("the next", permit("p", 3, Some(b)), &seen, Ok(())),
+            ("the next, of the one before the last", permit("p", 3, Some(a)), &seen, Err(Supersession)),
+            ("the next, of another permit", permit("p", 3, Some(elsewhere.digest)), &seen, Err(Supersession)),
+            ("the next, of one not seen", permit("p", 3, Some(Digest::of(b"?"))), &seen, Err(Supersession)),
+            ("the next, of nothing", permit("p", 3, None), &seen, Err(Supersession)),
+            ("one after a version that was not seen", permit("p", 4, Some(Digest::of(b"c"))), &seen, Ok(())),
+            ("one after a gap, of the wrong one", permit("p", 4, Some(b)), &seen, Err(Supersession)),
+            ("one in another study", moved, &seen, Err(Supersession)),
+            ("another of a known number", permit("p", 2, Some(a)), &seen, Err(OlderDocument)),
+            ("an older one", permit("p", 1, None), &seen[1..], Err(OlderDocument)),
+        ] {
+            let all = seen.iter().chain([&elsewhere]);
+            let named = all.clone().find(|v| Some(v.digest) == new.supersedes);
+            let said = check(&new, Digest::of(b"new"), seen, named).map_err(|refusal| refusal.code);
+            assert_eq!(said, expect, "{fact}");
+        }
+        assert!(check(&permit("p", 2, Some(a)), b, &seen, None).is_ok(), "the same again is fine");
+    }
+
+    proptest! {
+        #[test]
+        fn no_order_of_offers_lets_an_older_version_in(
+            offers in prop::collection::vec((1_u32..8, 0_u8..3, prop::option::of((1_u32..8, 0_u8..3))), 1..40),
+        ) {
+            let digest = |version: u32, rival: u8| Digest::of(&[version as u8, rival]);
+            let mut seen: Vec<Version> = Vec::new();
+            for (number, rival, supersedes) in offers {
+                let new = permit("p", number, supersedes.map(|(version, rival)| digest(version, rival)));
+                let named = seen.iter().find(|v| Some(v.digest) == new.supersedes);
+                let known = seen.iter().any(|v| v.digest == digest(number, rival));
+                let newest = seen.iter().map(|v| v.version).max().unwrap_or(0);
+                let taken = check(&new, digest(number, rival), &seen, named).is_ok();
+                prop_assert!(!taken || known || number > newest, "{} after {}", number, newest);
+                if taken && !known {
+                    let before = seen.iter().find(|v| v.version + 1 == number);
+                    prop_assert!(before.is_none_or(|v| new.supersedes == Some(v.digest)));
+                    let (id, study_id) = ("p".into(), "study-1".into());
+                    seen.push(Version { id, version: number, digest: digest(number, rival), study_id });
+                }
+            }
+        }
+    }
+}

@@ -31,8 +31,8 @@ use crate::{
     documents::Documents,
     network::Nodes,
     report::{
-        ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, CONFIDENCE_KEY, ListWant, Listed, PutReport,
-        Want,
+        ACTION_BUDGET, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_TRUST, BudgetReport,
+        CONFIDENCE_KEY, ListWant, Listed, PutReport, Want,
     },
     round::{DEFAULT_CONFIDENCE, Rounds},
 };
@@ -98,6 +98,15 @@ impl Door {
         let want: ListWant = serde_json::from_slice(body)
             .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which documents are wanted"))?;
         self.documents.list(&want).await
+    }
+
+    async fn budget(&self, body: &[u8]) -> Result<BudgetReport, Refusal> {
+        if body.len() > MAX_WANT_BYTES {
+            return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_WANT_BYTES} bytes name a study")));
+        }
+        let name: String = serde_json::from_slice(body)
+            .map_err(|_| Refusal::new(Code::Malformed, "the body does not name a permit or a study"))?;
+        self.documents.budget(&name).await
     }
 
     async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
@@ -172,6 +181,8 @@ impl FlightService for Door {
             ACTION_LIST => json(&self.list(&action.body).await.map_err(refused)?)?,
             ACTION_READ => self.read(&action.body).await.map_err(refused)?,
             ACTION_NETWORK => json(&self.nodes.report())?,
+            ACTION_TRUST => json(&self.documents.trust().map_err(refused)?)?,
+            ACTION_BUDGET => json(&self.budget(&action.body).await.map_err(refused)?)?,
             _ => return absent(),
         };
         Ok(Response::new(stream::iter([Ok(FlightResult::new(body))]).boxed()))

@@ -18,7 +18,6 @@ use sekisho_protocol::{
     clock::Clock,
     digest::Digest,
     dsse::Envelope,
-    keys::SecretKey,
     permit::OptOut,
     receipt::DryRun,
     refusal::{Code, Refusal},
@@ -33,6 +32,7 @@ use crate::{
     guard::{AdmittedQuery, InForce, SignedQuery, Trust},
     holding::DataSet,
     hooks::Hooks,
+    keys::Signing,
     ledger::{Cost, Ledger, Run, RunKey, RunState},
     register::Register,
     slots::{RunLocks, Slot, Slots},
@@ -58,7 +58,7 @@ pub struct Answering {
     /// The data sets with their snapshots.
     pub data: Vec<Arc<DataSet>>,
     /// Signs receipts, reservations and acceptances.
-    pub signing: Arc<SecretKey>,
+    pub signing: Arc<Signing>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// How long one query may take, from its arrival to its release.

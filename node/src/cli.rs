@@ -7,6 +7,7 @@ mod budget;
 mod data;
 mod patients;
 mod progress;
+mod trust;
 
 use std::{
     ffi::OsString,
@@ -80,6 +81,15 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Whose signatures count: governance key, committee, regulators.
+    #[command(subcommand)]
+    Trust(trust::Trust),
+    /// Regulators' orders: what is suspended by law.
+    #[command(subcommand)]
+    Orders(trust::OrdersCommand),
+    /// The hospital's own keys.
+    #[command(subcommand)]
+    Keys(trust::Keys),
     /// Lets a study go on that was stopped after three queries without an answer.
     #[command(after_help = "Example: sekisho-node resume diabetes-trial --config /srv/sekisho/node.toml")]
     Resume {
@@ -235,6 +245,9 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
+        Command::Trust(command) => trust::trust(command, &clock).await,
+        Command::Orders(command) => trust::orders(command, &clock).await,
+        Command::Keys(command) => trust::keys(&command),
         Command::Resume { study, config } => {
             let (config, ledger) = opened(&config).await?;
             ledger.resume(&study).await.into_diagnostic()?;

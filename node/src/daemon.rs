@@ -16,6 +16,7 @@ use sekisho_protocol::{
     refusal::Refusal,
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
 };
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     guard::Trust,
     holding::{DataSet, HoldingError},
     hooks::Hooks,
+    keys::{Dialling, KeyFiles, Signing, follow},
     ledger::{Caps, Ledger},
     link,
     register::Register,
@@ -174,7 +176,7 @@ pub async fn answering(
         register: Register::new(store.clone()),
         documents,
         data,
-        signing: Arc::new(key_file::read(&config.signing_key)?),
+        signing: Arc::new(Signing::from(key_file::read(&config.signing_key)?)),
         clock,
         timeout: config.limits.query_timeout,
         memory_bytes: usize::try_from(config.limits.memory_bytes).unwrap_or(usize::MAX),
@@ -196,17 +198,48 @@ pub async fn run(
     hooks: Hooks,
     ready: impl FnOnce(PeerId),
 ) -> Result<(), RunError> {
+    let files = KeyFiles {
+        name: config.name.clone(),
+        signing: config.signing_key.clone(),
+        transport: config.transport_key.clone(),
+    };
+    if let Ok(roster) = documents(&config).await?.roster(clock.now()).await {
+        files.settle(&roster)?;
+    }
     let node = Arc::new(answering(&config, progress, clock, hooks).await?);
     let peer: PeerId = config.coordinator.peer_id.parse().map_err(|_| RunError::Coordinator("peer_id"))?;
     let addr: Multiaddr = config.coordinator.address.parse().map_err(|_| RunError::Coordinator("address"))?;
-    let transport = key_file::read(&config.transport_key)?.seed();
-    let (network, incoming) = Network::start(transport, Role::Dial { peer, addr }, Limits::default()).await?;
-    ready(network.local_peer());
-    info!(name = %config.name, peer = %network.local_peer(), "node runs");
-    let link = tokio::spawn(link::keep(network.clone(), peer, Arc::clone(&node)));
-    server_builder().add_service(service::server(node)).serve_with_incoming_shutdown(incoming.flight, stop()).await?;
-    link.abort();
-    network.shutdown().await;
+    let (told, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        stop().await;
+        told.send_replace(true);
+    });
+    let (mut dialling, mut ready) = (Dialling::Current, Some(ready));
+    // One turn for each transport key that is tried; nearly always the only one.
+    while !*stopping.borrow() {
+        let (transport, role) = (files.transport(dialling)?.seed(), Role::Dial { peer, addr: addr.clone() });
+        let (network, incoming) = Network::start(transport, role, Limits::default()).await?;
+        if let Some(ready) = ready.take() {
+            ready(network.local_peer());
+        }
+        info!(name = %config.name, peer = %network.local_peer(), "node runs");
+        let link = tokio::spawn(link::keep(network.clone(), peer, Arc::clone(&node)));
+        let (mut stopped, turn) = (stopping.clone(), tokio::sync::Notify::new());
+        let server = server_builder().add_service(service::server(Arc::clone(&node)));
+        let serving = server.serve_with_incoming_shutdown(incoming.flight, async {
+            tokio::select! { _ = stopped.wait_for(|stop| *stop) => {}, () = turn.notified() => {} }
+        });
+        let other = async {
+            let next = follow(&files, &node.documents, &node.signing, &network, peer, dialling, &*node.clock).await;
+            turn.notify_one();
+            dialling = next;
+            info!("not let in with this transport key; trying the other one");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! { served = serving => served?, () = other => {} }
+        link.abort();
+        network.shutdown().await;
+    }
     Ok(())
 }
 

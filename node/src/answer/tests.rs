@@ -13,7 +13,7 @@ use sekisho_node_config::Window;
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     dsse::Document,
-    keys::PublicKey,
+    keys::{PublicKey, SecretKey},
     permit::{OptOutRule, Permit},
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Receipt, ReservationRecord},
@@ -106,7 +106,7 @@ impl Case {
             register: Register::new(store.clone()),
             documents: Documents::new(store, anchors),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
-            signing: Arc::new(key()),
+            signing: Arc::new(Signing::from(key())),
             clock: Arc::new(Noon),
             timeout: Duration::from_secs(60),
             memory_bytes: 1 << 28,

@@ -4,6 +4,7 @@
 
 mod init;
 mod metering;
+mod trust;
 
 use std::{
     ffi::OsString,
@@ -47,6 +48,15 @@ enum Command {
         after_help = "Example:\n  sekisho-coordinator metering export --config /etc/sekisho/coordinator.toml --period 2026-11"
     )]
     Metering(metering::Metering),
+    /// Whose signatures count.
+    #[command(subcommand, after_help = "Example:\n  sekisho-coordinator trust show --config coordinator.toml")]
+    Trust(trust::Trust),
+    /// The coordinator's own keys.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho-coordinator keys rotate signing --config coordinator.toml > member.json"
+    )]
+    Keys(trust::Keys),
     /// Run the coordinator.
     ///
     /// Prints `door URL` and a line `listening MULTIADDR` for each network address once it can be reached; logs to
@@ -72,6 +82,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode 
     let done = match cli.command {
         Command::Init(init) => init.run(),
         Command::Metering(command) => command.run(),
+        Command::Trust(command) => trust::trust(command),
+        Command::Keys(command) => trust::keys(&command),
         Command::Run { config } => run(&config, hooks),
     };
     match done {

@@ -1,4 +1,4 @@
-//! The signed documents that the network runs on: roster, status, schemas and permits.
+//! The signed documents that the network runs on: roster, status, schemas, permits, and what says whose signatures count.
 //!
 //! Promises: nothing is kept that does not verify with the keys of the configuration; everything is verified again
 //! when it is read back from the disk, and permits again when a status voids keys; the highest roster and status seen
@@ -7,14 +7,16 @@
 //! Deliberately absent: any decision for a hospital (each pins and verifies its own), and any document made here: the
 //! coordinator signs routes only.
 
+mod budget;
 mod output_review;
+mod trust;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sekisho_protocol::{
     access::{Access, Item},
-    committee::{Committee, CommitteeMember},
+    committee::{Committee, CommitteeChain, CommitteeMember},
     digest::Digest,
     dsse::{Document, DsseError, Envelope, Verified},
     keys::PublicKey,
@@ -22,6 +24,7 @@ use sekisho_protocol::{
     refusal::{Code, Refusal},
     roster::Roster,
     schema::Schema,
+    sequence::{Gaps, Offered, follows},
     status::Status,
 };
 use tokio::sync::{Mutex, watch};
@@ -39,6 +42,8 @@ const MAX_LISTED: u32 = 1000;
 /// How far two clocks may differ.
 const SKEW: TimeDelta = TimeDelta::seconds(60);
 
+pub use self::trust::Chains;
+
 /// Why the documents on the disk cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentsError {
@@ -46,12 +51,20 @@ pub enum DocumentsError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A pinned document does not verify any more.
-    #[error("the pinned {kind} does not verify: {source}; check trust.governance_key", kind = .kind.as_str())]
+    #[error("the pinned {kind} does not verify: {source}; see `sekisho-coordinator trust show`", kind = .kind.as_str())]
     Unverified {
         /// Which.
         kind: Kind,
         /// Why.
         source: DsseError,
+    },
+    /// A link of a chain does not follow the one before it.
+    #[error("a stored {kind} document does not verify: {source}; see `sekisho-coordinator trust show`", kind = .kind.as_str())]
+    Broken {
+        /// Of which chain.
+        kind: Kind,
+        /// Why.
+        source: Refusal,
     },
 }
 
@@ -88,6 +101,7 @@ pub struct Current {
     roster: Option<Arc<Held<Roster>>>,
     status: Option<Arc<Held<Status>>>,
     committee: Option<Arc<Committee>>,
+    chains: Option<Arc<Chains>>,
     schemas: BTreeMap<Digest, Arc<Held<Schema>>>,
     permits: BTreeMap<Digest, Arc<Held<Permit>>>,
 }
@@ -193,6 +207,12 @@ impl Current {
         self.status.as_ref().is_some_and(|s| s.void_keys.contains(&fingerprint))
     }
 
+    /// The line that roster and status belong to, and the key that signs them now.
+    fn governed_by(&self) -> Result<(String, PublicKey), Refusal> {
+        let unread = || Refusal::new(Code::Unavailable, "no document has been read");
+        self.chains().map(|chains| (chains.line.clone(), chains.governance.key())).ok_or_else(unread)
+    }
+
     fn newest_permit(&self, id: &str) -> Option<&Arc<Held<Permit>>> {
         self.permits.values().filter(|p| p.id == id).max_by_key(|p| p.version)
     }
@@ -249,11 +269,15 @@ impl Documents {
             Kind::Roster => self.check_roster(envelope, &current, now)?,
             Kind::Status => self.check_status(envelope, &current, now)?,
             Kind::Schema => {
-                let held: Held<Schema> = held(envelope, &[self.trust.governance], 1)?;
+                let keys = current.chains().map(|c| vec![c.governance.key()]).unwrap_or_default();
+                let held: Held<Schema> = held(envelope, &keys, 1)?;
                 (held.digest(), Place { name: String::new(), seq: 0 }, held.envelope)
             }
             Kind::Permit => self.check_permit(envelope, &current).await?,
             Kind::OutputReview => self.check_output_review(envelope, &current, now).await?,
+            Kind::Committee => self.check_committee(envelope, &current)?,
+            Kind::Governance => self.check_governance(envelope, &current)?,
+            Kind::Orders => self.check_orders(envelope, &current)?,
         };
         self.store.put_document(kind, digest, &place, &envelope, now).await.map_err(unavailable)?;
         let fresh = load(&self.store, &self.trust).await.map_err(unavailable)?;
@@ -292,7 +316,13 @@ impl Documents {
     /// `not_authorised` when they are not public; when the database cannot be read.
     pub async fn list(&self, want: &ListWant) -> Result<Vec<Listed>, Refusal> {
         match want.kind {
-            Kind::Roster | Kind::Status | Kind::Schema | Kind::Permit => {}
+            Kind::Roster
+            | Kind::Status
+            | Kind::Schema
+            | Kind::Permit
+            | Kind::Committee
+            | Kind::Governance
+            | Kind::Orders => {}
             Kind::OutputReview => {
                 return Err(Refusal::new(Code::NotAuthorised, "reviews of output are for the committee's members"));
             }
@@ -325,35 +355,38 @@ impl Documents {
     }
 
     fn check_roster(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
-        let new: Held<Roster> = held(envelope, &[self.trust.governance], 1)?;
+        let (line, key) = current.governed_by()?;
+        let new: Held<Roster> = held(envelope, &[key], 1)?;
         if now >= new.expires {
             return Err(Refusal::new(Code::StaleRoster, format!("roster {} expired at {}", new.seq, new.expires)));
         }
         let pinned = current.roster.as_ref().map(|r| (r.seq, r.digest()));
-        follows(Roster::NAME, pinned, new.seq, new.prev, new.digest())?;
-        Ok((new.digest(), Place { name: String::new(), seq: new.seq }, new.envelope))
+        let (seq, prev, digest) = (new.seq, new.prev, new.digest());
+        follows(&Offered { name: Roster::NAME, seq, prev, digest }, pinned, Gaps::Allowed)?;
+        Ok((digest, Place { name: line, seq }, new.envelope))
     }
 
     fn check_status(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
-        let new: Held<Status> = held(envelope, &[self.trust.governance], 1)?;
+        let (line, key) = current.governed_by()?;
+        let new: Held<Status> = held(envelope, &[key], 1)?;
         if now >= new.expires {
             return Err(Refusal::new(Code::StaleStatus, format!("status {} expired at {}", new.seq, new.expires)));
         }
         let pinned = current.status.as_ref().map(|s| (s.seq, s.digest()));
-        follows(Status::NAME, pinned, new.seq, new.prev, new.digest())?;
-        Ok((new.digest(), Place { name: String::new(), seq: new.seq }, new.envelope))
+        let (seq, prev, digest) = (new.seq, new.prev, new.digest());
+        follows(&Offered { name: Status::NAME, seq, prev, digest }, pinned, Gaps::Allowed)?;
+        Ok((digest, Place { name: line, seq }, new.envelope))
     }
 
     async fn check_permit(&self, envelope: &[u8], current: &Current) -> Result<Checked, Refusal> {
-        let new = held_permit(envelope, current.committee()?, current.status.as_deref())?;
+        let claimed = Envelope::from_json::<Permit>(envelope)?.peek::<Permit>()?.1;
+        let under = self.store.committees_of_permits().await.map_err(unavailable)?.get(&claimed).copied();
+        let chains = current.chains().ok_or_else(|| Refusal::new(Code::Unavailable, "no committee has been read"))?;
+        let (new, under) = held_permit(envelope, &chains.committees, under, current.status.as_deref())?;
         current.schema(new.schema)?;
-        let place = Place { name: new.id.clone(), seq: new.version.into() };
-        let known = self.store.digest_at(Kind::Permit, &place).await.map_err(unavailable)?;
-        if known.is_some_and(|digest| digest != new.digest()) {
-            let detail = format!("version {} of permit {} is already known with another digest", new.version, new.id);
-            return Err(Refusal::new(Code::OlderDocument, detail));
-        }
-        Ok((new.digest(), place, new.envelope))
+        self.check_version(&new, new.digest(), current).await?;
+        self.store.note_committee(new.digest(), under).await.map_err(unavailable)?;
+        Ok((new.digest(), Place { name: new.id.clone(), seq: new.version.into() }, new.envelope))
     }
 }
 
@@ -376,69 +409,48 @@ fn held<D: Document>(envelope: &[u8], keys: &[PublicKey], needed: usize) -> Resu
     Ok(Held { verified, envelope: envelope.to_json() })
 }
 
-/// A permit with a quorum of `committee`; voided keys and recused members do not count.
+/// A permit with a quorum of the committee that it was taken `under`, or of the newest one, and which that was; voided
+/// keys and recused members do not count.
 fn held_permit(
     envelope: &[u8],
-    committee: &Committee,
+    committees: &CommitteeChain,
+    under: Option<Digest>,
     status: Option<&Held<Status>>,
-) -> Result<Held<Permit>, DsseError> {
+) -> Result<(Held<Permit>, Digest), DsseError> {
     let envelope = Envelope::from_json::<Permit>(envelope)?;
-    let recused = envelope.peek::<Permit>()?.0.decision.recused;
-    let void = |key: Digest| status.is_some_and(|s| s.void_keys.contains(&key)) || recused.contains(&key);
-    let verified = committee.verify(&envelope, void)?;
-    Ok(Held { verified, envelope: envelope.to_json() })
-}
-
-/// That a document with this number may take the place of the pinned one.
-fn follows(
-    name: &str,
-    pinned: Option<(u64, Digest)>,
-    seq: u64,
-    prev: Option<Digest>,
-    digest: Digest,
-) -> Result<(), Refusal> {
-    if seq == 0 || i64::try_from(seq).is_err() {
-        return Err(Refusal::new(Code::Malformed, format!("the sequence numbers of a {name} count from 1")));
-    }
-    let Some((newest, newest_digest)) = pinned else { return Ok(()) };
-    let older = |detail: String| Err(Refusal::new(Code::OlderDocument, detail));
-    if seq < newest {
-        return older(format!("{name} {seq} is older than {name} {newest}, which is in force"));
-    }
-    if seq == newest && digest != newest_digest {
-        return older(format!("{name} {seq} is in force with another content ({})", newest_digest.short()));
-    }
-    if seq == newest + 1 && prev != Some(newest_digest) {
-        return older(format!(
-            "{name} {seq} does not name {name} {newest} ({}) as its predecessor",
-            newest_digest.short()
-        ));
-    }
-    Ok(())
+    let void = |key: Digest| status.is_some_and(|s| s.void_keys.contains(&key));
+    let (verified, under) = committees.verify_permit(&envelope, under, void)?;
+    Ok((Held { verified, envelope: envelope.to_json() }, under))
 }
 
 async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
-    let governance = [trust.governance];
-    let mut current = Current::default();
-    if let Some(envelope) = store.newest(Kind::Roster).await? {
+    let chains = Arc::new(Chains::load(store, trust).await?);
+    let mut current = Current { chains: Some(chains.clone()), ..Current::default() };
+    // Roster and status may be signed by an earlier key: they were taken while that one counted.
+    let governance = chains.governance.keys();
+    if let Some(envelope) = store.newest(Kind::Roster, &chains.line).await? {
         let unverified = |source| DocumentsError::Unverified { kind: Kind::Roster, source };
-        current.roster = Some(Arc::new(held(&envelope, &governance, 1).map_err(unverified)?));
+        current.roster = Some(Arc::new(held(&envelope, governance, 1).map_err(unverified)?));
     }
-    if let Some(envelope) = store.newest(Kind::Status).await? {
+    if let Some(envelope) = store.newest(Kind::Status, &chains.line).await? {
         let unverified = |source| DocumentsError::Unverified { kind: Kind::Status, source };
-        current.status = Some(Arc::new(held(&envelope, &governance, 1).map_err(unverified)?));
+        current.status = Some(Arc::new(held(&envelope, governance, 1).map_err(unverified)?));
     }
+    let schema_keys = current.schema_keys(&chains);
     for envelope in store.documents(Kind::Schema).await? {
-        match held::<Schema>(&envelope, &governance, 1) {
+        match held::<Schema>(&envelope, &schema_keys, 1) {
             Ok(schema) => drop(current.schemas.insert(schema.digest(), Arc::new(schema))),
             Err(error) => tracing::warn!(%error, "a stored schema does not verify and is not used"),
         }
     }
-    let committee = Arc::new(trust.committee.clone());
-    current.committee = Some(committee.clone());
+    current.committee = Some(Arc::new(chains.committees.newest().clone()));
+    let under = store.committees_of_permits().await?;
     for envelope in store.documents(Kind::Permit).await? {
-        match held_permit(&envelope, &committee, current.status.as_deref()) {
-            Ok(permit) => drop(current.permits.insert(permit.digest(), Arc::new(permit))),
+        let digest =
+            Envelope::from_json::<Permit>(&envelope).and_then(|e| e.peek::<Permit>()).map(|(_, digest)| digest);
+        let under = digest.ok().and_then(|digest| under.get(&digest).copied());
+        match held_permit(&envelope, &chains.committees, under, current.status.as_deref()) {
+            Ok((permit, _)) => drop(current.permits.insert(permit.digest(), Arc::new(permit))),
             Err(error) => tracing::warn!(%error, "a stored permit has no quorum any more and is not used"),
         }
     }

@@ -19,7 +19,7 @@ use sekisho_protocol::{
     refusal::{Code, Refusal},
     transport::{server_builder, status_of},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Response, Status, Streaming, async_trait,
@@ -32,8 +32,8 @@ use crate::{
     held,
     network::Nodes,
     report::{
-        ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, CONFIDENCE_KEY, ListWant,
-        Listed, PutReport, RegisterWant, Want,
+        ACTION_BUDGET, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
+        BudgetReport, CONFIDENCE_KEY, Listed, PutReport, RegisterWant,
     },
     round::{DEFAULT_CONFIDENCE, Rounds},
     store::Store,
@@ -91,30 +91,30 @@ impl Door {
     }
 
     fn get(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
-        if body.len() > MAX_WANT_BYTES {
-            return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_WANT_BYTES} bytes say what is wanted")));
-        }
-        let want: Want = serde_json::from_slice(body)
-            .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which document is wanted"))?;
-        self.documents.get(&want)
+        self.documents.get(&Self::wanted(body, "document")?)
     }
 
     async fn list(&self, body: &[u8]) -> Result<Vec<Listed>, Refusal> {
+        self.documents.list(&Self::wanted(body, "kind of document")?).await
+    }
+
+    /// What a caller wants, from the body of an action.
+    fn wanted<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, Refusal> {
         if body.len() > MAX_WANT_BYTES {
             return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_WANT_BYTES} bytes say what is wanted")));
         }
-        let want: ListWant = serde_json::from_slice(body)
-            .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which documents are wanted"))?;
-        self.documents.list(&want).await
+        serde_json::from_slice(body)
+            .map_err(|_| Refusal::new(Code::Malformed, format!("the body does not say which {what} is wanted")))
     }
 
     async fn register(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
-        if body.len() > MAX_WANT_BYTES {
-            return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_WANT_BYTES} bytes say what is wanted")));
-        }
-        let want: RegisterWant = serde_json::from_slice(body)
-            .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which uses are wanted"))?;
+        let want: RegisterWant = Self::wanted(body, "use")?;
         bytes(&use_register::export(&self.documents, &self.store, want.study.as_deref(), self.clock.now()).await?)
+    }
+
+    async fn budget(&self, body: &[u8]) -> Result<BudgetReport, Refusal> {
+        let name: String = Self::wanted(body, "permit or study")?;
+        self.documents.budget(&name).await
     }
 
     async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
@@ -200,6 +200,8 @@ impl FlightService for Door {
             ACTION_READ => self.read(&action.body).await.map_err(refused)?,
             ACTION_REGISTER => self.register(&action.body).await.map_err(refused)?,
             ACTION_NETWORK => json(&self.nodes.report())?,
+            ACTION_TRUST => json(&self.documents.trust().map_err(refused)?)?,
+            ACTION_BUDGET => json(&self.budget(&action.body).await.map_err(refused)?)?,
             _ => return absent(),
         };
         Ok(Response::new(stream::iter([Ok(FlightResult::new(body))]).boxed()))

@@ -6,6 +6,8 @@
 //! Deliberately absent: settings, sessions and state of its own; files and the coordinator hold everything.
 
 mod answer;
+mod budget;
+mod committee;
 mod door;
 mod duration;
 mod explain;
@@ -15,6 +17,7 @@ mod format;
 mod governance;
 mod keys;
 mod number;
+mod orders;
 mod output;
 mod permit;
 mod permit_file;
@@ -23,6 +26,7 @@ pub(crate) mod print;
 mod query;
 mod register;
 mod roster;
+mod rotation;
 mod schema;
 mod status;
 mod terms;
@@ -88,6 +92,18 @@ enum Command {
     /// The status: what is void or suspended.
     #[command(subcommand, after_help = "Example:\n  sekisho status refresh --key governance.pem")]
     Status(status::Command),
+    /// What a study has left at each hospital.
+    #[command(after_help = "Example:\n  sekisho budget asthma")]
+    Budget(budget::Command),
+    /// The committee: who decides on uses.
+    #[command(subcommand, after_help = "Example:\n  sekisho committee show")]
+    Committee(committee::Command),
+    /// The governance key: who signs roster, status and schemas.
+    #[command(subcommand, after_help = "Example:\n  sekisho governance show")]
+    Governance(rotation::Command),
+    /// Regulators' orders: what is suspended by law.
+    #[command(subcommand, after_help = "Example:\n  sekisho orders show")]
+    Orders(orders::Command),
     /// Results that wait for reviewers: list, show, release, refuse.
     #[command(subcommand, after_help = "Example:\n  sekisho output list --key sato.pem")]
     Output(output::Command),
@@ -159,6 +175,10 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
         Command::Schema(command) => schema::run(command, context).await,
         Command::Roster(command) => roster::run(command, context).await,
         Command::Status(command) => status::run(command, context).await,
+        Command::Budget(command) => budget::run(command, context).await,
+        Command::Committee(command) => committee::run(command, context).await,
+        Command::Governance(command) => rotation::run(command, context).await,
+        Command::Orders(command) => orders::run(command, context).await,
         Command::Output(command) => output::run(command, context).await,
         Command::Register(command) => register::run(command, context).await,
         Command::Keys(command) => keys::run(command),

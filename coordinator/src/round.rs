@@ -82,7 +82,7 @@ pub struct Rounds {
     documents: Arc<Documents>,
     nodes: Arc<Nodes>,
     store: Store,
-    signing_key: SecretKey,
+    signing_keys: Vec<SecretKey>,
     clock: Arc<dyn Clock>,
     limits: QueryLimits,
     places: Arc<Semaphore>,
@@ -97,8 +97,8 @@ pub struct RoundParts {
     pub nodes: Arc<Nodes>,
     /// Where rounds are recorded.
     pub store: Store,
-    /// Signs routes.
-    pub signing_key: SecretKey,
+    /// Sign routes: the one that the roster names, of the key in use and the next one.
+    pub signing_keys: Vec<SecretKey>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Deadline and concurrency.
@@ -110,9 +110,9 @@ pub struct RoundParts {
 impl Rounds {
     /// Rounds over these parts.
     pub fn new(parts: RoundParts) -> Self {
-        let RoundParts { documents, nodes, store, signing_key, clock, limits, hooks } = parts;
+        let RoundParts { documents, nodes, store, signing_keys, clock, limits, hooks } = parts;
         let places = Arc::new(Semaphore::new(limits.concurrent));
-        Self { documents, nodes, store, signing_key, clock, limits, places, hooks }
+        Self { documents, nodes, store, signing_keys, clock, limits, places, hooks }
     }
 
     /// Asks the hospitals of a signed query: the report, and the table of all hospitals followed by one of each.
@@ -193,7 +193,10 @@ impl Rounds {
             round: round.to_string(),
             expires: self.clock.now() + valid,
         };
-        let route = Envelope::sign(&route, &[&self.signing_key]).map_err(|_| internal(()))?;
+        let roster = query.current.pinned_roster();
+        let named = |key: &&SecretKey| roster.is_some_and(|r| r.members.iter().any(|m| m.signing_key == key.public()));
+        let key = self.signing_keys.iter().find(named).or(self.signing_keys.first()).ok_or_else(|| internal(()))?;
+        let route = Envelope::sign(&route, &[key]).map_err(|_| internal(()))?;
         let routed = RoutedQuery { query: query.envelope.clone(), route };
         serde_json::to_vec(&routed).map_err(|_| internal(()))
     }

@@ -9,6 +9,8 @@
 
 mod history;
 
+mod trust;
+
 use std::{
     cmp::Ordering,
     fs, io,
@@ -19,8 +21,8 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use sekisho_protocol::{
-    digest::Digest, dsse::Document, output_review::OutputReview, permit::Permit, roster::Roster, schema::Schema,
-    status::Status,
+    committee::Committee, digest::Digest, dsse::Document, governance::Governance, orders::Orders,
+    output_review::OutputReview, permit::Permit, roster::Roster, schema::Schema, status::Status,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{
@@ -29,12 +31,14 @@ use sqlx::{
 };
 
 pub use self::history::{KeptRelease, KeptResult, KeptRound};
+pub use self::trust::GovernancePin;
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_state.sql"),
     include_str!("../migrations/0002_documents.sql"),
     include_str!("../migrations/0003_questions.sql"),
+    include_str!("../migrations/0004_trust.sql"),
 ];
 /// How many connections are open at most.
 const CONNECTIONS: u32 = 4;
@@ -103,10 +107,14 @@ kinds! {
     Status = Status, "status";
     Schema = Schema, "schema";
     Permit = Permit, "permit";
+    Committee = Committee, "committee";
+    Governance = Governance, "governance";
+    Orders = Orders, "orders";
     OutputReview = OutputReview, "output_review";
 }
 
-/// By what else than its digest a document is found: the roster, status or schema has no name, a permit its id.
+/// By what else than its digest a document is found: a schema has no name, a permit its id; a roster, a status or a
+/// rotation of the governance key has the number of the operator's pin, and none without one.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Whose it is; empty where there is one line of them.
@@ -217,10 +225,16 @@ impl Store {
         Ok(sqlx::query_scalar(sql).bind(kind.as_str()).fetch_all(&self.pool).await?)
     }
 
-    /// The envelope of a kind with the highest number.
-    pub(crate) async fn newest(&self, kind: Kind) -> Result<Option<Vec<u8>>, StoreError> {
-        let sql = "SELECT envelope FROM document WHERE kind = ?1 ORDER BY seq DESC LIMIT 1";
-        Ok(sqlx::query_scalar(sql).bind(kind.as_str()).fetch_optional(&self.pool).await?)
+    /// The envelope of a kind and name with the highest number.
+    pub(crate) async fn newest(&self, kind: Kind, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE kind = ?1 AND name = ?2 ORDER BY seq DESC LIMIT 1";
+        Ok(sqlx::query_scalar(sql).bind(kind.as_str()).bind(name).fetch_optional(&self.pool).await?)
+    }
+
+    /// The envelopes of a kind and name by number, lowest first.
+    pub(crate) async fn line(&self, kind: Kind, name: &str) -> Result<Vec<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE kind = ?1 AND name = ?2 ORDER BY seq";
+        Ok(sqlx::query_scalar(sql).bind(kind.as_str()).bind(name).fetch_all(&self.pool).await?)
     }
 
     /// The documents of a kind, of `name` or of all names, the latest first; `most` at most.

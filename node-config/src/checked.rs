@@ -15,6 +15,7 @@ use config::{Config, File, FileFormat};
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     keys::PublicKey,
+    orders::{MAX_REGULATORS, Regulator},
     permit::OptOut,
     roster::is_name,
     units::{AttoDelta, DeltaTooLarge, MicroRho},
@@ -95,6 +96,8 @@ pub struct Trust {
     pub governance_key: PublicKey,
     /// The first committee; a later one is signed by the quorum of the one before.
     pub committee: Committee,
+    /// Whose orders are obeyed.
+    pub regulators: Vec<Regulator>,
 }
 
 /// What may be spent on these patients. The compiled-in ceilings hold all the same.
@@ -307,7 +310,17 @@ impl TryFrom<TrustFile> for Trust {
         let needed = usize::try_from(quorum).unwrap_or(usize::MAX);
         let committee = Committee::pinned(needed, file.required_roles, file.distinct_roles, committee);
         let committee = committee.map_err(|rule| wrong("trust", &rule))?;
-        Ok(Self { governance_key, committee })
+        let mut regulators: Vec<Regulator> = Vec::new();
+        for (n, regulator) in file.regulators.into_iter().enumerate() {
+            let place = |field: &str| format!("trust.regulators[{n}].{field}");
+            let named = is_name(&regulator.name) && regulators.iter().all(|r| r.name != regulator.name);
+            check(named, &place("name"), "write a name of its own: 1-64 lower-case letters, digits, hyphens")?;
+            let key = key(&regulator.key, &place("key"))?;
+            check(seen.insert(key.fingerprint()), &place("key"), "write a key of its own; somebody else has this one")?;
+            regulators.push(Regulator { name: regulator.name, key });
+        }
+        check(regulators.len() <= MAX_REGULATORS, "trust.regulators", "name at most 16 regulators")?;
+        Ok(Self { governance_key, committee, regulators })
     }
 }
 

@@ -50,6 +50,15 @@ pub(crate) struct TrustFile {
     #[serde(default)]
     pub(crate) distinct_roles: bool,
     pub(crate) committee: Vec<CommitteeMemberFile>,
+    #[serde(default)]
+    pub(crate) regulators: Vec<RegulatorFile>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegulatorFile {
+    pub(crate) name: String,
+    pub(crate) key: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -44,6 +44,12 @@ pub const KEYS: &[Key] = &[
     required("trust.committee[].role", "The member's seat."),
     required("trust.committee[].key", "The member's key, base64; all keys differ."),
     optional(
+        "trust.regulators[].name",
+        "none",
+        "A regulator whose orders to suspend are obeyed, by the name in its orders; at most 16.",
+    ),
+    optional("trust.regulators[].key", "none", "The regulator's key, base64."),
+    optional(
         "budget.lifetime_micro_rho",
         "5000000",
         "What all studies together may ever spend on these patients, in millionths of rho. The ceiling in the software holds all the same.",

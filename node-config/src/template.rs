@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use sekisho_protocol::{committee::CommitteeMember, keys::PublicKey};
+use sekisho_protocol::{committee::CommitteeMember, keys::PublicKey, orders::Regulator};
 use toml::Value;
 
 use crate::{
@@ -34,6 +34,8 @@ pub struct TemplateValues {
     pub required_roles: Vec<String>,
     /// Two signers of one role count once.
     pub distinct_roles: bool,
+    /// Whose orders are obeyed.
+    pub regulators: Vec<Regulator>,
     /// `jp-ngmia` or `eu-ehds`.
     pub register_rule: String,
     /// The data sets' mapping files.
@@ -55,6 +57,13 @@ pub fn template(values: &TemplateValues) -> String {
             text(role),
             text(&key.to_string())
         );
+    }
+    let mut regulators = String::new();
+    for Regulator { name, key } in &values.regulators {
+        let _ = write!(regulators, "\n[[trust.regulators]]\nname = {}\nkey = {}\n", text(name), text(&key.to_string()));
+    }
+    if regulators.is_empty() {
+        regulators = "\n# [[trust.regulators]]\n# name = \"ministry\"\n# key = \"…\"\n".into();
     }
     let mut datasets = String::new();
     for mapping in &values.datasets {
@@ -93,6 +102,8 @@ required_roles = {roles}
 # 同じ役割の署名は一つと数える / two signers of one role count once
 distinct_roles = {distinct}
 {committee}
+# 停止命令に従う監督機関 (任意) / regulators whose orders to suspend are obeyed (optional)
+{regulators}
 {budget}
 # 病院の方針 (Cedar)。直したら再起動 / the hospital's own policy in Cedar; restart after a change
 [policy]
@@ -142,6 +153,7 @@ level = {level}
         quorum = values.committee_quorum,
         roles = Value::from(values.required_roles.clone()),
         distinct = values.distinct_roles,
+        regulators = regulators.trim_start(),
         budget = budget_table(values.budget),
         rule = text(&values.register_rule),
         days = register_days(&values.register_rule),
@@ -197,12 +209,13 @@ max_atto_delta_per_query = {delta_per_query}
 pub(crate) mod tests {
     use super::*;
 
-    /// The public key of RFC 8032, section 7.1, test `n`.
+    /// The public key of RFC 8032, section 7.1, test `n`; of `TEST 1024`, the last.
     pub(crate) fn key(n: usize) -> PublicKey {
         let text = [
             "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
             "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=",
             "/FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU=",
+            "J4EX/BRMcjQPZ9DyMW6Dhs7/vyskKMnFH+98WX8dQm4=",
         ];
         text[n].parse().unwrap()
     }
@@ -224,6 +237,7 @@ pub(crate) mod tests {
                 .into(),
             required_roles: vec!["chair".into()],
             distinct_roles: false,
+            regulators: vec![Regulator { name: "ministry".into(), key: key(3) }],
             register_rule: "jp-ngmia".into(),
             datasets: vec!["data/dataset.toml".into()],
             budget: None,

@@ -18,7 +18,6 @@ use sekisho_protocol::{
     clock::Clock,
     digest::Digest,
     dsse::Envelope,
-    keys::SecretKey,
     permit::OptOut,
     receipt::DryRun,
     refusal::{Code, Refusal},
@@ -33,6 +32,7 @@ use crate::{
     guard::{AdmittedQuery, InForce, SignedQuery, Trust},
     holding::DataSet,
     hooks::Hooks,
+    keys::Signing,
     ledger::{Cost, Ledger, Run, RunKey, RunState},
     policy::{Allowed, Asked, DataFacts, Person, Policy},
     register::Register,
@@ -61,7 +61,7 @@ pub struct Answering {
     /// The data sets with their snapshots.
     pub data: Vec<Arc<DataSet>>,
     /// Signs receipts, reservations and acceptances.
-    pub signing: Arc<SecretKey>,
+    pub signing: Arc<Signing>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// How long one query may take, from its arrival to its release.
@@ -147,8 +147,13 @@ impl Answering {
     async fn ready(&self, bytes: &[u8]) -> Result<Ready, Refusal> {
         let (now, span) = (self.clock.now(), Span::current());
         let signed = SignedQuery::from_json(bytes)?;
-        let in_force = InForce { roster: self.documents.roster(now).await?, status: self.documents.status(now).await? };
         let digest = signed.permit()?;
+        let in_force = InForce {
+            roster: self.documents.roster(now).await?,
+            status: self.documents.status(now).await?,
+            committee: self.documents.committee_of(digest).await?,
+            orders: self.documents.orders().await?,
+        };
         span.record("permit", digest.short());
         let Some(stored) = self.documents.permit(digest).await? else {
             return Err(Refusal::new(Code::PermitUnknown, format!("no permit {} here", digest.short())));

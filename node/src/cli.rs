@@ -12,6 +12,7 @@ mod permits;
 mod policy;
 mod progress;
 mod suspension;
+mod trust;
 
 use std::{
     ffi::OsString,
@@ -28,6 +29,7 @@ use sekisho_protocol::{
     committee::CommitteeMember,
     key_file,
     keys::{PublicKey, SecretKey},
+    orders::Regulator,
     roster::{Member, Role, is_name},
     transport::peer_id_of_seed,
 };
@@ -94,6 +96,15 @@ enum Command {
     /// The hospital's own policy: which permits it accepts and which queries it answers.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Whose signatures count: governance key, committee, regulators.
+    #[command(subcommand)]
+    Trust(trust::Trust),
+    /// Regulators' orders: what is suspended by law.
+    #[command(subcommand)]
+    Orders(trust::OrdersCommand),
+    /// The hospital's own keys.
+    #[command(subcommand)]
+    Keys(trust::Keys),
     /// Answers a study, or all of them, no more; it acts at once on whatever is not charged yet.
     #[command(
         after_help = "Example: sekisho-node suspend diabetes-trial --reason \"under review\" --config /srv/sekisho/node.toml"
@@ -144,6 +155,9 @@ struct Init {
     /// Two signers of one role count once.
     #[arg(long)]
     distinct_roles: bool,
+    /// A regulator whose orders to suspend are obeyed, as NAME:KEY; repeat it.
+    #[arg(long, value_name = "NAME:KEY")]
+    regulator: Vec<Regulator>,
     /// A data set's mapping file, relative to the folder; repeat it.
     #[arg(long)]
     dataset: Vec<String>,
@@ -206,6 +220,9 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,
         Command::Resume(args) => suspension::resume(&args).await,
+        Command::Trust(command) => trust::trust(command, &clock).await,
+        Command::Orders(command) => trust::orders(command, &clock).await,
+        Command::Keys(command) => trust::keys(&command),
     }
 }
 
@@ -271,6 +288,7 @@ fn init(args: &Init) -> Result<()> {
         committee: args.committee.clone(),
         required_roles: args.required_role.clone(),
         distinct_roles: args.distinct_roles,
+        regulators: args.regulator.clone(),
         register_rule: args.register_rule.clone(),
         datasets: args.dataset.clone(),
         budget: args.budget,

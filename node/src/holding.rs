@@ -89,7 +89,7 @@ impl DataSet {
     /// at here and not in a query: a query that fails beyond an exact number of rows tells of one patient.
     pub async fn open(
         path: &Path,
-        governance: &PublicKey,
+        governance: &[PublicKey],
         snapshots: &Path,
         settings: &Settings,
         progress: &(dyn Fn(Progress<'_>) + Sync),

@@ -15,6 +15,7 @@ pub mod execute;
 pub mod guard;
 pub mod holding;
 pub mod hooks;
+pub mod keys;
 pub mod ledger;
 pub mod link;
 pub mod local;

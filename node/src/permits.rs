@@ -1,15 +1,19 @@
 //! Documents that the coordinator hands in, and this hospital's signed answer to a permit.
 //!
 //! The coordinator only carries them: rosters and statuses are believed by the governance key, permits by the
-//! committee's quorum. The hospital's policy says whether a permit is accepted, refused, or waits for a person; what a
-//! person decided stands whatever is handed in again. Accepting a permit sets its rho aside from the register's lifetime
-//! cap, so that no study can starve another. Its delta is not set aside, and a hospital that allows none accepts the permit
-//! all the same: queries with public keys need none.
+//! committee's quorum, orders by the regulator's key; a new governance key or committee by the one before it. The
+//! hospital's policy says whether a permit is accepted, refused, or waits for a person; what a person decided stands
+//! whatever is handed in again. Accepting a permit sets its rho aside from the register's lifetime cap, so that no study
+//! can starve another. Its delta is not set aside, and a hospital that allows none accepts the permit all the same:
+//! queries with public keys need none.
 
 use sekisho_protocol::{
+    committee::Committee,
     digest::Digest,
     dsse::{Document, Envelope, Verified},
+    governance::Governance,
     keys::SecretKey,
+    orders::{Orders, obey},
     permit::Permit,
     receipt::{Acceptance, DecidedBy, MAX_REASON},
     refusal::{Code, Refusal},
@@ -24,7 +28,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     answer::Answering,
     documents::PermitAnswer,
-    guard::{in_force, verify_permit},
+    guard::in_force,
     ledger::Ledger,
     policy::{DataFacts, Level, Offered, Policy},
 };
@@ -46,10 +50,28 @@ pub async fn put(node: &Answering, bytes: &[u8]) -> Result<Option<Envelope>, Ref
         info!(seq = status.seq, "status taken");
         return Ok(None);
     }
+    if kind == Governance::PAYLOAD_TYPE {
+        let seq = node.documents.offer_governance(bytes).await?;
+        info!(seq, "rotation of the governance key taken");
+        return Ok(None);
+    }
+    if kind == Committee::PAYLOAD_TYPE {
+        let seq = node.documents.offer_committee(bytes).await?;
+        info!(seq, "committee taken");
+        return Ok(None);
+    }
+    if kind == Orders::PAYLOAD_TYPE {
+        let orders = node.documents.offer_orders(bytes).await?;
+        info!(regulator = orders.regulator, seq = orders.seq, "orders taken");
+        return Ok(None);
+    }
     if kind == Permit::PAYLOAD_TYPE {
         return answer_permit(node, bytes).await.map(Some);
     }
-    Err(Refusal::new(Code::Malformed, "a node takes rosters, statuses and permits"))
+    Err(Refusal::new(
+        Code::Malformed,
+        "a node takes rosters, statuses, permits, committees, rotations of the governance key, and orders",
+    ))
 }
 
 /// The payload type of an envelope of at most the size of the largest document.
@@ -59,9 +81,8 @@ fn payload_type(bytes: &[u8]) -> Result<String, Refusal> {
 
 async fn answer_permit(node: &Answering, bytes: &[u8]) -> Result<Envelope, Refusal> {
     let now = node.clock.now();
-    let envelope = Envelope::from_json::<Permit>(bytes)?;
     let status = node.documents.status(now).await?;
-    let permit = verify_permit(&envelope, &node.trust.committee, &status)?;
+    let permit = node.documents.believe_permit(bytes, &status).await?;
     let stored = node.documents.permit(permit.digest()).await?;
     let stands = |s: &crate::documents::StoredPermit| s.refused().is_none() || s.decided_by == DecidedBy::Hand;
     if let Some(stored) = stored.as_ref().filter(|s| stands(s))
@@ -71,7 +92,9 @@ async fn answer_permit(node: &Answering, bytes: &[u8]) -> Result<Envelope, Refus
         return Ok(acceptance);
     }
     let holder = Holder { name: &node.trust.name, policy: &node.policy, data: node.held() };
-    let decision = match holder.judge(&permit, &status, now) {
+    let orders = node.documents.orders().await?;
+    let obeyed = obey(orders.iter().map(Verified::document), &node.trust.concern(&permit), now);
+    let decision = match obeyed.and_then(|()| holder.judge(&permit, &status, now)) {
         Ok(Level::AtOnce) => Decision::accepted(&node.ledger, &permit, DecidedBy::Policy, None).await,
         Ok(Level::ByHand | Level::Refused) => Decision::refused(Code::PermitWaiting, DecidedBy::Policy, None),
         Err(refusal) => Decision::refused(refusal.code, DecidedBy::Policy, Some(refusal.detail)),

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 /// The largest frame in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// The version of these messages.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// What a node says first on its control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,12 @@ pub struct Hello {
 pub struct Holdings {
     /// Grows with each message, so that an acknowledgement names what it answers.
     pub id: u64,
+    /// How many rotations of the governance key it has seen.
+    pub governance_seq: u64,
+    /// The number of its newest committee, 0 for the pinned one.
+    pub committee_seq: u64,
+    /// The regulators that it obeys, each with the number of its newest orders, 0 for none.
+    pub orders: Vec<(String, u64)>,
     /// The sequence number of its roster, 0 for none.
     pub roster_seq: u64,
     /// The sequence number of its status, 0 for none.
@@ -122,7 +128,15 @@ mod tests {
     use super::*;
 
     fn holdings(permits: usize) -> FromNode {
-        FromNode::Holdings(Holdings { id: 7, roster_seq: 1, status_seq: 2, permits: vec![[9; 32]; permits] })
+        FromNode::Holdings(Holdings {
+            id: 7,
+            governance_seq: 1,
+            committee_seq: 3,
+            orders: vec![("ministry".into(), 4)],
+            roster_seq: 1,
+            status_seq: 2,
+            permits: vec![[9; 32]; permits],
+        })
     }
 
     #[test]
@@ -143,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_claims_a_huge_list_is_refused_without_allocating_it() {
-        // Variant 1, id 0, seqs 0, then a list length of 2^60.
+        // Variant 1, id 0, two seqs 0, then a list length of 2^60.
         let frame = [1, 0, 0, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
         assert!(matches!(decode::<FromNode>(&frame), Err(FrameError::Malformed)));
     }

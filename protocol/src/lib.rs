@@ -17,9 +17,11 @@ pub mod control;
 pub mod decision;
 pub mod digest;
 pub mod dsse;
+pub mod governance;
 #[cfg(feature = "transport")]
 pub mod key_file;
 pub mod keys;
+pub mod orders;
 pub mod output_review;
 pub mod permit;
 pub mod publication;
@@ -30,7 +32,9 @@ pub mod refusal;
 pub mod review;
 pub mod roster;
 pub mod schema;
+pub mod sequence;
 pub mod status;
+pub mod supersession;
 #[cfg(feature = "transport")]
 pub mod transport;
 pub mod units;

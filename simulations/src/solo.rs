@@ -112,6 +112,7 @@ impl Solo {
             committee: members,
             required_roles: Vec::new(),
             distinct_roles: false,
+            regulators: Vec::new(),
             register_rule: plan.register_rule.into(),
             datasets,
             budget: Some(plan.budget),

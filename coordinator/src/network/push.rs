@@ -1,4 +1,5 @@
-//! Sending a node the documents that it lacks: roster, status, then permits, one at a time.
+//! Sending a node the documents that it lacks, one at a time: first what says whose signatures count (rotations of the
+//! governance key, committees), then roster, status, regulators' orders, and permits.
 //!
 //! A node verifies them for itself; to a permit it answers with a signed `acceptance/1`, which is verified and kept.
 
@@ -11,6 +12,7 @@ use sekisho_protocol::{
     control::Holdings,
     digest::Digest,
     dsse::Envelope,
+    orders::Orders,
     permit::Permit,
     receipt::Acceptance,
     refusal::{Code, Refusal},
@@ -20,7 +22,7 @@ use tokio::time::timeout;
 
 use super::{Nodes, Peer, holder, holder_refused, keys_of, lock, nodes_of, refusal_of_node};
 use crate::{
-    documents::{Accepted, Current, Held},
+    documents::{Accepted, Chains, Current, Held},
     report::{HolderReport, HolderState},
     store::Kind,
 };
@@ -44,20 +46,37 @@ struct Missing<'a> {
     envelope: &'a [u8],
 }
 
+impl<'a> Missing<'a> {
+    fn of<D>(kind: Kind, seq: u64, held: &'a Held<D>) -> Self {
+        Self { accepted: Accepted { kind, digest: held.digest() }, seq, envelope: held.envelope() }
+    }
+}
+
 /// What `node` lacks of the documents in force, in the order in which it must learn them.
 fn missing<'a>(current: &'a Current, holdings: &Holdings, node: &'a str, now: DateTime<Utc>) -> Vec<Missing<'a>> {
     let mut missing = Vec::new();
+    if let Some(chains) = current.chains() {
+        let rotations = chains.rotations().iter().filter(|held| held.seq > holdings.governance_seq);
+        missing.extend(rotations.map(|held| Missing::of(Kind::Governance, held.seq, held)));
+        let elections = chains.elections().iter().filter(|held| held.seq > holdings.committee_seq);
+        missing.extend(elections.map(|held| Missing::of(Kind::Committee, held.seq, held)));
+    }
     if let Ok(roster) = current.roster(now)
         && roster.seq > holdings.roster_seq
     {
-        let accepted = Accepted { kind: Kind::Roster, digest: roster.digest() };
-        missing.push(Missing { accepted, seq: roster.seq, envelope: roster.envelope() });
+        missing.push(Missing::of(Kind::Roster, roster.seq, roster));
     }
     if let Ok(status) = current.status(now)
         && status.seq > holdings.status_seq
     {
-        let accepted = Accepted { kind: Kind::Status, digest: status.digest() };
-        missing.push(Missing { accepted, seq: status.seq, envelope: status.envelope() });
+        missing.push(Missing::of(Kind::Status, status.seq, status));
+    }
+    for held in current.chains().map(Chains::orders).unwrap_or_default() {
+        // A node names the regulators that it obeys; it refuses the orders of others.
+        let known = holdings.orders.iter().find(|(name, _)| *name == held.regulator);
+        if known.is_some_and(|(_, seq)| *seq < held.seq) {
+            missing.push(Missing::of(Kind::Orders, held.seq, held));
+        }
     }
     let holds = |permit: Digest| holdings.permit_digests().any(|held| held == permit);
     missing.extend(
@@ -67,8 +86,7 @@ fn missing<'a>(current: &'a Current, holdings: &Holdings, node: &'a str, now: Da
 }
 
 fn permission(permit: &Held<Permit>) -> Missing<'_> {
-    let accepted = Accepted { kind: Kind::Permit, digest: permit.digest() };
-    Missing { accepted, seq: 0, envelope: permit.envelope() }
+    Missing::of(Kind::Permit, 0, permit)
 }
 
 impl Nodes {
@@ -113,7 +131,9 @@ impl Nodes {
         let current = self.documents.current();
         let names = match accepted.kind {
             Kind::Schema | Kind::OutputReview => Vec::new(),
-            Kind::Roster | Kind::Status => nodes_of(&current).map(|member| member.name.clone()).collect(),
+            Kind::Roster | Kind::Status | Kind::Committee | Kind::Governance | Kind::Orders => {
+                nodes_of(&current).map(|member| member.name.clone()).collect()
+            }
             Kind::Permit => current.permit(accepted.digest).map(|permit| permit.holders()).unwrap_or_default(),
         };
         let one = async |name: String| match current.pinned_roster().and_then(|roster| roster.member(&name)) {
@@ -149,6 +169,16 @@ impl Nodes {
         if accepted.kind == Kind::Permit && !documents.iter().any(|d| d.accepted == accepted) {
             documents.push(permission(current.permit(accepted.digest)?));
         }
+        if accepted.kind == Kind::Orders && !documents.iter().any(|d| d.accepted == accepted) {
+            let held = current.chains().map(Chains::orders).unwrap_or_default();
+            let orders = held.iter().find(|held| held.digest() == accepted.digest);
+            let known =
+                |o: &Held<Orders>| holdings.orders.iter().any(|(name, seq)| *name == o.regulator && *seq >= o.seq);
+            if !orders.is_some_and(|orders| known(orders)) {
+                let detail = "it pins no such regulator, or has not said yet what it holds";
+                return Err(Refusal::new(Code::NotAuthorised, detail));
+            }
+        }
         // Other permits wait for the node's next word.
         documents.retain(|d| d.accepted.kind != Kind::Permit || d.accepted == accepted);
         let mut answer = Ok(None);
@@ -176,7 +206,13 @@ impl Nodes {
         let body = timeout(PUSH_TIME, self.put(member, document.envelope)).await.map_err(late)??;
         let refused = match document.accepted.kind {
             Kind::Permit => self.accept_answer(member, current, document.accepted.digest, &body).await?,
-            Kind::Roster | Kind::Status | Kind::Schema | Kind::OutputReview => None,
+            Kind::Roster
+            | Kind::Status
+            | Kind::Schema
+            | Kind::Committee
+            | Kind::Governance
+            | Kind::Orders
+            | Kind::OutputReview => None,
         };
         let mut holdings = lock(&peer.holdings);
         match document.accepted.kind {
@@ -185,7 +221,10 @@ impl Nodes {
             Kind::Permit if holdings.permits.len() < MAX_NOTED => {
                 holdings.permits.push(*document.accepted.digest.as_bytes());
             }
-            Kind::Permit | Kind::Schema | Kind::OutputReview => {}
+            Kind::Governance => holdings.governance_seq = holdings.governance_seq.max(document.seq),
+            Kind::Committee => holdings.committee_seq = holdings.committee_seq.max(document.seq),
+            // The node says for itself which orders it holds.
+            Kind::Permit | Kind::Schema | Kind::Orders | Kind::OutputReview => {}
         }
         Ok(refused)
     }

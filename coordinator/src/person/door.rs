@@ -32,8 +32,9 @@ use tonic::{
 
 use super::{failure::Failure, file, print::note};
 use crate::report::{
-    ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, CONFIDENCE_KEY, DryRunReport,
-    ListWant, Listed, NetworkReport, PutReport, RESULT_KEY, RegisterWant, ResultReport, Want,
+    ACTION_BUDGET, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
+    BudgetReport, CONFIDENCE_KEY, DryRunReport, ListWant, Listed, NetworkReport, PutReport, RESULT_KEY, RegisterWant,
+    ResultReport, TrustReport, Want,
 };
 use crate::{store::Kind, use_register::UseRegister};
 
@@ -174,6 +175,24 @@ impl Door {
     pub async fn network(&mut self) -> Result<NetworkReport, Failure> {
         let body = self.action(ACTION_NETWORK, Vec::new()).await?;
         json(ACTION_NETWORK, &body)
+    }
+
+    /// Asks whose signatures count.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached.
+    pub async fn trust(&mut self) -> Result<TrustReport, Failure> {
+        let body = self.action(ACTION_TRUST, Vec::new()).await?;
+        json(ACTION_TRUST, &body)
+    }
+
+    /// Asks what the study that `name` names has left.
+    ///
+    /// # Errors
+    /// When no such study is known, or the coordinator cannot be reached.
+    pub async fn budget(&mut self, name: &str) -> Result<BudgetReport, Failure> {
+        let body = self.action(ACTION_BUDGET, bytes(&name)?).await?;
+        json(ACTION_BUDGET, &body)
     }
 
     /// Asks what a signed query would cost and who would admit it.

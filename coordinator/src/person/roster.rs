@@ -28,10 +28,10 @@ use crate::report::Want;
 pub struct Signing {
     /// The governance key.
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    pub(super) key: PathBuf,
     /// How long the roster holds.
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = duration::parse)]
-    expires_in: TimeDelta,
+    pub(super) expires_in: TimeDelta,
 }
 
 /// What to do with the roster.
@@ -55,6 +55,12 @@ pub enum Command {
         /// Their names.
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
+        #[command(flatten)]
+        signing: Signing,
+    },
+    /// Sign the same roster anew, for another year.
+    #[command(after_help = "Example:\n  sekisho roster refresh --key governance.pem --expires-in 365d")]
+    Refresh {
         #[command(flatten)]
         signing: Signing,
     },
@@ -85,6 +91,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             }
             change(Change::Add { members, replace: *replace }, signing, context).await
         }
+        Command::Refresh { signing } => refresh(signing, context).await,
         Command::Remove { names, signing } => change(Change::Remove(names), signing, context).await,
         Command::Show { output } => {
             let (envelope, roster, digest) = context.door().await?.get::<Roster>(&Want::Roster).await?;
@@ -101,6 +108,14 @@ fn member(path: &std::path::Path) -> Result<Member, Failure> {
             "name the file that `sekisho-node init` or `sekisho-coordinator init` wrote",
         )
     })
+}
+
+/// Publishes the roster in force, valid anew.
+///
+/// # Errors
+/// As [`run`].
+pub async fn refresh(signing: &Signing, context: &Context) -> Result<Exit, Failure> {
+    change(Change::Add { members: Vec::new(), replace: false }, signing, context).await
 }
 
 async fn change(change: Change<'_>, signing: &Signing, context: &Context) -> Result<Exit, Failure> {

@@ -70,9 +70,10 @@ fn folder(config: &NodeConfig) -> PathBuf {
 
 async fn take(config: &NodeConfig, output: Output, clock: &SystemClock, hooks: &Hooks) -> Result<()> {
     let settings = Settings::with_memory(config.snapshots.memory_bytes);
+    let governance = daemon::documents(config).await.into_diagnostic()?.schema_keys().await.into_diagnostic()?;
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
     for path in &config.datasets {
-        let mapping = Mapping::load(path, &config.trust.governance_key).into_diagnostic()?;
+        let mapping = Mapping::load(path, &governance).into_diagnostic()?;
         let (screen, reports) = (Screen::new(), std::sync::Mutex::new(Vec::new()));
         let progress = |progress: Progress<'_>| {
             screen.show(&progress);

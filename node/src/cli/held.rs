@@ -4,6 +4,7 @@ use miette::{IntoDiagnostic, Result};
 use sekisho_node_config::NodeConfig;
 
 use crate::{
+    daemon,
     data::{mapping::Mapping, snapshot},
     permits::Holder,
     policy::{DataFacts, Policy},
@@ -24,10 +25,11 @@ impl Held {
 
 /// The data sets of `config`. Until a first snapshot is there a data set is what its mapping declares; what cannot be opened
 /// is not synthetic.
-pub(super) fn held(config: &NodeConfig) -> Result<Vec<Held>> {
-    let mut sets = Vec::new();
+pub(super) async fn held(config: &NodeConfig) -> Result<Vec<Held>> {
+    let documents = daemon::documents(config).await.into_diagnostic()?;
+    let (mut sets, governance) = (Vec::new(), documents.schema_keys().await.into_diagnostic()?);
     for path in &config.datasets {
-        let mapping = Mapping::load(path, &config.trust.governance_key).into_diagnostic()?;
+        let mapping = Mapping::load(path, &governance).into_diagnostic()?;
         let synthetic = match snapshot::open(&mapping, &config.state_dir.join("snapshots")) {
             Ok(Some(snapshot)) => snapshot.synthetic(),
             Ok(None) => mapping.synthetic(),

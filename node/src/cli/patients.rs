@@ -13,7 +13,7 @@ use super::{Output, configured, table};
 use crate::{
     daemon::{self, SystemClock},
     data::{known::KnownPatients, mapping::Mapping, snapshot},
-    documents::Documents,
+    documents::{Anchors, Documents},
     ledger::{Caps, Ledger},
     register::{Encoding, Entry, Event, EventKind, Importing, PatientStatus, Register, SaidBy, Standing, rule_name},
     uses::Uses,
@@ -200,7 +200,7 @@ async fn record(what: &What, kind: EventKind, said_by: Option<Who>, clock: &Syst
 
 async fn import(file: &Path, encoding: Encoding, known_only: bool, at: &At, clock: &SystemClock) -> Result<()> {
     let (config, register) = opened(&at.config).await?;
-    let known = match known(&config) {
+    let known = match known(&config).await {
         Ok(None) if known_only => {
             return Err(miette!(
                 "--known-only needs a snapshot of the data; take one with `sekisho-node data snapshot`"
@@ -235,11 +235,12 @@ async fn import(file: &Path, encoding: Encoding, known_only: bool, at: &At, cloc
 }
 
 /// The patients of the current snapshots; none when a data set has no snapshot yet, or there is no data set.
-fn known(config: &NodeConfig) -> Result<Option<KnownPatients>> {
+async fn known(config: &NodeConfig) -> Result<Option<KnownPatients>> {
+    let governance = daemon::documents(config).await.into_diagnostic()?.schema_keys().await.into_diagnostic()?;
     let (mut known, folder) = (KnownPatients::default(), config.state_dir.join("snapshots"));
     for path in &config.datasets {
         // At the first setup the register is filled before the data is there.
-        let Ok(mapping) = Mapping::load(path, &config.trust.governance_key) else { return Ok(None) };
+        let Ok(mapping) = Mapping::load(path, &governance) else { return Ok(None) };
         let Some(snapshot) = snapshot::open(&mapping, &folder).into_diagnostic()? else { return Ok(None) };
         known.add(&snapshot).into_diagnostic()?;
     }
@@ -329,7 +330,7 @@ async fn uses(patient: &str, show: &Show) -> Result<()> {
     let uses = Uses {
         register: Register::new(store.clone()),
         ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),
-        documents: Documents::new(store, config.trust.governance_key),
+        documents: Documents::new(store, Anchors::from(&config.trust)),
         own_rule: config.register,
     };
     let uses = uses.of(patient).await.into_diagnostic()?;

@@ -7,7 +7,6 @@ use miette::{IntoDiagnostic, Result, miette};
 use sekisho_node_config::NodeConfig;
 use sekisho_protocol::{
     clock::Clock,
-    dsse::Verified,
     key_file,
     permit::Permit,
     receipt::{Acceptance, DecidedBy},
@@ -24,8 +23,7 @@ use super::{
     table,
 };
 use crate::{
-    documents::{Documents, StoredPermit},
-    guard::verify_permit,
+    documents::{Anchors, Documents, StoredPermit},
     ledger::{Ledger, Suspended, Suspension},
     permits::Decision,
 };
@@ -136,7 +134,7 @@ fn suspended(suspensions: &[Suspension], study: &str) -> bool {
 impl Desk {
     pub(super) async fn open(path: &std::path::Path) -> Result<Self> {
         let (config, ledger, store) = opened(path).await?;
-        let documents = Documents::new(store, config.trust.governance_key);
+        let documents = Documents::new(store, Anchors::from(&config.trust));
         Ok(Self { config, ledger, documents })
     }
 
@@ -248,10 +246,9 @@ impl Desk {
     async fn accept(&self, text: &str, reason: Option<String>, clock: &impl Clock) -> Result<()> {
         let (stored, now) = (self.find(text).await?, clock.now());
         let status = self.documents.status(now).await.into_diagnostic()?;
-        let permit: Verified<Permit> =
-            verify_permit(&stored.envelope().into_diagnostic()?, &self.config.trust.committee, &status)
-                .into_diagnostic()?;
-        let sets = held(&self.config)?;
+        let envelope = stored.envelope().into_diagnostic()?.to_json();
+        let permit = self.documents.believe_permit(&envelope, &status).await.into_diagnostic()?;
+        let sets = held(&self.config).await?;
         let policy = configured_policy(&self.config, &sets)?;
         holder(&self.config, &policy, &sets).judge(&permit, &status, now).into_diagnostic()?;
         let decision = Decision::accepted(&self.ledger, &permit, DecidedBy::Hand, reason).await;

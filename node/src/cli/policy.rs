@@ -110,11 +110,11 @@ pub(super) async fn policy(command: Command) -> Result<()> {
     match command {
         Command::Check { file, config, output } => {
             let config = configured(&config)?;
-            check(file.as_deref().unwrap_or(&config.policy), &held(&config)?, output)
+            check(file.as_deref().unwrap_or(&config.policy), &held(&config).await?, output)
         }
         Command::Test { cases, policy, config, output } => {
             let config = configured(&config)?;
-            let sets = held(&config)?;
+            let sets = held(&config).await?;
             let policy = policy_of(policy.as_deref().unwrap_or(&config.policy), &sets)?;
             cases::run(&cases, &holder(&config, &policy, &sets), output)
         }
@@ -185,7 +185,7 @@ fn person<'a>(permit: &'a Permit, id: Option<&str>) -> Result<&'a AuthorisedPers
 
 async fn explain(args: &Explain) -> Result<()> {
     let config = configured(&args.config)?;
-    let sets = held(&config)?;
+    let sets = held(&config).await?;
     let policy = configured_policy(&config, &sets)?;
     let holder = holder(&config, &policy, &sets);
     let query = args.query.as_deref().map(document::<Query>).transpose()?;

@@ -6,7 +6,10 @@ use miette::{IntoDiagnostic, Result, miette};
 use sekisho_protocol::{clock::Clock, receipt::MAX_REASON};
 
 use super::opened;
-use crate::{documents::Documents, ledger::Suspended};
+use crate::{
+    documents::{Anchors, Documents},
+    ledger::Suspended,
+};
 
 #[derive(clap::Args)]
 pub(super) struct Suspend {
@@ -63,7 +66,7 @@ pub(super) async fn suspend(args: &Suspend, clock: &impl Clock) -> Result<()> {
         Suspended::Everything => println!("{} answers nobody / すべての研究を停止しました", config.name),
         Suspended::Study(study) => {
             println!("{} does not answer study {study} / 研究 {study} を停止しました", config.name);
-            let permits = Documents::new(store, config.trust.governance_key).permits().await.into_diagnostic()?;
+            let permits = Documents::new(store, Anchors::from(&config.trust)).permits().await.into_diagnostic()?;
             if !permits.iter().any(|permit| permit.study_id == *study) {
                 eprintln!(
                     "No permit of study {study} is known here: `sekisho-node permits list` shows those that are."

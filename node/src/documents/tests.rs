@@ -1,5 +1,5 @@
 use chrono::Duration;
-use sekisho_protocol::{keys::SecretKey, units::MicroRho};
+use sekisho_protocol::{committee::CommitteeMember, keys::SecretKey, units::MicroRho};
 
 use super::*;
 
@@ -26,8 +26,14 @@ fn signed<D: Document>(document: &D, key: &SecretKey) -> (Vec<u8>, Digest) {
     (envelope.to_json(), envelope.peek::<D>().unwrap().1)
 }
 
+fn anchors(key: &SecretKey) -> Anchors {
+    let member = CommitteeMember { name: "m".into(), role: "ethics".into(), key: key.public() };
+    let committee = Committee::pinned(1, Vec::new(), false, vec![member]).unwrap();
+    Anchors { governance: key.public(), committee, regulators: Vec::new() }
+}
+
 async fn open(dir: &tempfile::TempDir, key: &SecretKey) -> Documents {
-    Documents::new(Store::open(&dir.path().join("node.db")).await.unwrap(), key.public())
+    Documents::new(Store::open(&dir.path().join("node.db")).await.unwrap(), anchors(key))
 }
 
 fn code<T>(result: Result<T, Refusal>) -> String {
@@ -57,7 +63,8 @@ async fn only_a_newer_document_that_follows_replaces_the_pinned_one() {
         (signed(&status(u64::MAX, other, 24, "a"), &key).0, "malformed", 9),
     ] {
         assert_eq!(code(documents.offer_status(&offered, at(0)).await), expect);
-        assert_eq!(documents.seqs().await.unwrap(), (0, pinned));
+        let seqs = documents.seqs().await.unwrap();
+        assert_eq!((seqs.roster, seqs.status), (0, pinned));
     }
 }
 
@@ -97,7 +104,8 @@ async fn the_database_never_goes_back_to_an_older_document() {
         "UPDATE pinned SET envelope = x'00'",
         "UPDATE pinned SET kind = 'roster', seq = 9",
         "DELETE FROM pinned",
-        "INSERT OR REPLACE INTO pinned SELECT kind, 4, digest, envelope FROM pinned",
+        "INSERT OR REPLACE INTO pinned SELECT kind, line, 4, digest, envelope FROM pinned",
+        "UPDATE pinned SET line = '1', seq = 9",
     ] {
         assert!(sqlx::query(statement).execute(&tamper).await.is_err(), "{statement}");
     }

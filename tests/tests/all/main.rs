@@ -14,6 +14,7 @@ mod mimic;
 mod opt_out;
 mod pins;
 mod refusals;
+mod rotation;
 mod snapshots;
 mod sql;
 mod utility;

@@ -127,13 +127,22 @@ pub async fn follow(
     dialling: Dialling,
     clock: &dyn Clock,
 ) -> Dialling {
-    let mut since = Instant::now();
+    let (mut since, mut told) = (Instant::now(), false);
     loop {
         tokio::time::sleep(EVERY).await;
         if let Ok(roster) = documents.roster(clock.now()).await {
-            take_next(&files.signing, &files.name, &roster, signing);
-            if let Err(error) = files.settle(&roster) {
-                warn!(%error, "a next key cannot take its place");
+            let taken = take_next(&files.signing, &files.name, &roster, signing);
+            match taken.and_then(|known| files.settle(&roster).map(|()| known)) {
+                Ok(known) if known || told => told &= !known,
+                Ok(_) => {
+                    warn!("the roster names a signing key that this run does not have: restart, or see `keys show`");
+                    told = true;
+                }
+                Err(error) if !told => {
+                    warn!(%error, "a next key cannot take its place");
+                    told = true;
+                }
+                Err(_) => {}
             }
         }
         if network.connected().borrow().contains(&coordinator) {
@@ -152,20 +161,15 @@ pub async fn follow(
     }
 }
 
-/// Signs with the next key from now on, if `roster` names it.
-fn take_next(path: &Path, name: &str, roster: &Roster, signing: &Signing) {
-    let named = roster.member(name).map(|us| us.signing_key);
-    if named.is_none_or(|key| key == signing.public()) {
-        return;
+/// Signs with the next key from now on, if `roster` names it; says whether the key that the roster names is here.
+fn take_next(path: &Path, name: &str, roster: &Roster, signing: &Signing) -> Result<bool, KeyFileError> {
+    let Some(named) = roster.member(name).map(|us| us.signing_key) else { return Ok(true) };
+    if named == signing.public() {
+        return Ok(true);
     }
-    match key_file::read_next(path) {
-        Ok(Some(next)) if named == Some(next.public()) => {
-            if signing.next.set(next).is_err() {
-                warn!("the roster names a second new signing key: restart the node");
-            }
-        }
-        Ok(_) => warn!("the roster names a signing key that is not here: see `sekisho-node keys show`"),
-        Err(error) => warn!(%error, "the next signing key cannot be read"),
+    match key_file::read_next(path)? {
+        Some(next) if named == next.public() => Ok(signing.next.set(next).is_ok()),
+        Some(_) | None => Ok(false),
     }
 }
 
@@ -204,11 +208,11 @@ mod tests {
         let rotated = files.member().unwrap();
         assert_eq!((&rotated.peer_id, rotated.signing_key), (&before.peer_id, next.public()));
 
-        take_next(&files.signing, "west", &roster(before.clone()), &signing);
+        assert!(take_next(&files.signing, "west", &roster(before.clone()), &signing).unwrap());
         files.settle(&roster(before)).unwrap();
         assert_eq!(signing.public(), old.public(), "the roster does not name it yet");
 
-        take_next(&files.signing, "west", &roster(rotated.clone()), &signing);
+        assert!(take_next(&files.signing, "west", &roster(rotated.clone()), &signing).unwrap());
         files.settle(&roster(rotated.clone())).unwrap();
         assert_eq!(signing.public(), next.public());
         assert_eq!(key_file::read(&files.signing).unwrap().public(), next.public());

@@ -182,6 +182,10 @@ impl Documents {
         digest: Digest,
         current: &Current,
     ) -> Result<(), Refusal> {
+        let place = Place { name: permit.id.clone(), seq: permit.version.into() };
+        if self.store.digest_at(Kind::Permit, &place).await.map_err(unavailable)? == Some(digest) {
+            return Ok(());
+        }
         let kept = self.store.kept(Kind::Permit, Some(&permit.id), MAX_VERSIONS).await.map_err(unavailable)?;
         let mut seen = Vec::new();
         for known in kept {

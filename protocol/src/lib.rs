@@ -9,6 +9,7 @@
 //! `transport`, off by default, adds the libp2p transport and the key files), any SQL, any row.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod catalogue;
 pub mod clock;
 pub mod control;
 pub mod digest;

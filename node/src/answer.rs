@@ -8,6 +8,7 @@
 //! Who asked what, and what became of it, is in the hospital's log, so that it sees probing; SQL and details are not.
 
 mod charged;
+mod question;
 #[cfg(test)]
 mod tests;
 
@@ -26,14 +27,14 @@ use sekisho_protocol::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span, field, info, info_span};
 
+pub(crate) use self::question::{Question, Reading};
 use crate::{
-    data::snapshot::Snapshot,
     departure::Departure,
     documents::Documents,
     guard::{AdmittedQuery, InForce, SignedQuery, Trust},
     holding::DataSet,
     hooks::Hooks,
-    ledger::{Cost, Ledger, Run, RunKey, RunState},
+    ledger::{Cost, Ledger, Run, RunState},
     register::Register,
     slots::{RunLocks, Slot, Slots},
 };
@@ -86,17 +87,7 @@ pub struct Answer {
 /// An admitted query with the plan that this node made of it.
 struct Ready {
     admitted: Arc<AdmittedQuery>,
-    plan: Arc<PrivatePlan>,
-    data: Arc<DataSet>,
-    snapshot: Arc<Snapshot>,
-    _slot: Arc<Slot>,
-}
-
-impl Ready {
-    fn key(&self) -> RunKey {
-        let query = self.admitted.query();
-        RunKey { permit: self.admitted.permit().digest(), query_key: query.key(), run: query.run }
-    }
+    question: Arc<Question>,
 }
 
 impl Answering {
@@ -126,10 +117,10 @@ impl Answering {
         let span = asked("dry run");
         let report = async {
             let ready = self.ready(bytes).await?;
-            let run = self.ledger.find(&ready.key()).await?;
+            let run = self.ledger.find(&ready.question.key).await?;
             let permit = ready.admitted.permit();
             let atto_delta = ready.admitted.query().terms.atto_delta;
-            let price = Cost { micro_rho: ready.plan.micro_rho(), atto_delta };
+            let price = Cost { micro_rho: ready.question.reading.plan.micro_rho(), atto_delta };
             let cost = if run.is_some() { Cost::ZERO } else { price };
             let total = Cost::total_of(&permit.dp);
             let left = self.ledger.check(&permit.study_id, total, cost, self.clock.now()).await?;
@@ -172,7 +163,8 @@ impl Answering {
             }
         }
         let snapshot = data.snapshot(plan.tables()).await?;
-        Ok(Ready { admitted, plan, data, snapshot, _slot: slot })
+        let question = Question::admitted(&admitted, Reading { plan, data, snapshot, slot });
+        Ok(Ready { admitted, question: Arc::new(question) })
     }
 
     fn data_for(&self, schema: Digest) -> Result<Arc<DataSet>, Refusal> {
@@ -185,10 +177,10 @@ impl Answering {
     /// The charge and the run, under the run's lock, until the answer may leave. Lock and slot are held until then, so
     /// that a second request learns no more of the first one's time than its departure.
     async fn locked(self: Arc<Self>, ready: Ready, arrived: Instant) -> Result<Answer, Refusal> {
-        let (ready, deadline) = (Arc::new(ready), arrived + self.timeout);
-        let lock = timeout_at(deadline, self.locks.of(ready.key()).lock_owned()).await;
+        let (question, deadline) = (ready.question, arrived + self.timeout);
+        let lock = timeout_at(deadline, self.locks.of(question.key).lock_owned()).await;
         let answer = match &lock {
-            Ok(_) => self.charged(&ready, deadline).await,
+            Ok(_) => self.charged(&question, deadline).await,
             Err(_) => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
         };
         self.departure.wait(arrived).await;

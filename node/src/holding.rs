@@ -113,6 +113,11 @@ impl DataSet {
         self.source.mapping.schema()
     }
 
+    /// The mapping, as it was read at the start.
+    pub fn mapping(&self) -> &Mapping {
+        &self.source.mapping
+    }
+
     /// Whether the data are synthetic: declared so when the snapshot was taken, and still.
     pub fn synthetic(&self) -> bool {
         self.synthetic

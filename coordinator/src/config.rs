@@ -7,20 +7,22 @@
 //! the permit's and each hospital's).
 
 use std::{
-    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use sekisho_protocol::{keys::PublicKey, roster::is_name, transport::Multiaddr};
+use sekisho_protocol::{
+    committee::{Committee, CommitteeMember},
+    keys::PublicKey,
+    roster::is_name,
+    transport::Multiaddr,
+};
 use serde::Deserialize;
 
 /// The largest configuration file in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// The most members of a committee: an envelope carries no more signatures.
-const MAX_COMMITTEE: usize = sekisho_protocol::dsse::MAX_SIGNATURES;
 
 /// Why a configuration is not used.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +125,12 @@ pub struct TrustFile {
     pub governance_key: String,
     /// How many of the committee must sign a permit.
     pub committee_quorum: usize,
+    /// Roles that must be among the signers.
+    #[serde(default)]
+    pub required_roles: Vec<String>,
+    /// Two signers of one role count once.
+    #[serde(default)]
+    pub distinct_roles: bool,
     /// Who signs permits.
     pub committee: Vec<CommitteeFile>,
 }
@@ -203,26 +211,13 @@ impl LogLevel {
     }
 }
 
-/// One member of the committee.
-#[derive(Clone, Debug)]
-pub struct CommitteeMember {
-    /// Short name.
-    pub name: String,
-    /// What the member is there for.
-    pub role: String,
-    /// Signs permits.
-    pub key: PublicKey,
-}
-
 /// Whose signatures count.
 #[derive(Clone, Debug)]
 pub struct Trust {
     /// Signs roster, status and schemas.
     pub governance: PublicKey,
-    /// Sign permits.
-    pub committee: Vec<CommitteeMember>,
-    /// How many of them must: 1 to all.
-    pub quorum: usize,
+    /// The first committee; a later one is signed by the quorum of the one before.
+    pub committee: Committee,
 }
 
 /// Where people ask.
@@ -344,28 +339,17 @@ fn trust(file: TrustFile) -> Result<Trust, ConfigError> {
     let governance = file.governance_key.parse().map_err(|e| {
         value("trust.governance_key", format!("{e}; ask the access body for its key and compare the fingerprint"))
     })?;
-    if file.committee.is_empty() || file.committee.len() > MAX_COMMITTEE {
-        return Err(value("trust.committee", format!("a committee has 1 to {MAX_COMMITTEE} members")));
-    }
-    let (mut names, mut keys, mut committee) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    for member in file.committee {
-        let CommitteeFile { name, role, key } = member;
-        if !is_name(&name) || !names.insert(name.clone()) {
-            let reason = format!("{name:?} is used twice or not made of lower-case letters, digits and hyphens");
+    let mut members = Vec::new();
+    for CommitteeFile { name, role, key } in file.committee {
+        if !is_name(&name) {
+            let reason = format!("{name:?} is not made of lower-case letters, digits and hyphens");
             return Err(value("trust.committee.name", reason));
         }
         let key: PublicKey = key.parse().map_err(|e| value("trust.committee.key", format!("{name}: {e}")))?;
-        if !keys.insert(key.fingerprint()) {
-            return Err(value("trust.committee.key", format!("{name} has the key of another member")));
-        }
-        committee.push(CommitteeMember { name, role, key });
+        members.push(CommitteeMember { name, role, key });
     }
-    let (quorum, members) = (file.committee_quorum, committee.len());
-    if !(1..=members).contains(&quorum) {
-        let reason = format!("{quorum} is not between 1 and the {members} members of the committee");
-        return Err(value("trust.committee_quorum", reason));
-    }
-    Ok(Trust { governance, committee, quorum })
+    let committee = Committee::pinned(file.committee_quorum, file.required_roles, file.distinct_roles, members);
+    Ok(Trust { governance, committee: committee.map_err(|rule| value("trust.committee", rule))? })
 }
 
 #[cfg(test)]
@@ -431,8 +415,8 @@ key = "{}"
             ("127.0.0.1:8815", "localhost", "door.address"),
             ("/ip4/0.0.0.0/tcp/4001", "0.0.0.0:4001", "network.listen"),
             ("[\"/ip4/0.0.0.0/tcp/4001\"]", "[]", "network.listen"),
-            ("committee_quorum = 1", "committee_quorum = 0", "trust.committee_quorum"),
-            ("committee_quorum = 1", "committee_quorum = 2", "trust.committee_quorum"),
+            ("committee_quorum = 1", "committee_quorum = 0", "trust.committee"),
+            ("committee_quorum = 1", "committee_quorum = 2", "trust.committee"),
             ("governance_key = \"", "governance_key = \"x", "trust.governance_key"),
             ("sato", "Sato", "trust.committee.name"),
             ("[network]", "[limits]\nquery_deadline_s = 0\n[network]", "limits.query_deadline_s"),
@@ -448,7 +432,7 @@ key = "{}"
         let text = text();
         let key = text.rsplit("key = ").next().unwrap().trim();
         let again = format!("{text}[[trust.committee]]\nname = \"kato\"\nrole = \"law\"\nkey = {key}\n");
-        assert!(load(&again).unwrap_err().to_string().contains("another member"));
+        assert!(load(&again).unwrap_err().to_string().contains("two members have one key"));
     }
 
     #[test]

@@ -9,8 +9,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sekisho_protocol::{
+    access::{Access, Item},
+    committee::{Committee, CommitteeMember},
     digest::Digest,
     dsse::{Document, DsseError, Envelope, Verified},
     keys::PublicKey,
@@ -24,9 +26,14 @@ use tokio::sync::{Mutex, watch};
 
 use crate::{
     config::Trust,
-    report::Want,
-    store::{Kind, Place, Store, StoreError},
+    report::{ListWant, Listed, Want},
+    store::{Kept, Kind, Place, Store, StoreError},
 };
+
+/// The most documents that are listed at once.
+const MAX_LISTED: u32 = 1000;
+/// How far two clocks may differ.
+const SKEW: TimeDelta = TimeDelta::seconds(60);
 
 /// Why the documents on the disk cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,8 +83,18 @@ impl<D> std::ops::Deref for Held<D> {
 pub struct Current {
     roster: Option<Arc<Held<Roster>>>,
     status: Option<Arc<Held<Status>>>,
+    committee: Option<Arc<Committee>>,
     schemas: BTreeMap<Digest, Arc<Held<Schema>>>,
     permits: BTreeMap<Digest, Arc<Held<Permit>>>,
+}
+
+/// A signed request to read, believed.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// What is read.
+    pub item: Item,
+    /// The member who asks.
+    pub member: CommitteeMember,
 }
 
 impl Current {
@@ -89,6 +106,14 @@ impl Current {
     /// The status with the highest sequence number, whether or not it has expired.
     pub fn pinned_status(&self) -> Option<&Arc<Held<Status>>> {
         self.status.as_ref()
+    }
+
+    /// The committee in force.
+    ///
+    /// # Errors
+    /// `unavailable` before anything was read from the disk.
+    pub fn committee(&self) -> Result<&Arc<Committee>, Refusal> {
+        self.committee.as_ref().ok_or_else(|| Refusal::new(Code::Unavailable, "no committee has been read"))
     }
 
     /// The roster in force.
@@ -216,7 +241,7 @@ impl Documents {
             Kind::Status => self.check_status(envelope, &current, now)?,
             Kind::Schema => {
                 let held: Held<Schema> = held(envelope, &[self.trust.governance], 1)?;
-                (held.digest(), Place::None, held.envelope)
+                (held.digest(), Place { name: String::new(), seq: 0 }, held.envelope)
             }
             Kind::Permit => self.check_permit(envelope, &current).await?,
         };
@@ -251,6 +276,38 @@ impl Documents {
         }
     }
 
+    /// The public documents of a kind with their history, the latest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn list(&self, want: &ListWant) -> Result<Vec<Listed>, Refusal> {
+        let kept = self.store.kept(want.kind, want.name.as_deref(), MAX_LISTED).await.map_err(unavailable)?;
+        let listed = |kept: Kept| {
+            let envelope = serde_json::from_slice(&kept.envelope).map_err(unavailable)?;
+            let Kept { digest, name, seq, put_at, .. } = kept;
+            Ok(Listed { digest, name, seq, put_at, envelope })
+        };
+        kept.into_iter().map(listed).collect()
+    }
+
+    /// Who asks to read what, when a member of the committee in force signed the request and it is fresh.
+    ///
+    /// # Errors
+    /// `not_authorised`, `stale_message`, or what is wrong with the envelope.
+    pub fn reader(&self, envelope: &[u8], now: DateTime<Utc>) -> Result<Reader, Refusal> {
+        let current = self.current();
+        let committee = current.committee()?;
+        let envelope = Envelope::from_json::<Access>(envelope)?;
+        let known = |id: &Digest| committee.member(*id).is_some() && !current.voids(*id);
+        let stranger = || Refusal::new(Code::NotAuthorised, "no member of the committee in force signed the request");
+        let member = envelope.key_ids().find(known).and_then(|id| committee.member(id)).ok_or_else(stranger)?;
+        let access = envelope.verify::<Access>(&[member.key], 1)?;
+        if now >= access.expires || access.issued > now + SKEW {
+            return Err(Refusal::new(Code::StaleMessage, "the request to read has expired, or a clock is wrong"));
+        }
+        Ok(Reader { item: access.item.clone(), member: member.clone() })
+    }
+
     fn check_roster(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
         let new: Held<Roster> = held(envelope, &[self.trust.governance], 1)?;
         if now >= new.expires {
@@ -258,7 +315,7 @@ impl Documents {
         }
         let pinned = current.roster.as_ref().map(|r| (r.seq, r.digest()));
         follows(Roster::NAME, pinned, new.seq, new.prev, new.digest())?;
-        Ok((new.digest(), Place::Seq(new.seq), new.envelope))
+        Ok((new.digest(), Place { name: String::new(), seq: new.seq }, new.envelope))
     }
 
     fn check_status(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
@@ -268,18 +325,19 @@ impl Documents {
         }
         let pinned = current.status.as_ref().map(|s| (s.seq, s.digest()));
         follows(Status::NAME, pinned, new.seq, new.prev, new.digest())?;
-        Ok((new.digest(), Place::Seq(new.seq), new.envelope))
+        Ok((new.digest(), Place { name: String::new(), seq: new.seq }, new.envelope))
     }
 
     async fn check_permit(&self, envelope: &[u8], current: &Current) -> Result<Checked, Refusal> {
-        let new: Held<Permit> = held(envelope, &committee(&self.trust, current.status.as_deref()), self.trust.quorum)?;
+        let new = held_permit(envelope, current.committee()?, current.status.as_deref())?;
         current.schema(new.schema)?;
-        let known = self.store.permit_version(&new.id, new.version).await.map_err(unavailable)?;
+        let place = Place { name: new.id.clone(), seq: new.version.into() };
+        let known = self.store.digest_at(Kind::Permit, &place).await.map_err(unavailable)?;
         if known.is_some_and(|digest| digest != new.digest()) {
             let detail = format!("version {} of permit {} is already known with another digest", new.version, new.id);
             return Err(Refusal::new(Code::OlderDocument, detail));
         }
-        Ok((new.digest(), Place::Version(new.id.clone(), new.version), new.envelope))
+        Ok((new.digest(), place, new.envelope))
     }
 }
 
@@ -287,18 +345,13 @@ type Checked = (Digest, Place, Vec<u8>);
 
 /// The kind that the envelope says it has; its size is bounded before anything is decoded.
 fn kind_of(envelope: &[u8]) -> Result<Kind, Refusal> {
-    // Of the four kinds a status may be the largest; each has its own bound below.
+    // Of all kinds a status may be the largest; each has its own bound below.
     let claimed = Envelope::from_json::<Status>(envelope).map_err(|error| {
         let code = Refusal::from(error).code;
-        Refusal::new(code, "the bytes are not the DSSE envelope of a roster, status, schema or permit")
+        Refusal::new(code, "the bytes are not the DSSE envelope of a document that is handed in here")
     })?;
-    match claimed.payload_type() {
-        Roster::PAYLOAD_TYPE => Ok(Kind::Roster),
-        Status::PAYLOAD_TYPE => Ok(Kind::Status),
-        Schema::PAYLOAD_TYPE => Ok(Kind::Schema),
-        Permit::PAYLOAD_TYPE => Ok(Kind::Permit),
-        _ => Err(Refusal::new(Code::Malformed, "only rosters, statuses, schemas and permits are handed in here")),
-    }
+    Kind::of_payload_type(claimed.payload_type())
+        .ok_or_else(|| Refusal::new(Code::Malformed, "no document of this kind is handed in here"))
 }
 
 fn held<D: Document>(envelope: &[u8], keys: &[PublicKey], needed: usize) -> Result<Held<D>, DsseError> {
@@ -307,10 +360,17 @@ fn held<D: Document>(envelope: &[u8], keys: &[PublicKey], needed: usize) -> Resu
     Ok(Held { verified, envelope: envelope.to_json() })
 }
 
-/// The committee's keys that the status does not void.
-fn committee(trust: &Trust, status: Option<&Held<Status>>) -> Vec<PublicKey> {
-    let void = |key: &PublicKey| status.is_some_and(|s| s.void_keys.contains(&key.fingerprint()));
-    trust.committee.iter().map(|member| member.key).filter(|key| !void(key)).collect()
+/// A permit with a quorum of `committee`; voided keys and recused members do not count.
+fn held_permit(
+    envelope: &[u8],
+    committee: &Committee,
+    status: Option<&Held<Status>>,
+) -> Result<Held<Permit>, DsseError> {
+    let envelope = Envelope::from_json::<Permit>(envelope)?;
+    let recused = envelope.peek::<Permit>()?.0.decision.recused;
+    let void = |key: Digest| status.is_some_and(|s| s.void_keys.contains(&key)) || recused.contains(&key);
+    let verified = committee.verify(&envelope, void)?;
+    Ok(Held { verified, envelope: envelope.to_json() })
 }
 
 /// That a document with this number may take the place of the pinned one.
@@ -344,13 +404,13 @@ fn follows(
 async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
     let governance = [trust.governance];
     let mut current = Current::default();
-    if let Some(envelope) = store.documents(Kind::Roster).await?.first() {
+    if let Some(envelope) = store.newest(Kind::Roster).await? {
         let unverified = |source| DocumentsError::Unverified { kind: Kind::Roster, source };
-        current.roster = Some(Arc::new(held(envelope, &governance, 1).map_err(unverified)?));
+        current.roster = Some(Arc::new(held(&envelope, &governance, 1).map_err(unverified)?));
     }
-    if let Some(envelope) = store.documents(Kind::Status).await?.first() {
+    if let Some(envelope) = store.newest(Kind::Status).await? {
         let unverified = |source| DocumentsError::Unverified { kind: Kind::Status, source };
-        current.status = Some(Arc::new(held(envelope, &governance, 1).map_err(unverified)?));
+        current.status = Some(Arc::new(held(&envelope, &governance, 1).map_err(unverified)?));
     }
     for envelope in store.documents(Kind::Schema).await? {
         match held::<Schema>(&envelope, &governance, 1) {
@@ -358,9 +418,10 @@ async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
             Err(error) => tracing::warn!(%error, "a stored schema does not verify and is not used"),
         }
     }
-    let keys = committee(trust, current.status.as_deref());
+    let committee = Arc::new(trust.committee.clone());
+    current.committee = Some(committee.clone());
     for envelope in store.documents(Kind::Permit).await? {
-        match held::<Permit>(&envelope, &keys, trust.quorum) {
+        match held_permit(&envelope, &committee, current.status.as_deref()) {
             Ok(permit) => drop(current.permits.insert(permit.digest(), Arc::new(permit))),
             Err(error) => tracing::warn!(%error, "a stored permit has no quorum any more and is not used"),
         }

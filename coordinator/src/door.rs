@@ -14,6 +14,7 @@ use arrow_flight::{
 };
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use sekisho_protocol::{
+    access::Item,
     clock::Clock,
     refusal::{Code, Refusal},
     transport::{server_builder, status_of},
@@ -29,7 +30,10 @@ use tonic::{
 use crate::{
     documents::Documents,
     network::Nodes,
-    report::{ACTION_GET, ACTION_NETWORK, ACTION_PUT, CONFIDENCE_KEY, PutReport, Want},
+    report::{
+        ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, CONFIDENCE_KEY, ListWant, Listed, PutReport,
+        Want,
+    },
     round::{DEFAULT_CONFIDENCE, Rounds},
 };
 
@@ -85,6 +89,27 @@ impl Door {
         let want: Want = serde_json::from_slice(body)
             .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which document is wanted"))?;
         self.documents.get(&want)
+    }
+
+    async fn list(&self, body: &[u8]) -> Result<Vec<Listed>, Refusal> {
+        if body.len() > MAX_WANT_BYTES {
+            return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_WANT_BYTES} bytes say what is wanted")));
+        }
+        let want: ListWant = serde_json::from_slice(body)
+            .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which documents are wanted"))?;
+        self.documents.list(&want).await
+    }
+
+    async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let reader = self.documents.reader(envelope, self.clock.now())?;
+        match reader.item {
+            Item::Application { .. } | Item::Applications | Item::Reviews { .. } => {
+                Err(Refusal::new(Code::ApplicationUnknown, "no application is known here"))
+            }
+            Item::HeldResults | Item::HeldResult { .. } => {
+                Err(Refusal::new(Code::Malformed, "no result waits for a review here"))
+            }
+        }
     }
 }
 
@@ -144,6 +169,8 @@ impl FlightService for Door {
         let body = match action.r#type.as_str() {
             ACTION_PUT => json(&self.put(&action.body).await.map_err(refused)?)?,
             ACTION_GET => self.get(&action.body).map_err(refused)?,
+            ACTION_LIST => json(&self.list(&action.body).await.map_err(refused)?)?,
+            ACTION_READ => self.read(&action.body).await.map_err(refused)?,
             ACTION_NETWORK => json(&self.nodes.report())?,
             _ => return absent(),
         };

@@ -4,6 +4,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{digest::Digest, dsse::Envelope, refusal::Code, units::MicroRho};
 use serde::{Deserialize, Serialize};
 
+use crate::store::Kind;
+
 /// The key of the [`ResultReport`] in the metadata of a result's arrow schema.
 pub const RESULT_KEY: &str = "sekisho.result";
 /// The gRPC metadata key of a request that chooses the confidence of intervals: "0.95".
@@ -32,6 +34,38 @@ pub const ACTION_PUT: &str = "put";
 pub const ACTION_GET: &str = "get";
 /// The `DoAction` that tells of the network: no body, the result a [`NetworkReport`].
 pub const ACTION_NETWORK: &str = "network";
+
+/// The `DoAction` that lists public documents with their history: the body is a [`ListWant`], the result a list of
+/// [`Listed`], the latest first.
+pub const ACTION_LIST: &str = "list";
+/// The `DoAction` that reads what is not public: the body is the envelope of an `access/1`.
+pub const ACTION_READ: &str = "read";
+
+/// Which documents [`ACTION_LIST`] shall return.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListWant {
+    /// Their kind.
+    pub kind: Kind,
+    /// Whose: a permit's id, a hospital's name; all, when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// One document of a list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listed {
+    /// SHA-256 of its payload.
+    pub digest: Digest,
+    /// Whose it is; empty where there is one line of them.
+    pub name: String,
+    /// Its number, 0 for what has none.
+    pub seq: u64,
+    /// When it was handed in.
+    pub put_at: DateTime<Utc>,
+    /// The document, signed.
+    pub envelope: Envelope,
+}
 
 /// Which document [`ACTION_GET`] shall return.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

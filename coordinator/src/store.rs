@@ -15,14 +15,18 @@ use std::{
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use sekisho_protocol::digest::Digest;
+use sekisho_protocol::{
+    digest::Digest, dsse::Document, permit::Permit, roster::Roster, schema::Schema, status::Status,
+};
+use serde::{Deserialize, Serialize};
 use sqlx::{
     ConnectOptions, Row, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_state.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/0001_state.sql"), include_str!("../migrations/0002_documents.sql")];
 /// How many connections are open at most.
 const CONNECTIONS: u32 = 4;
 /// How long a statement waits for another one that writes.
@@ -55,40 +59,57 @@ pub enum StoreError {
     Corrupt(&'static str),
 }
 
-/// The kinds of document that the coordinator keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `roster/1`.
-    Roster,
-    /// `status/1`.
-    Status,
-    /// `schema/1`.
-    Schema,
-    /// `permit/1`.
-    Permit,
-}
+macro_rules! kinds {
+    ($($variant:ident = $document:ty, $text:literal;)*) => {
+        /// The kinds of document that the coordinator keeps.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Kind { $(#[doc = concat!("`", $text, "/1`.")] $variant,)* }
 
-impl Kind {
-    /// The name in the database and in reports.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Roster => "roster",
-            Self::Status => "status",
-            Self::Schema => "schema",
-            Self::Permit => "permit",
+        impl Kind {
+            /// The name in the database and in reports.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The kind with this payload type.
+            pub fn of_payload_type(payload_type: &str) -> Option<Self> {
+                $(if payload_type == <$document>::PAYLOAD_TYPE { return Some(Self::$variant); })*
+                None
+            }
         }
-    }
+    };
 }
 
-/// By what else than its digest a document is found.
+kinds! {
+    Roster = Roster, "roster";
+    Status = Status, "status";
+    Schema = Schema, "schema";
+    Permit = Permit, "permit";
+}
+
+/// By what else than its digest a document is found: the roster, status or schema has no name, a permit its id.
 #[derive(Clone, Debug)]
-pub enum Place {
-    /// Roster or status, by sequence number.
-    Seq(u64),
-    /// Permits, by id and version.
-    Version(String, u32),
-    /// Schemas.
-    None,
+pub struct Place {
+    /// Whose it is; empty where there is one line of them.
+    pub name: String,
+    /// Its number in that line, 0 for what has none.
+    pub seq: u64,
+}
+
+/// A document as it is kept.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// SHA-256 of its payload.
+    pub digest: Digest,
+    /// Whose it is.
+    pub name: String,
+    /// Its number.
+    pub seq: u64,
+    /// When it was handed in.
+    pub put_at: DateTime<Utc>,
+    /// The DSSE envelope.
+    pub envelope: Vec<u8>,
 }
 
 /// A round as it begins.
@@ -161,20 +182,49 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// The envelopes of a kind: of roster and status the newest alone.
+    /// The envelopes of a kind, by name and number.
     pub(crate) async fn documents(&self, kind: Kind) -> Result<Vec<Vec<u8>>, StoreError> {
-        let sql = match kind {
-            Kind::Roster | Kind::Status => "SELECT envelope FROM document WHERE kind = ?1 ORDER BY seq DESC LIMIT 1",
-            Kind::Schema | Kind::Permit => "SELECT envelope FROM document WHERE kind = ?1 ORDER BY digest",
-        };
+        let sql = "SELECT envelope FROM document WHERE kind = ?1 ORDER BY name, seq, digest";
         Ok(sqlx::query_scalar(sql).bind(kind.as_str()).fetch_all(&self.pool).await?)
     }
 
-    /// The digest of the permit with this id and version.
-    pub(crate) async fn permit_version(&self, id: &str, version: u32) -> Result<Option<Digest>, StoreError> {
-        let sql = "SELECT digest FROM document WHERE permit_id = ?1 AND permit_version = ?2";
-        let stored: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(id).bind(version).fetch_optional(&self.pool).await?;
-        stored.map(|digest| read_digest(&digest)).transpose()
+    /// The envelope of a kind with the highest number.
+    pub(crate) async fn newest(&self, kind: Kind) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE kind = ?1 ORDER BY seq DESC LIMIT 1";
+        Ok(sqlx::query_scalar(sql).bind(kind.as_str()).fetch_optional(&self.pool).await?)
+    }
+
+    /// The documents of a kind, of `name` or of all names, the latest first; `most` at most.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn kept(&self, kind: Kind, name: Option<&str>, most: u32) -> Result<Vec<Kept>, StoreError> {
+        let sql = "SELECT digest, name, seq, put_at, envelope FROM document
+            WHERE kind = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY put_at DESC, seq DESC, digest LIMIT ?3";
+        let rows = sqlx::query(sql).bind(kind.as_str()).bind(name).bind(most).fetch_all(&self.pool).await?;
+        let kept = |row: &SqliteRow| {
+            let seq: i64 = row.try_get("seq")?;
+            Ok(Kept {
+                digest: read_digest(row.try_get("digest")?)?,
+                name: row.try_get("name")?,
+                seq: seq.try_into().map_err(|_| StoreError::Corrupt("sequence number"))?,
+                put_at: read_instant(row.try_get("put_at")?)?,
+                envelope: row.try_get("envelope")?,
+            })
+        };
+        rows.iter().map(kept).collect()
+    }
+
+    /// The digest of the document of this kind at this place.
+    pub(crate) async fn digest_at(&self, kind: Kind, place: &Place) -> Result<Option<Digest>, StoreError> {
+        let sql = "SELECT digest FROM document WHERE kind = ?1 AND name = ?2 AND seq = ?3";
+        let found: Option<Vec<u8>> = sqlx::query_scalar(sql)
+            .bind(kind.as_str())
+            .bind(&place.name)
+            .bind(number(place.seq)?)
+            .fetch_optional(&self.pool)
+            .await?;
+        found.map(|digest| read_digest(&digest)).transpose()
     }
 
     /// Keeps a document; of one that is there, the envelope is replaced, since it may carry other signatures.
@@ -186,20 +236,14 @@ impl Store {
         envelope: &[u8],
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        let (seq, version) = match place {
-            Place::Seq(seq) => (Some(i64::try_from(*seq).map_err(|_| StoreError::Corrupt("sequence number"))?), None),
-            Place::Version(id, version) => (None, Some((id.as_str(), *version))),
-            Place::None => (None, None),
-        };
         sqlx::query(
-            "INSERT INTO document (digest, kind, seq, permit_id, permit_version, envelope, put_at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (digest) DO UPDATE SET envelope = excluded.envelope",
+            "INSERT INTO document (digest, kind, name, seq, envelope, put_at)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (digest) DO UPDATE SET envelope = excluded.envelope",
         )
         .bind(digest.as_bytes().as_slice())
         .bind(kind.as_str())
-        .bind(seq)
-        .bind(version.map(|v| v.0))
-        .bind(version.map(|v| v.1))
+        .bind(&place.name)
+        .bind(number(place.seq)?)
         .bind(envelope)
         .bind(instant(at))
         .execute(&self.pool)
@@ -333,6 +377,14 @@ fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Nanos, true)
 }
 
+fn read_instant(text: &str) -> Result<DateTime<Utc>, StoreError> {
+    text.parse().map_err(|_| StoreError::Corrupt("point in time"))
+}
+
+fn number(seq: u64) -> Result<i64, StoreError> {
+    seq.try_into().map_err(|_| StoreError::Corrupt("sequence number"))
+}
+
 fn read_digest(stored: &[u8]) -> Result<Digest, StoreError> {
     stored.try_into().map(Digest::from_bytes).map_err(|_| StoreError::Corrupt("digest"))
 }
@@ -350,7 +402,7 @@ mod tests {
     }
 
     async fn with_round(store: &Store) {
-        let (permit, place) = (Digest::of(b"permit"), Place::Version("p".into(), 1));
+        let (permit, place) = (Digest::of(b"permit"), Place { name: "p".into(), seq: 1 });
         store.put_document(Kind::Permit, permit, &place, b"{}", at()).await.unwrap();
         let query = Digest::of(b"query");
         let round = NewRound { round: "r".into(), query, query_key: query, permit, run: 1, started: at() };

@@ -11,6 +11,7 @@ use std::{
 
 use config::{Config, File, FileFormat};
 use sekisho_protocol::{
+    committee::{Committee, CommitteeMember},
     keys::PublicKey,
     permit::{OptOut, OptOutRule},
     roster::is_name,
@@ -85,28 +86,8 @@ pub struct Coordinator {
 pub struct Trust {
     /// Signs roster and status.
     pub governance_key: PublicKey,
-    /// How many of the committee must sign a permit, from 1 to all.
-    pub committee_quorum: usize,
-    /// Who may sign permits.
-    pub committee: Vec<CommitteeMember>,
-}
-
-impl Trust {
-    /// The committee's keys.
-    pub fn committee_keys(&self) -> Vec<PublicKey> {
-        self.committee.iter().map(|member| member.key).collect()
-    }
-}
-
-/// Who may sign permits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommitteeMember {
-    /// A name for people.
-    pub name: String,
-    /// The seat: "chair", "ethics".
-    pub role: String,
-    /// The key.
-    pub key: PublicKey,
+    /// The first committee; a later one is signed by the quorum of the one before.
+    pub committee: Committee,
 }
 
 /// What may be spent on these patients. The compiled-in ceilings hold all the same.
@@ -323,8 +304,10 @@ impl TryFrom<TrustFile> for Trust {
         }
         check(!committee.is_empty(), "trust.committee", "name at least one member")?;
         let quorum = within(file.committee_quorum, 1, committee.len() as u64, "trust.committee_quorum")?;
-        let committee_quorum = usize::try_from(quorum).unwrap_or(usize::MAX);
-        Ok(Self { governance_key, committee_quorum, committee })
+        let needed = usize::try_from(quorum).unwrap_or(usize::MAX);
+        let committee = Committee::pinned(needed, file.required_roles, file.distinct_roles, committee);
+        let committee = committee.map_err(|rule| wrong("trust", &rule))?;
+        Ok(Self { governance_key, committee })
     }
 }
 

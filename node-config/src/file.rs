@@ -43,6 +43,10 @@ pub(crate) struct CoordinatorFile {
 pub(crate) struct TrustFile {
     pub(crate) governance_key: String,
     pub(crate) committee_quorum: u64,
+    #[serde(default)]
+    pub(crate) required_roles: Vec<String>,
+    #[serde(default)]
+    pub(crate) distinct_roles: bool,
     pub(crate) committee: Vec<CommitteeMemberFile>,
 }
 

@@ -14,8 +14,7 @@ mod reference;
 mod template;
 
 pub use checked::{
-    Budget, CommitteeMember, ConfigError, Coordinator, Limits, Log, LogFormat, LogLevel, NodeConfig, Snapshots, Trust,
-    Window, load,
+    Budget, ConfigError, Coordinator, Limits, Log, LogFormat, LogLevel, NodeConfig, Snapshots, Trust, Window, load,
 };
 pub use file::NodeConfigFile;
 pub use reference::{KEYS, Key, reference};

@@ -34,6 +34,12 @@ pub const KEYS: &[Key] = &[
         "trust.committee_quorum",
         "How many members must sign a permit: 1 to all. 2 or more is recommended, so that no one person grants access.",
     ),
+    optional(
+        "trust.required_roles[]",
+        "none",
+        "Roles that must be among a permit's signers, such as `patient-representative`; a list of names.",
+    ),
+    optional("trust.distinct_roles", "false", "Two signers of one role count once."),
     required("trust.committee[].name", "A committee member's name."),
     required("trust.committee[].role", "The member's seat."),
     required("trust.committee[].key", "The member's key, base64; all keys differ."),

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use sekisho_protocol::keys::PublicKey;
+use sekisho_protocol::{committee::CommitteeMember, keys::PublicKey};
 use toml::Value;
 
 use crate::{
-    CommitteeMember, Coordinator,
+    Coordinator,
     file::{BudgetFile, LimitsFile, LogFile, SnapshotsFile},
 };
 
@@ -29,6 +29,10 @@ pub struct TemplateValues {
     pub committee_quorum: usize,
     /// Who may sign permits.
     pub committee: Vec<CommitteeMember>,
+    /// Roles that must be among the signers.
+    pub required_roles: Vec<String>,
+    /// Two signers of one role count once.
+    pub distinct_roles: bool,
     /// `jp-ngmia` or `eu-ehds`.
     pub register_rule: String,
     /// The data sets' mapping files.
@@ -83,6 +87,10 @@ peer_id = {peer_id}
 governance_key = {governance}
 # 許可に必要な署名数 (2以上を推奨) / signatures that a permit needs (2 or more recommended)
 committee_quorum = {quorum}
+# 署名者に必ず含まれる役割 / roles that must be among the signers
+required_roles = {roles}
+# 同じ役割の署名は一つと数える / two signers of one role count once
+distinct_roles = {distinct}
 {committee}
 {budget}
 # 患者の通知とオプトアウト / notice and opt-out
@@ -122,6 +130,8 @@ level = {level}
         peer_id = text(&values.coordinator.peer_id),
         governance = text(&values.governance_key.to_string()),
         quorum = values.committee_quorum,
+        roles = Value::from(values.required_roles.clone()),
+        distinct = values.distinct_roles,
         budget = budget_table(values.budget),
         rule = text(&values.register_rule),
         datasets = datasets.trim_start(),
@@ -195,6 +205,8 @@ pub(crate) mod tests {
             committee: [1, 2]
                 .map(|n| CommitteeMember { name: format!("委員{n}"), role: "chair".into(), key: key(n) })
                 .into(),
+            required_roles: vec!["chair".into()],
+            distinct_roles: false,
             register_rule: "jp-ngmia".into(),
             datasets: vec!["data/dataset.toml".into()],
             budget: None,

@@ -19,8 +19,9 @@ use std::{
 use chrono::NaiveDate;
 use clap::{Parser, Subcommand, ValueEnum};
 use miette::{Context, IntoDiagnostic, Result, miette};
-use sekisho_node_config::{CommitteeMember, Coordinator, LogFormat, NodeConfig, TemplateValues, load, template};
+use sekisho_node_config::{Coordinator, LogFormat, NodeConfig, TemplateValues, load, template};
 use sekisho_protocol::{
+    committee::CommitteeMember,
     key_file,
     keys::{PublicKey, SecretKey},
     roster::{Member, Role, is_name},
@@ -115,8 +116,14 @@ struct Init {
     #[arg(long, default_value_t = 2)]
     quorum: usize,
     /// A committee member as NAME:ROLE:KEY; repeat it.
-    #[arg(long, required = true, value_parser = committee_member)]
+    #[arg(long, required = true, value_name = "NAME:ROLE:KEY")]
     committee: Vec<CommitteeMember>,
+    /// A role that must be among the signers of a permit; repeat it.
+    #[arg(long, value_name = "ROLE")]
+    required_role: Vec<String>,
+    /// Two signers of one role count once.
+    #[arg(long)]
+    distinct_roles: bool,
     /// A data set's mapping file, relative to the folder; repeat it.
     #[arg(long)]
     dataset: Vec<String>,
@@ -179,14 +186,6 @@ struct At {
     /// The configuration file.
     #[arg(long)]
     config: PathBuf,
-}
-
-fn committee_member(text: &str) -> Result<CommitteeMember, String> {
-    let mut parts = text.splitn(3, ':');
-    let (Some(name), Some(role), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err("write NAME:ROLE:KEY".into());
-    };
-    Ok(CommitteeMember { name: name.into(), role: role.into(), key: key.parse().map_err(|e| format!("{e}"))? })
 }
 
 fn budget(text: &str) -> Result<(u64, u64), String> {
@@ -301,6 +300,8 @@ fn init(args: &Init) -> Result<()> {
         governance_key: args.governance,
         committee_quorum: args.quorum,
         committee: args.committee.clone(),
+        required_roles: args.required_role.clone(),
+        distinct_roles: args.distinct_roles,
         register_rule: args.register_rule.clone(),
         datasets: args.dataset.clone(),
         budget: args.budget,

@@ -152,8 +152,7 @@ pub async fn answering(
         trust: Trust {
             name: config.name.clone(),
             coordinator_peer: config.coordinator.peer_id.clone(),
-            committee: config.trust.committee_keys(),
-            quorum: config.trust.committee_quorum,
+            committee: config.trust.committee.clone(),
             max_micro_rho_per_query: config.budget.per_query,
             max_atto_delta_per_query: config.budget.delta_per_query,
         },

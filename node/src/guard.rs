@@ -8,6 +8,7 @@
 use chrono::{DateTime, Duration, Utc};
 use sekisho_aggregation::accounting::Ceilings;
 use sekisho_protocol::{
+    committee::Committee,
     digest::Digest,
     dsse::{Envelope, Verified},
     keys::PublicKey,
@@ -29,10 +30,8 @@ pub struct Trust {
     pub name: String,
     /// The coordinator's peer id.
     pub coordinator_peer: String,
-    /// The committee's keys.
-    pub committee: Vec<PublicKey>,
-    /// How many of them make a permit.
-    pub quorum: usize,
+    /// The committee that the configuration pins.
+    pub committee: Committee,
     /// The hospital's own ceiling for one query.
     pub max_micro_rho_per_query: MicroRho,
     /// The hospital's own ceiling for the delta of one query; with zero no query may have private group keys.
@@ -96,7 +95,7 @@ impl SignedQuery {
         in_force: &InForce,
         now: DateTime<Utc>,
     ) -> Result<VerifiedQuery, Refusal> {
-        let permit = verify_permit(permit, trust, &in_force.status)?;
+        let permit = verify_permit(permit, &trust.committee, &in_force.status)?;
         let persons: Vec<PublicKey> =
             permit.authorised_persons.iter().map(|p| p.key).filter(|key| counts(*key, &in_force.status)).collect();
         if !self.0.query.key_ids().any(|id| persons.iter().any(|key| key.fingerprint() == id)) {
@@ -139,13 +138,14 @@ fn counts(key: PublicKey, status: &Status) -> bool {
     !status.void_keys.contains(&key.fingerprint())
 }
 
-/// Checks the committee's quorum on a permit; keys that the status voids do not count.
+/// Checks the committee's quorum on a permit; keys that the status voids and recused members do not count.
 ///
 /// # Errors
 /// `quorum_not_met`, `duplicate_signer`, `bad_signature`, `malformed`.
-pub fn verify_permit(permit: &Envelope, trust: &Trust, status: &Status) -> Result<Verified<Permit>, Refusal> {
-    let committee: Vec<PublicKey> = trust.committee.iter().copied().filter(|key| counts(*key, status)).collect();
-    Ok(permit.verify(&committee, trust.quorum)?)
+pub fn verify_permit(permit: &Envelope, committee: &Committee, status: &Status) -> Result<Verified<Permit>, Refusal> {
+    let recused = permit.peek::<Permit>()?.0.decision.recused;
+    let void = |key: Digest| status.void_keys.contains(&key) || recused.contains(&key);
+    Ok(committee.verify(permit, void)?)
 }
 
 /// Whether a permit holds now: not revoked, superseded or suspended, and within its validity.
@@ -203,6 +203,20 @@ impl VerifiedQuery {
         in_force(&self.permit, status, now)?;
         if !self.permit.holders().contains(&trust.name) {
             return Err(Refusal::new(Code::HolderNotPermitted, format!("the permit does not name {}", trust.name)));
+        }
+        if let Some(listed) = &self.permit.allowed_queries {
+            let sql = Digest::of(self.query.sql.as_bytes());
+            let Some(entry) = listed.iter().find(|entry| entry.sha256 == sql) else {
+                return Err(Refusal::new(
+                    Code::QueryNotListed,
+                    "the permit lists its queries, and this is none of them",
+                ));
+            };
+            if self.query.run > entry.max_runs {
+                let detail =
+                    format!("run {} asked; the permit allows {} of this query", self.query.run, entry.max_runs);
+                return Err(Refusal::new(Code::QueryNotListed, detail));
+            }
         }
         let asked = self.query.micro_rho;
         if asked == MicroRho::ZERO || asked > self.permit.dp.micro_rho_per_query {

@@ -53,7 +53,7 @@ async fn answer_permit(node: &Answering, bytes: &[u8]) -> Result<Envelope, Refus
     let now = node.clock.now();
     let envelope = Envelope::from_json::<Permit>(bytes)?;
     let status = node.documents.status(now).await?;
-    let permit = verify_permit(&envelope, &node.trust, &status)?;
+    let permit = verify_permit(&envelope, &node.trust.committee, &status)?;
     let stored = node.documents.permit(permit.digest()).await?;
     if let Some(acceptance) = stored.filter(|s| s.refused().is_none()).and_then(|s| s.acceptance()) {
         return Ok(acceptance);

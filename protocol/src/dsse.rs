@@ -82,6 +82,14 @@ pub enum DsseError {
         /// How many must.
         needed: usize,
     },
+    /// Enough signed, but not the right ones.
+    #[error("the {name} lacks a signature by the committee's role: {missing}")]
+    Role {
+        /// The kind of document.
+        name: &'static str,
+        /// The role that is missing, or how many.
+        missing: String,
+    },
 }
 
 /// One signature of an envelope.
@@ -319,6 +327,7 @@ mod tests {
             Err(DsseError::BadSignature { .. }) => "bad_signature",
             Err(DsseError::DuplicateSigner { .. }) => "duplicate_signer",
             Err(DsseError::Quorum { .. }) => "quorum",
+            Err(DsseError::Role { .. }) => "role",
         }
     }
 

@@ -9,8 +9,10 @@
 //! `transport`, off by default, adds the libp2p transport and the key files), any SQL, any row.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod access;
 pub mod catalogue;
 pub mod clock;
+pub mod committee;
 pub mod control;
 pub mod digest;
 pub mod dsse;

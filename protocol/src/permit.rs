@@ -219,6 +219,37 @@ pub struct Decision {
     pub date: NaiveDate,
     /// Why it was granted.
     pub reasons: String,
+    /// Members who declared a conflict of interest, by the fingerprint of their key: their signatures do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recused: Vec<Digest>,
+}
+
+/// A query that may be asked, where the permit lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedQuery {
+    /// SHA-256 of the SQL text, byte by byte.
+    pub sha256: Digest,
+    /// The highest run number that may be asked.
+    pub max_runs: u32,
+}
+
+/// Who sees a result before the person who asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputReview {
+    /// Nobody: noise and preset are all.
+    #[default]
+    Automatic,
+    /// Two reviewers at the coordinator: a procedure of the coordinator, not a protection by the nodes.
+    TwoPerson,
+}
+
+impl OutputReview {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    fn is_automatic(&self) -> bool {
+        *self == Self::Automatic
+    }
 }
 
 /// From when to when the permit holds: `from` inclusive, `to` exclusive.
@@ -245,6 +276,9 @@ pub struct Permit {
     /// The application that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application_id: Option<String>,
+    /// That application's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<Digest>,
     /// The legal basis.
     pub basis: Basis,
     /// Who issued it.
@@ -255,6 +289,9 @@ pub struct Permit {
     pub purposes: Vec<Purpose>,
     /// The organisation that asks.
     pub data_user: String,
+    /// Where the organisation is: ISO 3166-1 alpha-2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
     /// Who answers for the study.
     pub principal_investigator: String,
     /// Who may ask.
@@ -265,6 +302,9 @@ pub struct Permit {
     pub schema: Digest,
     /// Tables, columns and holders.
     pub data: Vec<PermittedTable>,
+    /// The queries that may be asked; without a list, any within the permit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_queries: Option<Vec<AllowedQuery>>,
     /// The statistics that may be asked for.
     pub allowed_statistics: Vec<Statistic>,
     /// The kinds of release.
@@ -275,6 +315,9 @@ pub struct Permit {
     pub dp: Dp,
     /// Which patients are left out.
     pub optout: OptOut,
+    /// Who sees results first.
+    #[serde(default, skip_serializing_if = "OutputReview::is_automatic")]
+    pub output_review: OutputReview,
     /// From when to when.
     pub validity: Validity,
     /// When results must be public.
@@ -331,6 +374,13 @@ impl Document for Permit {
             rule(table.columns.len() <= MAX_ENTRIES && table.holder_nodes.len() <= MAX_ENTRIES, "a list is too long")?;
         }
         rule(!self.holders().is_empty(), "data must name at least one holder node")?;
+        let country = |c: &String| c.len() == 2 && c.bytes().all(|b| b.is_ascii_uppercase());
+        rule(self.country.as_ref().is_none_or(country), "country is two capital letters (ISO 3166-1)")?;
+        rule(
+            self.allowed_queries.as_ref().is_none_or(|q| !q.is_empty() && q.len() <= MAX_ENTRIES),
+            "allowed_queries lists 1 to 1024 queries, or is left out",
+        )?;
+        rule(self.decision.recused.len() <= MAX_ENTRIES, "decision.recused is too long")?;
         rule(!self.allowed_statistics.is_empty(), "allowed_statistics must name at least one")?;
         rule(self.release_kinds.contains(&ReleaseKind::Noised), "release_kinds must contain noised")?;
         rule((1..=1_000_000).contains(&self.dp.rows_per_patient), "dp.rows_per_patient is 1 to 1000000")?;

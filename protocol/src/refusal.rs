@@ -58,6 +58,14 @@ codes! {
     PermitSuperseded = "permit_superseded", "name the newest version of the permit";
     /// The study, or everything, is suspended.
     Suspended = "suspended", "ask the hospital or the access body why the study is suspended";
+    /// The hospital has not decided on the permit yet.
+    PermitWaiting = "permit_waiting", "the hospital decides on this permit by hand; wait for it, or ask the others";
+    /// The hospital refused the permit, or took its acceptance back.
+    PermitRefused = "permit_refused", "the hospital's reason is in its signed answer; ask the others";
+    /// The permit lists the queries that may be asked, and this is none of them, or asked too often.
+    QueryNotListed = "query_not_listed", "ask a query that the permit lists, as often as it says";
+    /// A regulator's order suspends this.
+    RegulatorOrder = "regulator_order", "ask the regulator who signed the order";
     /// The permit does not name this hospital.
     HolderNotPermitted = "holder_not_permitted", "ask only hospitals that the permit names";
     /// The permit does not name this table.
@@ -90,6 +98,26 @@ codes! {
     NotOnRoster = "not_on_roster", "the access body must add the member with `sekisho roster add`";
     /// A roster, status or permit that is older than the newest seen.
     OlderDocument = "older_document", "use the newest document";
+    /// A purpose that the law prohibits.
+    PurposeProhibited = "purpose_prohibited", "nobody may grant this purpose (EHDS Art. 54)";
+    /// The application lacks what the law asks for.
+    ApplicationIncomplete = "application_incomplete", "fill in the fields that the message names; `sekisho application check` lists them all";
+    /// No such application is known here.
+    ApplicationUnknown = "application_unknown", "submit the application first, or name its newest version";
+    /// The permit grants what nobody applied for.
+    WiderThanApplication = "wider_than_application", "narrow the permit to the application, or ask for a new version of the application";
+    /// A member who declared a conflict of interest signed.
+    ConflictOfInterest = "conflict_of_interest", "another member must sign; name the one with the conflict in decision.recused";
+    /// A step of the review is missing.
+    NotReviewed = "not_reviewed", "review the application first: completeness, then lawfulness";
+    /// A version supersedes another one than that before it.
+    Supersession = "supersession", "name the newest version's digest in supersedes, and the next number in version";
+    /// The result waits for two reviewers.
+    AwaitingReview = "awaiting_review", "ask the same run again when two reviewers have released it; it costs nothing";
+    /// The reviewers refused to let the result out.
+    OutputRefused = "output_refused", "the reviewers' reasons are on record; ask a coarser question";
+    /// The signer may not read or do this.
+    NotAuthorised = "not_authorised", "sign with the key of somebody who may";
     /// The query alone costs more than it may.
     BudgetQuery = "budget_query", "ask with a smaller rho or delta";
     /// The study's share is spent.
@@ -166,7 +194,7 @@ impl From<DsseError> for Refusal {
             DsseError::Malformed { .. } => Code::Malformed,
             DsseError::BadSignature { .. } => Code::BadSignature,
             DsseError::DuplicateSigner { .. } => Code::DuplicateSigner,
-            DsseError::Quorum { .. } => Code::QuorumNotMet,
+            DsseError::Quorum { .. } | DsseError::Role { .. } => Code::QuorumNotMet,
         };
         Self::new(code, error.to_string())
     }

@@ -14,9 +14,10 @@ use sekisho_node::{
     hooks::Hooks,
     permits,
 };
-use sekisho_node_config::{CommitteeMember, Coordinator, TemplateValues, load, template};
+use sekisho_node_config::{Coordinator, TemplateValues, load, template};
 use sekisho_protocol::{
     clock::Clock,
+    committee::CommitteeMember,
     digest::Digest,
     dsse::{Document, Envelope},
     key_file,
@@ -107,6 +108,8 @@ impl Solo {
             governance_key: governance.public(),
             committee_quorum: 2,
             committee: members,
+            required_roles: Vec::new(),
+            distinct_roles: false,
             register_rule: plan.register_rule.into(),
             datasets,
             budget: Some(plan.budget),

@@ -5,47 +5,20 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use clap::Args;
 use miette::{IntoDiagnostic, WrapErr, miette};
 use sekisho_protocol::{
+    committee::{Committee, CommitteeMember},
     key_file,
     keys::{PublicKey, SecretKey},
-    roster::{Member, Role, is_name},
+    roster::{Member, Role},
     transport::{Multiaddr, peer_id_of_seed},
 };
 
 const CONFIG: &str = "coordinator.toml";
 const MEMBER: &str = "member.json";
-
-/// One member of the committee, as it is typed: `name:role:KEY`.
-#[derive(Clone, Debug)]
-struct Committee {
-    name: String,
-    role: String,
-    key: PublicKey,
-}
-
-impl FromStr for Committee {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.splitn(3, ':');
-        let (Some(name), Some(role), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err("a committee member is name:role:KEY".into());
-        };
-        if !is_name(name) {
-            return Err("a name is lower-case letters, digits and hyphens".into());
-        }
-        if role.is_empty() || role.len() > 64 {
-            return Err("a role is 1 to 64 bytes of text, such as ethics".into());
-        }
-        let key = key.parse().map_err(|error| format!("{error}"))?;
-        Ok(Self { name: name.into(), role: role.into(), key })
-    }
-}
 
 #[derive(Args)]
 pub(super) struct Init {
@@ -65,16 +38,21 @@ pub(super) struct Init {
     committee_quorum: Option<usize>,
     /// A member of the committee; may be given several times.
     #[arg(long, value_name = "NAME:ROLE:KEY", requires = "committee_quorum")]
-    committee: Vec<Committee>,
+    committee: Vec<CommitteeMember>,
+    /// A role that must be among the signers of a permit; may be given several times.
+    #[arg(long, value_name = "ROLE", requires = "committee")]
+    required_role: Vec<String>,
+    /// Two signers of one role count once.
+    #[arg(long, requires = "committee")]
+    distinct_roles: bool,
 }
 
 impl Init {
     pub(super) fn run(self) -> miette::Result<()> {
-        if let Some(quorum) = self.committee_quorum
-            && !(1..=self.committee.len()).contains(&quorum)
-        {
-            let members = self.committee.len();
-            return Err(miette!("--committee-quorum {quorum} is not between 1 and the {members} members named"));
+        if let Some(quorum) = self.committee_quorum {
+            let (roles, members) = (self.required_role.clone(), self.committee.clone());
+            Committee::pinned(quorum, roles, self.distinct_roles, members)
+                .map_err(|rule| miette!("--committee: {rule}"))?;
         }
         let (keys, config, member) = (self.dir.join("keys"), self.dir.join(CONFIG), self.dir.join(MEMBER));
         for path in [&config, &member, &keys] {
@@ -129,7 +107,7 @@ impl Init {
         };
         let quorum = self.committee_quorum.unwrap_or(2);
         let mut committee = String::new();
-        for Committee { name, role, key } in &self.committee {
+        for CommitteeMember { name, role, key } in &self.committee {
             let role = toml::Value::String(role.clone());
             committee.push_str(&format!("\n[[trust.committee]]\nname = \"{name}\"\nrole = {role}\nkey = \"{key}\"\n"));
         }
@@ -165,6 +143,10 @@ address = "{door}"
 {governance}
 # 許可証に必要な委員の署名数 / How many of the committee must sign a permit.
 committee_quorum = {quorum}
+# 署名者に必ず含まれる役割 / Roles that must be among the signers.
+required_roles = {roles}
+# 同じ役割の署名は一つと数える / Two signers of one role count once.
+distinct_roles = {distinct}
 {committee}
 [limits]
 # 病院が答えるまでの秒数 / How long hospitals have to answer, in seconds (1-540).
@@ -180,6 +162,8 @@ level = "info"
 "#,
             listen = listen.join(", "),
             door = self.door,
+            roles = toml::Value::from(self.required_role.clone()),
+            distinct = self.distinct_roles,
         )
     }
 }
@@ -254,7 +238,10 @@ mod tests {
         args.extend(committee);
         init(&dir, &args).unwrap();
         let config = Config::load(&dir.join(CONFIG)).unwrap();
-        assert_eq!((config.trust.quorum, config.trust.committee.len(), config.listen.len()), (2, 2, 1));
+        assert_eq!(
+            (config.trust.committee.needed, config.trust.committee.members.len(), config.listen.len()),
+            (2, 2, 1)
+        );
         key_file::read(&config.transport_key).unwrap();
         let member: Member = serde_json::from_slice(&fs::read(dir.join(MEMBER)).unwrap()).unwrap();
         assert_eq!(member.signing_key, key_file::read(&config.signing_key).unwrap().public());
@@ -274,6 +261,6 @@ mod tests {
     fn a_quorum_that_nobody_can_reach_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let args = [format!("--committee=a:ethics:{}", key()), "--committee-quorum=2".into()];
-        assert!(init(&dir.path().join("c"), &args).unwrap_err().to_string().contains("1 members"));
+        assert!(init(&dir.path().join("c"), &args).unwrap_err().to_string().contains("needed is 1"));
     }
 }

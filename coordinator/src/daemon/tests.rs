@@ -22,6 +22,7 @@ use sekisho_aggregation::{
 };
 use sekisho_protocol::{
     clock::FixedClock,
+    committee::{Committee, CommitteeMember},
     control::{self, FromCoordinator, FromNode, Hello, Holdings},
     digest::Digest,
     dsse::{Document, Envelope},
@@ -39,7 +40,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::*;
 use crate::{
-    config::{CommitteeMember, Door as DoorConfig, LogFormat, LogLevel, QueryLimits, Trust},
+    config::{Door as DoorConfig, LogFormat, LogLevel, QueryLimits, Trust},
     documents::tests::{key, now, permit, roster, schema, status},
     report::{DryRunReport, HolderState, NetworkReport, PutReport, RESULT_KEY, ResultReport, Want},
 };
@@ -366,8 +367,13 @@ async fn start(dir: &tempfile::TempDir, governance: &SecretKey, committee: &Secr
         door: DoorConfig { address: "127.0.0.1:0".parse().unwrap(), tls: None },
         trust: Trust {
             governance: governance.public(),
-            committee: vec![CommitteeMember { name: "m".into(), role: "ethics".into(), key: committee.public() }],
-            quorum: 1,
+            committee: Committee::pinned(
+                1,
+                Vec::new(),
+                false,
+                vec![CommitteeMember { name: "m".into(), role: "ethics".into(), key: committee.public() }],
+            )
+            .unwrap(),
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
         log_format: LogFormat::Text,

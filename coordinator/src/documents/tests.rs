@@ -2,17 +2,17 @@
 
 use chrono::Duration;
 use sekisho_protocol::{
+    committee::{Committee, CommitteeMember},
     keys::SecretKey,
     permit::{
-        AuthorisedPerson, Basis, Decision, Dp, Mechanism, OptOut, OptOutRule, PermittedTable, Preset, Purpose,
-        ReleaseKind, Statistic, Validity,
+        AuthorisedPerson, Basis, Decision, Dp, Mechanism, OptOut, OptOutRule, OutputReview, PermittedTable, Preset,
+        Purpose, ReleaseKind, Statistic, Validity,
     },
     schema::{Column, Kind as ColumnKind, Table},
     units::{AttoDelta, MicroRho},
 };
 
 use super::*;
-use crate::config::CommitteeMember;
 
 pub(crate) fn now() -> DateTime<Utc> {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -61,8 +61,14 @@ impl World {
 }
 
 fn trust(governance: &SecretKey, committee: &[SecretKey]) -> Trust {
-    let member = |key: &SecretKey| CommitteeMember { name: "m".into(), role: "ethics".into(), key: key.public() };
-    Trust { governance: governance.public(), committee: committee.iter().map(member).collect(), quorum: 2 }
+    let member = |(key, n): (&SecretKey, i32)| CommitteeMember {
+        name: format!("m-{n}"),
+        role: "ethics".into(),
+        key: key.public(),
+    };
+    let members = committee.iter().zip(1..).map(member).collect();
+    let committee = Committee::pinned(2, Vec::new(), false, members).unwrap();
+    Trust { governance: governance.public(), committee }
 }
 
 async fn open(dir: &tempfile::TempDir, trust: Trust) -> Result<Documents, DocumentsError> {
@@ -118,11 +124,13 @@ pub(crate) fn permit(person: &SecretKey, version: u32, schema: Digest) -> Permit
         version,
         supersedes: None,
         application_id: None,
+        application: None,
         basis: Basis::JpEthics,
         issuer: "access body".into(),
-        decision: Decision { date: now().date_naive(), reasons: "of use".into() },
+        decision: Decision { date: now().date_naive(), reasons: "of use".into(), recused: Vec::new() },
         purposes: vec![Purpose::PublicHealth],
         data_user: "institute".into(),
+        country: None,
         principal_investigator: "a person".into(),
         authorised_persons: vec![person],
         study_id: "study-1".into(),
@@ -132,6 +140,7 @@ pub(crate) fn permit(person: &SecretKey, version: u32, schema: Digest) -> Permit
             columns: vec!["sex".into()],
             holder_nodes: vec!["a".into()],
         }],
+        allowed_queries: None,
         allowed_statistics: vec![Statistic::Count],
         release_kinds: vec![ReleaseKind::Noised],
         disclosure: Preset::None,
@@ -147,6 +156,7 @@ pub(crate) fn permit(person: &SecretKey, version: u32, schema: Digest) -> Permit
             atto_delta_total: AttoDelta::ZERO,
         },
         optout: OptOut { rule: OptOutRule::EuEhds, days: 0 },
+        output_review: OutputReview::Automatic,
         validity: Validity { from: now(), to: now() + Duration::days(30) },
         results_due: None,
         conditions: Vec::new(),

@@ -13,10 +13,13 @@ use arrow_flight::{
     Action, FlightDescriptor, Ticket, decode::FlightRecordBatchStream, error::FlightError,
     flight_service_client::FlightServiceClient,
 };
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use sekisho_protocol::{
+    access::{self, Access, Item},
     digest::Digest,
     dsse::{Document, Envelope},
+    keys::SecretKey,
     refusal::{Code, Refusal},
     transport::refusal_of,
 };
@@ -29,9 +32,10 @@ use tonic::{
 
 use super::{failure::Failure, file, print::note};
 use crate::report::{
-    ACTION_GET, ACTION_NETWORK, ACTION_PUT, CONFIDENCE_KEY, DryRunReport, NetworkReport, PutReport, RESULT_KEY,
-    ResultReport, Want,
+    ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, CONFIDENCE_KEY, DryRunReport, ListWant, Listed,
+    NetworkReport, PutReport, RESULT_KEY, ResultReport, Want,
 };
+use crate::store::Kind;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an action may take; a permit goes to every hospital first.
@@ -126,6 +130,32 @@ impl Door {
         let envelope = Envelope::from_json::<D>(&body).map_err(answer)?;
         let (document, digest) = envelope.peek::<D>().map_err(answer)?;
         Ok((envelope, document, digest))
+    }
+
+    /// Lists public documents of a kind with their history, the latest first. Nobody's signature is checked.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached.
+    pub async fn list(&mut self, kind: Kind, name: Option<&str>) -> Result<Vec<Listed>, Failure> {
+        let want = ListWant { kind, name: name.map(str::to_string) };
+        let body = self.action(ACTION_LIST, bytes(&want)?).await?;
+        json(ACTION_LIST, &body)
+    }
+
+    /// Reads what is not public, in the name of `key`'s owner.
+    ///
+    /// # Errors
+    /// When that person may not read it, or the coordinator cannot be reached.
+    pub async fn read<T: DeserializeOwned>(
+        &mut self,
+        item: Item,
+        key: &SecretKey,
+        now: DateTime<Utc>,
+    ) -> Result<T, Failure> {
+        let access = Access { item, issued: now, expires: now + access::MAX_LIFETIME };
+        let envelope = Envelope::sign(&access, &[key]).map_err(|e| Failure::input(e.to_string(), "check the names"))?;
+        let body = self.action(ACTION_READ, envelope.to_json()).await?;
+        json(ACTION_READ, &body)
     }
 
     /// Asks after the state of the network.

@@ -21,9 +21,9 @@ fn the_template_is_read_back_with_every_default() {
     assert_eq!(config.name, "tokyo");
     assert_eq!(config.coordinator, values().coordinator);
     assert_eq!(config.trust.governance_key, test_key(0));
-    assert_eq!(config.trust.committee, values().committee);
-    assert_eq!(config.trust.committee_quorum, 2);
-    assert_eq!(config.trust.committee_keys(), [test_key(1), test_key(2)]);
+    assert_eq!(config.trust.committee.members, values().committee);
+    assert_eq!((config.trust.committee.needed, config.trust.committee.seq), (2, 0));
+    assert_eq!(config.trust.committee.required_roles, ["chair"]);
     assert_eq!(config.signing_key, PathBuf::from("keys/signing \"1\".pem"));
     assert_eq!(config.register, OptOut { rule: OptOutRule::JpNgmia, days: 30 });
     assert_eq!(config.datasets, [PathBuf::from("data/dataset.toml")]);

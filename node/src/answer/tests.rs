@@ -11,6 +11,7 @@ use chrono::{DateTime, Duration as Days, Utc};
 use sekisho_aggregation::reservation::{Charge, Ledger as _};
 use sekisho_node_config::Window;
 use sekisho_protocol::{
+    committee::{Committee, CommitteeMember},
     dsse::Document,
     keys::PublicKey,
     permit::{OptOutRule, Permit},
@@ -90,8 +91,13 @@ impl Case {
             trust: Trust {
                 name: "west".into(),
                 coordinator_peer: "peer-1".into(),
-                committee: vec![committee.public()],
-                quorum: 1,
+                committee: Committee::pinned(
+                    1,
+                    Vec::new(),
+                    false,
+                    vec![CommitteeMember { name: "m".into(), role: "ethics".into(), key: committee.public() }],
+                )
+                .unwrap(),
                 max_micro_rho_per_query: micro_rho(1000),
                 max_atto_delta_per_query: AttoDelta::ZERO,
             },

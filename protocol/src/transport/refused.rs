@@ -9,7 +9,7 @@ const CODE_KEY: &str = "sekisho-code";
 /// The gRPC status that carries `refusal`.
 pub fn status_of(refusal: &Refusal) -> Status {
     let grpc = match refusal.code {
-        Code::PermitUnknown => Grpc::NotFound,
+        Code::PermitUnknown | Code::ApplicationUnknown => Grpc::NotFound,
         Code::BadSignature | Code::QuorumNotMet | Code::DuplicateSigner | Code::UnknownPerson | Code::NotOnRoster => {
             Grpc::Unauthenticated
         }
@@ -23,12 +23,23 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::ColumnNotPermitted
         | Code::StatisticNotPermitted
         | Code::Policy
+        | Code::PermitWaiting
+        | Code::PermitRefused
+        | Code::QueryNotListed
+        | Code::RegulatorOrder
+        | Code::PurposeProhibited
+        | Code::ConflictOfInterest
+        | Code::OutputRefused
+        | Code::NotAuthorised
         | Code::NotAddressed => Grpc::PermissionDenied,
         Code::StaleMessage
         | Code::ReplayedNonce
         | Code::StaleStatus
         | Code::StaleRoster
         | Code::OlderDocument
+        | Code::NotReviewed
+        | Code::Supersession
+        | Code::AwaitingReview
         | Code::SchemaMismatch
         | Code::SourceChanged => Grpc::FailedPrecondition,
         Code::BudgetQuery | Code::BudgetStudy | Code::BudgetLifetime | Code::BudgetWindow | Code::Busy => {
@@ -41,6 +52,8 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::SqlSyntax
         | Code::SqlUnsupported
         | Code::SqlUnknownName
+        | Code::ApplicationIncomplete
+        | Code::WiderThanApplication
         | Code::Malformed => Grpc::InvalidArgument,
         Code::TooLarge => Grpc::OutOfRange,
         Code::Unavailable | Code::Offline => Grpc::Unavailable,

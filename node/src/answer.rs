@@ -27,8 +27,12 @@ use sekisho_protocol::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span, field, info, info_span};
 
-pub(crate) use self::question::{Question, Reading};
+pub(crate) use self::{
+    charged::served,
+    question::{Question, Reading},
+};
 use crate::{
+    catalogue::Shelf,
     departure::Departure,
     documents::Documents,
     guard::{AdmittedQuery, InForce, SignedQuery, Trust},
@@ -56,6 +60,8 @@ pub struct Answering {
     pub register: Register,
     /// Roster, status and permits.
     pub documents: Documents,
+    /// The hospital's own catalogue.
+    pub shelf: Shelf,
     /// The data sets with their snapshots.
     pub data: Vec<Arc<DataSet>>,
     /// Signs receipts, reservations and acceptances.

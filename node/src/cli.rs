@@ -4,6 +4,7 @@
 //! shows about patients stays on the hospital's own console.
 
 mod budget;
+mod catalogue;
 mod data;
 mod patients;
 mod progress;
@@ -60,6 +61,9 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// The hospital's catalogue: what it declares and counts of its data sets.
+    #[command(subcommand)]
+    Catalogue(catalogue::Command),
     /// Snapshots of the hospital's data sets.
     #[command(subcommand)]
     Data(data::Data),
@@ -228,6 +232,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
             let report = |progress: Progress<'_>| screen.show(&progress);
             daemon::run(config, &report, Arc::new(clock), hooks, ready).await.into_diagnostic()
         }
+        Command::Catalogue(command) => catalogue::run(command, clock, hooks).await,
         Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,

@@ -19,6 +19,7 @@ use tracing::info;
 
 use crate::{
     answer::Answering,
+    catalogue::Shelf,
     data::snapshot::{Progress, Settings},
     departure::Departure,
     documents::Documents,
@@ -159,6 +160,7 @@ pub async fn answering(
         own_rule: config.register,
         ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),
         register: Register::new(store.clone()),
+        shelf: Shelf::new(store.clone()),
         documents: Documents::new(store, config.trust.governance_key),
         data,
         signing: Arc::new(key_file::read(&config.signing_key)?),

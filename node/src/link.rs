@@ -68,9 +68,10 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
     }
     for id in 1.. {
         let (roster_seq, status_seq) = node.documents.seqs().await.map_err(|_| TalkError::Documents)?;
+        let catalogue_seq = node.shelf.newest_seq().await.map_err(|_| TalkError::Documents)?;
         let permits = node.documents.permit_digests().await.map_err(|_| TalkError::Documents)?;
         let permits = permits.into_iter().take(MAX_PERMITS).map(|d| *d.as_bytes()).collect();
-        send(stream, &FromNode::Holdings(Holdings { id, roster_seq, status_seq, permits })).await?;
+        send(stream, &FromNode::Holdings(Holdings { id, roster_seq, status_seq, catalogue_seq, permits })).await?;
         match control::decode(&read_frame(stream, WITHIN).await?)? {
             FromCoordinator::Ack { id: answered } if answered == id => {}
             FromCoordinator::Ack { .. } | FromCoordinator::Welcome { .. } => return Err(TalkError::Order),

@@ -11,7 +11,10 @@ use crate::digest::Digest;
 /// The largest frame in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// The version of these messages.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+
+/// The Flight action by which the coordinator fetches a node's catalogue: the body is its number in decimal digits.
+pub const ACTION_CATALOGUE: &str = "catalogue";
 
 /// What a node says first on its control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub struct Holdings {
     pub roster_seq: u64,
     /// The sequence number of its status, 0 for none.
     pub status_seq: u64,
+    /// The sequence number of its newest catalogue, 0 for none.
+    pub catalogue_seq: u64,
     /// The permits that it has answered, by digest.
     pub permits: Vec<[u8; 32]>,
 }
@@ -122,7 +127,7 @@ mod tests {
     use super::*;
 
     fn holdings(permits: usize) -> FromNode {
-        FromNode::Holdings(Holdings { id: 7, roster_seq: 1, status_seq: 2, permits: vec![[9; 32]; permits] })
+        FromNode::Holdings(Holdings { id: 7, roster_seq: 1, status_seq: 2, catalogue_seq: 3, permits: vec![[9; 32]; permits] })
     }
 
     #[test]
@@ -144,7 +149,7 @@ mod tests {
     #[test]
     fn a_frame_that_claims_a_huge_list_is_refused_without_allocating_it() {
         // Variant 1, id 0, seqs 0, then a list length of 2^60.
-        let frame = [1, 0, 0, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
+        let frame = [1, 0, 0, 0, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
         assert!(matches!(decode::<FromNode>(&frame), Err(FrameError::Malformed)));
     }
 

@@ -7,11 +7,14 @@
 //! Deliberately absent: any decision for a hospital (each pins and verifies its own), and any document made here: the
 //! coordinator signs routes only.
 
+mod catalogue;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sekisho_protocol::{
     access::{Access, Item},
+    catalogue::Catalogue,
     committee::{Committee, CommitteeMember},
     digest::Digest,
     dsse::{Document, DsseError, Envelope, Verified},
@@ -86,6 +89,7 @@ pub struct Current {
     committee: Option<Arc<Committee>>,
     schemas: BTreeMap<Digest, Arc<Held<Schema>>>,
     permits: BTreeMap<Digest, Arc<Held<Permit>>>,
+    catalogues: BTreeMap<String, Arc<Held<Catalogue>>>,
 }
 
 /// A signed request to read, believed.
@@ -179,6 +183,11 @@ impl Current {
         self.permits.values().filter(move |p| now < p.validity.to && names(p) && !void(p))
     }
 
+    /// The newest catalogue of the hospital `node`.
+    pub fn catalogue(&self, node: &str) -> Option<&Arc<Held<Catalogue>>> {
+        self.catalogues.get(node)
+    }
+
     /// Whether the newest status voids the key with this fingerprint.
     pub fn voids(&self, fingerprint: Digest) -> bool {
         self.status.as_ref().is_some_and(|s| s.void_keys.contains(&fingerprint))
@@ -244,6 +253,7 @@ impl Documents {
                 (held.digest(), Place { name: String::new(), seq: 0 }, held.envelope)
             }
             Kind::Permit => self.check_permit(envelope, &current).await?,
+            Kind::Catalogue => catalogue::check(envelope, &current)?,
         };
         self.store.put_document(kind, digest, &place, &envelope, now).await.map_err(unavailable)?;
         let fresh = load(&self.store, &self.trust).await.map_err(unavailable)?;
@@ -267,6 +277,10 @@ impl Documents {
                 current.status.as_ref().map(|held| held.envelope.clone()).ok_or_else(none)
             }
             Want::Schema { digest } => current.schema(*digest).map(|held| held.envelope.clone()),
+            Want::Catalogue { node } => {
+                let none = || Refusal::new(Code::Unavailable, "this hospital has published no catalogue");
+                current.catalogue(node).map(|held| held.envelope.clone()).ok_or_else(none)
+            }
             Want::Permit { name } => match name.parse() {
                 Ok(digest) => current.permit(digest).map(|held| held.envelope.clone()),
                 Err(_) => current.newest_permit(name).map(|held| held.envelope.clone()).ok_or_else(|| {
@@ -418,6 +432,7 @@ async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
             Err(error) => tracing::warn!(%error, "a stored schema does not verify and is not used"),
         }
     }
+    current.catalogues = catalogue::load(store, &current).await?;
     let committee = Arc::new(trust.committee.clone());
     current.committee = Some(committee.clone());
     for envelope in store.documents(Kind::Permit).await? {

@@ -16,7 +16,8 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use sekisho_protocol::{
-    digest::Digest, dsse::Document, permit::Permit, roster::Roster, schema::Schema, status::Status,
+    catalogue::Catalogue, digest::Digest, dsse::Document, permit::Permit, roster::Roster, schema::Schema,
+    status::Status,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{
@@ -86,6 +87,7 @@ kinds! {
     Status = Status, "status";
     Schema = Schema, "schema";
     Permit = Permit, "permit";
+    Catalogue = Catalogue, "catalogue";
 }
 
 /// By what else than its digest a document is found: the roster, status or schema has no name, a permit its id.
@@ -192,6 +194,13 @@ impl Store {
     pub(crate) async fn newest(&self, kind: Kind) -> Result<Option<Vec<u8>>, StoreError> {
         let sql = "SELECT envelope FROM document WHERE kind = ?1 ORDER BY seq DESC LIMIT 1";
         Ok(sqlx::query_scalar(sql).bind(kind.as_str()).fetch_optional(&self.pool).await?)
+    }
+
+    /// The name and the envelope of the highest number in each line of a kind.
+    pub(crate) async fn newest_of_each(&self, kind: Kind) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let sql = "SELECT name, envelope FROM document d WHERE kind = ?1
+            AND seq = (SELECT max(seq) FROM document WHERE kind = ?1 AND name = d.name) ORDER BY name";
+        Ok(sqlx::query_as(sql).bind(kind.as_str()).fetch_all(&self.pool).await?)
     }
 
     /// The documents of a kind, of `name` or of all names, the latest first; `most` at most.

@@ -169,7 +169,7 @@ impl Answering {
             }
         }
         let snapshot = data.snapshot(plan.tables()).await?;
-        let question = Question::admitted(&admitted, Reading { plan, data, snapshot, slot });
+        let question = Question::admitted(&admitted, Reading { plan, data, snapshot, _slot: slot });
         Ok(Ready { admitted, question: Arc::new(question) })
     }
 

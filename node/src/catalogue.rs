@@ -12,8 +12,6 @@ mod own_count;
 mod publish;
 mod shelf;
 mod template;
-#[cfg(test)]
-mod tests;
 
 pub use self::declaration::{Declaration, DeclarationError, MIN_REDRAW_DAYS};
 pub use self::own_count::OwnCount;

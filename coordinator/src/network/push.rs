@@ -77,10 +77,12 @@ impl Nodes {
         let mut pause = PAUSE;
         loop {
             peer.spoke.notified().await;
-            match self.push_missing(peer).await {
+            // A catalogue that cannot be had keeps no document back.
+            let (pushed, fetched) = (self.push_missing(peer).await, self.fetch_catalogues(peer).await);
+            match pushed.and(fetched) {
                 Ok(()) => pause = PAUSE,
                 Err(refusal) => {
-                    tracing::warn!(peer = %peer.id, code = %refusal.code, "a node did not take a document");
+                    tracing::warn!(peer = %peer.id, code = %refusal.code, "a node did not take a document, or hand one out");
                     tokio::time::sleep(pause).await;
                     pause = (2 * pause).min(LONGEST_PAUSE);
                 }
@@ -111,7 +113,7 @@ impl Nodes {
     pub async fn announce(&self, accepted: Accepted) -> Vec<HolderReport> {
         let current = self.documents.current();
         let names = match accepted.kind {
-            Kind::Schema => Vec::new(),
+            Kind::Schema | Kind::Catalogue => Vec::new(),
             Kind::Roster | Kind::Status => nodes_of(&current).map(|member| member.name.clone()).collect(),
             Kind::Permit => current.permit(accepted.digest).map(|permit| permit.holders()).unwrap_or_default(),
         };
@@ -170,7 +172,7 @@ impl Nodes {
         let body = timeout(PUSH_TIME, self.put(member, document.envelope)).await.map_err(late)??;
         let refused = match document.accepted.kind {
             Kind::Permit => self.accept_answer(member, current, document.accepted.digest, &body).await?,
-            Kind::Roster | Kind::Status | Kind::Schema => None,
+            Kind::Roster | Kind::Status | Kind::Schema | Kind::Catalogue => None,
         };
         let mut holdings = lock(&peer.holdings);
         match document.accepted.kind {
@@ -179,7 +181,7 @@ impl Nodes {
             Kind::Permit if holdings.permits.len() < MAX_NOTED => {
                 holdings.permits.push(*document.accepted.digest.as_bytes());
             }
-            Kind::Permit | Kind::Schema => {}
+            Kind::Permit | Kind::Schema | Kind::Catalogue => {}
         }
         Ok(refused)
     }

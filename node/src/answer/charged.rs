@@ -76,7 +76,7 @@ impl Answering {
         if let RunState::Released(stored) = &run.state {
             return served(stored).map_err(|e| failed(e.detail));
         }
-        let Reading { plan, data, snapshot, slot: _ } = &question.reading;
+        let Reading { plan, data, snapshot, _slot: _ } = &question.reading;
         let rules = [question.optout, self.own_rule];
         let kind = plan.patient_kind().ok_or_else(|| failed("patients of two types".into()))?;
         let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;

@@ -31,7 +31,7 @@ pub(crate) struct Reading {
     /// Its current snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
     /// Held for as long as anything works on the question.
-    pub(crate) slot: Arc<Slot>,
+    pub(crate) _slot: Arc<Slot>,
 }
 
 /// A question that will be charged.

@@ -104,6 +104,7 @@ impl Case {
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
             ledger: Ledger::new(store.clone(), caps(None)),
             register: Register::new(store.clone()),
+            shelf: crate::catalogue::Shelf::new(store.clone()),
             documents: Documents::new(store, governance.public()),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
             signing: Arc::new(key()),

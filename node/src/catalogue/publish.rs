@@ -8,7 +8,6 @@ use rand_chacha::ChaCha20Rng;
 use sekisho_aggregation::accounting::Ceilings;
 use sekisho_protocol::{
     catalogue::{Catalogue, Counts, DataSet as Described, STUDY, SchemaName, conforms},
-    clock::Clock,
     digest::Digest,
     dsse::{Document, DsseError, Envelope},
     refusal::{Code, Refusal},
@@ -332,7 +331,7 @@ async fn drawn(
     let charged_before = node.ledger.find(&question.key()).await?.is_some();
     let plan = Arc::new(question.plan(set.schema())?);
     let snapshot = set.snapshot(plan.tables()).await?;
-    let reading = Reading { plan: Arc::clone(&plan), data: Arc::clone(set), snapshot, slot };
+    let reading = Reading { plan: Arc::clone(&plan), data: Arc::clone(set), snapshot, _slot: slot };
     let asked = Arc::new(Question::own(&question, reading));
     let answer = node.charged(&asked, Instant::now() + node.timeout).await?;
     let counts = question.counts(&plan, &answer.release).ok_or_else(|| lost("the release is of another plan"))?;

@@ -8,6 +8,4 @@ pub mod difference;
 pub mod fitness;
 pub mod rules;
 pub mod search;
-#[cfg(test)]
-mod tests;
 mod terms;

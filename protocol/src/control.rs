@@ -127,7 +127,13 @@ mod tests {
     use super::*;
 
     fn holdings(permits: usize) -> FromNode {
-        FromNode::Holdings(Holdings { id: 7, roster_seq: 1, status_seq: 2, catalogue_seq: 3, permits: vec![[9; 32]; permits] })
+        FromNode::Holdings(Holdings {
+            id: 7,
+            roster_seq: 1,
+            status_seq: 2,
+            catalogue_seq: 3,
+            permits: vec![[9; 32]; permits],
+        })
     }
 
     #[test]

@@ -19,9 +19,9 @@ use sekisho_protocol::{
 };
 
 use super::terms::{
-    ACCESS_RIGHT, CATEGORY, CODING_SYSTEM, COUNTRY, CSVW, CV, DATASET_TYPE, DCAT, DCATAP, DCT, DPV, DPV_PD, DQV, ELI, FOAF,
-    FREQUENCY, GEODCATAP, HEALTH, HEALTH_THEME, LANGUAGE, List, OA, PREFIXES, PUBLISHER_TYPE, RDF, RDFS, SKOS, STANDARD,
-    THEME, VCARD, XSD,
+    ACCESS_RIGHT, CATEGORY, CODING_SYSTEM, COUNTRY, CSVW, CV, DATASET_TYPE, DCAT, DCATAP, DCT, DPV, DPV_PD, DQV, ELI,
+    FOAF, FREQUENCY, GEODCATAP, HEALTH, HEALTH_THEME, LANGUAGE, List, OA, PREFIXES, PUBLISHER_TYPE, RDF, RDFS, SKOS,
+    STANDARD, THEME, VCARD, XSD,
 };
 
 /// Why a data set has no description.
@@ -423,10 +423,8 @@ impl Graph {
         }
         let completeness = table.counts.as_ref().and_then(|counts| counts.completeness(name));
         if let Some(completeness) = completeness {
-            let (measurement, metric) = (
-                self.part(&format!("completeness-{}-{name}", table.name))?,
-                named("urn:sekisho:metric:completeness")?,
-            );
+            let (measurement, metric) =
+                (self.part(&format!("completeness-{}-{name}", table.name))?, named("urn:sekisho:metric:completeness")?);
             self.add(&this, DQV, "hasQualityMeasurement", measurement.clone());
             self.class(&measurement, DQV, "QualityMeasurement");
             self.add(&measurement, DQV, "isMeasurementOf", metric.clone());

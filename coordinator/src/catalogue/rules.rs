@@ -7,8 +7,8 @@
 use oxrdf::{Graph, NamedNode, NamedNodeRef, NamedOrBlankNodeRef, TermRef, Triple, vocab::rdf};
 
 use super::terms::{
-    ACCESS_RIGHT, CATEGORY, CODING_SYSTEM, CSVW, CV, DATASET_TYPE, DCAT, DCATAP, DCT, DPV, DQV, FOAF, GEODCATAP, HEALTH,
-    HEALTH_THEME, PUBLISHER_TYPE, RDFS, SKOS, STANDARD, THEME, VCARD, XSD,
+    ACCESS_RIGHT, CATEGORY, CODING_SYSTEM, CSVW, CV, DATASET_TYPE, DCAT, DCATAP, DCT, DPV, DQV, FOAF, GEODCATAP,
+    HEALTH, HEALTH_THEME, PUBLISHER_TYPE, RDFS, SKOS, STANDARD, THEME, VCARD, XSD,
 };
 
 /// What an object must be.
@@ -137,7 +137,8 @@ pub fn violations(triples: &[Triple]) -> Vec<String> {
     let theme = format!("{}/HEAL", THEME.scheme);
     for ((namespace, name), wanted) in [((DCT, "accessRights"), non_public), ((DCAT, "theme"), theme)] {
         let path = node((namespace, name));
-        let has = |s| graph.objects_for_subject_predicate(s, &path).any(|o| o == NamedNodeRef::new_unchecked(&wanted).into());
+        let has =
+            |s| graph.objects_for_subject_predicate(s, &path).any(|o| o == NamedNodeRef::new_unchecked(&wanted).into());
         if !graph.subjects_for_predicate_object(rdf::TYPE, &node(DATASET)).all(has) {
             found.push(format!("{name} must be <{wanted}>"));
         }

@@ -58,8 +58,7 @@ pub(super) const ACCESS_RIGHT: List = list(
     "Access rights",
     Some("http://purl.org/dc/terms/RightsStatement"),
 );
-pub(super) const THEME: List =
-    list("http://publications.europa.eu/resource/authority/data-theme", "Data theme", None);
+pub(super) const THEME: List = list("http://publications.europa.eu/resource/authority/data-theme", "Data theme", None);
 pub(super) const DATASET_TYPE: List =
     list("http://publications.europa.eu/resource/authority/dataset-type", "Dataset type", None);
 pub(super) const COUNTRY: List = list(

@@ -209,9 +209,9 @@ fn show(catalogue: &Verified<Catalogue>, output: List) -> Result<(), Failure> {
 
 fn facts(catalogue: &Verified<Catalogue>, set: &DataSet) -> Vec<(&'static str, String)> {
     let said = &set.declared;
-    let period = said.temporal.map_or("not declared".into(), |p| {
-        format!("{} to {}", p.from, p.to.map_or("now".into(), |to| to.to_string()))
-    });
+    let period = said
+        .temporal
+        .map_or("not declared".into(), |p| format!("{} to {}", p.from, p.to.map_or("now".into(), |to| to.to_string())));
     let mut facts = vec![
         ("hospital", catalogue.node.clone()),
         ("catalogue", format!("{}, signed {}", catalogue.seq, catalogue.issued)),
@@ -249,9 +249,8 @@ fn column_rows(set: &DataSet, table: &TableEntry) -> impl Iterator<Item = [Strin
             (None, None) => String::new(),
         };
         let complete = table.counts.as_ref().and_then(|counts| counts.completeness(&column.name));
-        let complete = complete.map_or(String::new(), |c| {
-            format!("{:.1} % ± {:.1}", c.share * 100.0, c.standard_deviation * 100.0)
-        });
+        let complete = complete
+            .map_or(String::new(), |c| format!("{:.1} % ± {:.1}", c.share * 100.0, c.standard_deviation * 100.0));
         let code = entry.code_system.clone().unwrap_or_default();
         [set.id.clone(), table.name.clone(), column.name.clone(), kind, code, domain, String::new(), complete]
     })

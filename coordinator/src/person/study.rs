@@ -17,8 +17,7 @@ use super::{
     failure::{Exit, Failure},
     print::{self, List},
     query::Question,
-    schema,
-    terms,
+    schema, terms,
 };
 use crate::{
     catalogue::fitness::{Answer, Fitness, fitness},
@@ -79,8 +78,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
     let plan = PrivatePlan::analyse_with(&sql, &schema, &permit, rho, &terms);
     let plan = plan.map_err(|refusal| Failure::from(refusal).placed(&sql))?;
     let catalogues = catalogue::all(&mut door).await?;
-    let found: Vec<Fitness> =
-        catalogues.iter().map(|catalogue| fitness(catalogue, &schema, digest, &plan)).collect();
+    let found: Vec<Fitness> = catalogues.iter().map(|catalogue| fitness(catalogue, &schema, digest, &plan)).collect();
     let report = Report {
         schema: &schema.id,
         schema_version: schema.version,

@@ -153,7 +153,8 @@ impl Declaration {
         if let Some(name) = file.tables.keys().next() {
             return Err(format!("tables.{name}: the mapping has no such table"));
         }
-        let (micro_rho, total) = (rho("micro_rho_per_table", micro_rho_per_table)?, rho("total_micro_rho", total_micro_rho)?);
+        let (micro_rho, total) =
+            (rho("micro_rho_per_table", micro_rho_per_table)?, rho("total_micro_rho", total_micro_rho)?);
         Ok(Self { declared: file.data_set, micro_rho, total, redraw_days, tables })
     }
 
@@ -192,7 +193,8 @@ impl Declaration {
 fn entry(table: &Table, mut said: TableFile) -> Result<(TableEntry, Option<Counted>), String> {
     let mut columns = Vec::new();
     for column in &table.columns {
-        let ColumnFile { title, description, code_system, extremes } = said.columns.remove(&column.name).unwrap_or_default();
+        let ColumnFile { title, description, code_system, extremes } =
+            said.columns.remove(&column.name).unwrap_or_default();
         columns.push(ColumnEntry { column: column.clone(), title, description, code_system, extremes });
     }
     if let Some(name) = said.columns.keys().next() {
@@ -219,7 +221,12 @@ fn entry(table: &Table, mut said: TableFile) -> Result<(TableEntry, Option<Count
     Ok((entry, counted))
 }
 
-fn counted(table: &Table, patient: &str, rows: Option<u32>, completeness: Option<Vec<String>>) -> Result<Counted, String> {
+fn counted(
+    table: &Table,
+    patient: &str,
+    rows: Option<u32>,
+    completeness: Option<Vec<String>>,
+) -> Result<Counted, String> {
     let rows_per_patient = match (table.one_row_per_patient, rows) {
         (true, None | Some(1)) => 1,
         (true, Some(_)) => return Err("rows_per_patient: the schema says one row per patient".into()),

@@ -15,11 +15,7 @@ use sekisho_protocol::{
 };
 use tokio::time::Instant;
 
-use super::{
-    Declaration, Draw, OwnCount, Shelf,
-    own_count::Wanted,
-    shelf::Signed,
-};
+use super::{Declaration, Draw, OwnCount, Shelf, own_count::Wanted, shelf::Signed};
 use crate::{
     answer::{Answering, Question, Reading, served},
     holding::DataSet,

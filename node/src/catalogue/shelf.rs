@@ -117,9 +117,8 @@ impl Shelf {
         if let Some(latest) = latest.filter(|latest| Some(latest.number) != after) {
             return Ok(latest);
         }
-        let number: u32 = sqlx::query_scalar("SELECT coalesce(max(draw), 0) + 1 FROM catalogue_draw")
-            .fetch_one(&mut *tx)
-            .await?;
+        let number: u32 =
+            sqlx::query_scalar("SELECT coalesce(max(draw), 0) + 1 FROM catalogue_draw").fetch_one(&mut *tx).await?;
         let question = question(number);
         let json = serde_json::to_string(&question).map_err(|_| StoreError::Corrupt("question"))?;
         sqlx::query("INSERT INTO catalogue_draw (draw, data_set, tbl, begun_on, question) VALUES (?1, ?2, ?3, ?4, ?5)")

@@ -67,7 +67,9 @@ pub(super) async fn run(command: Command, clock: SystemClock, hooks: Hooks) -> R
             let cost: u64 = draft.tables.iter().filter(due).map(|t| t.micro_rho.get()).sum();
             match output {
                 Output::Json => println!("{}", pretty(&draft.catalogue)?),
-                Output::Table => println!("{}", table(["data set", "table", "counts", "cost"], draft.tables.iter().map(row))),
+                Output::Table => {
+                    println!("{}", table(["data set", "table", "counts", "cost"], draft.tables.iter().map(row)))
+                }
             }
             eprintln!("`publish` would charge {cost} micro-rho / publish の費用は {cost} マイクロρ です");
             Ok(())
@@ -138,7 +140,10 @@ fn print(catalogue: &Catalogue, output: Output) -> Result<()> {
         Output::Table => {
             let sets = catalogue.data_sets.iter();
             let rows = sets.flat_map(|set| set.tables.iter().map(|table| described(&set.id, table)));
-            println!("{}", table(["data set", "table", "columns", "records", "patients", "drawn on", "micro-rho"], rows));
+            println!(
+                "{}",
+                table(["data set", "table", "columns", "records", "patients", "drawn on", "micro-rho"], rows)
+            );
         }
     }
     Ok(())

@@ -70,7 +70,11 @@ pub struct Period {
 
 impl Period {
     pub(super) fn check(self, field: &str) -> Result<(), String> {
-        if self.to.is_some_and(|to| to < self.from) { Err(format!("{field}: it ends before it begins")) } else { Ok(()) }
+        if self.to.is_some_and(|to| to < self.from) {
+            Err(format!("{field}: it ends before it begins"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -367,11 +371,14 @@ fn address(field: &str, text: &str) -> Result<(), String> {
         && text.len() <= MAX_ADDRESS
         && text.bytes().all(allowed)
         && text.matches('#').count() <= 1
-        && text.split('%').skip(1).all(|after| {
-            after.len() >= 2 && after.bytes().take(2).all(|b| b.is_ascii_hexdigit())
-        });
+        && text
+            .split('%')
+            .skip(1)
+            .all(|after| after.len() >= 2 && after.bytes().take(2).all(|b| b.is_ascii_hexdigit()));
     if fine {
         return Ok(());
     }
-    Err(format!("{field}: it is no address such as https://example.org/page, of at most {MAX_ADDRESS} ASCII characters"))
+    Err(format!(
+        "{field}: it is no address such as https://example.org/page, of at most {MAX_ADDRESS} ASCII characters"
+    ))
 }

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use super::*;
 
 fn declared() -> Value {
-    let agent = json!({"name": {"ja": "西病院", "en": "West"}, "type": "healthcare-providers", "email": "data@west.example"});
+    let agent =
+        json!({"name": {"ja": "西病院", "en": "West"}, "type": "healthcare-providers", "email": "data@west.example"});
     json!({
         "title": {"ja": "入院", "en": "Stays"}, "description": {"en": "Stays of inpatients"},
         "keywords": {"en": ["stay"], "ja": ["入院"]}, "health_categories": ["EHRS"], "types": ["STATISTICAL"],
@@ -112,7 +113,10 @@ fn a_data_set_conforms_column_by_column() {
     check(&|s| s["tables"][0]["one_row_per_patient"] = json!(true), &["patient differs stay"]);
     check(&|s| *s.pointer_mut(&format!("{columns}/1/name")).unwrap() = json!("hours"), &["missing column stay.hours"]);
     check(&|s| *s.pointer_mut(&format!("{columns}/1/type")).unwrap() = json!("decimal"), &["type differs stay.days"]);
-    check(&|s| *s.pointer_mut(&format!("{columns}/1/bounds/max")).unwrap() = json!("30"), &["domain differs stay.days"]);
+    check(
+        &|s| *s.pointer_mut(&format!("{columns}/1/bounds/max")).unwrap() = json!("30"),
+        &["domain differs stay.days"],
+    );
     check(&|s| *s.pointer_mut(&format!("{columns}/2/domain")).unwrap() = json!(["F"]), &["domain differs stay.sex"]);
 }
 

@@ -8,6 +8,7 @@
 //! coordinator signs routes only.
 
 mod budget;
+mod catalogue;
 mod output_review;
 mod trust;
 
@@ -16,6 +17,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use chrono::{DateTime, TimeDelta, Utc};
 use sekisho_protocol::{
     access::{Access, Item},
+    catalogue::Catalogue,
     committee::{Committee, CommitteeChain, CommitteeMember},
     digest::Digest,
     dsse::{Document, DsseError, Envelope, Verified},
@@ -104,6 +106,7 @@ pub struct Current {
     chains: Option<Arc<Chains>>,
     schemas: BTreeMap<Digest, Arc<Held<Schema>>>,
     permits: BTreeMap<Digest, Arc<Held<Permit>>>,
+    catalogues: BTreeMap<String, Arc<Held<Catalogue>>>,
 }
 
 /// A signed request to read, believed.
@@ -202,6 +205,11 @@ impl Current {
         self.permits.values().filter(move |p| now < p.validity.to && names(p) && !void(p))
     }
 
+    /// The newest catalogue of the hospital `node`.
+    pub fn catalogue(&self, node: &str) -> Option<&Arc<Held<Catalogue>>> {
+        self.catalogues.get(node)
+    }
+
     /// Whether the newest status voids the key with this fingerprint.
     pub fn voids(&self, fingerprint: Digest) -> bool {
         self.status.as_ref().is_some_and(|s| s.void_keys.contains(&fingerprint))
@@ -278,6 +286,7 @@ impl Documents {
             Kind::Committee => self.check_committee(envelope, &current)?,
             Kind::Governance => self.check_governance(envelope, &current)?,
             Kind::Orders => self.check_orders(envelope, &current)?,
+            Kind::Catalogue => catalogue::check(envelope, &current)?,
         };
         self.store.put_document(kind, digest, &place, &envelope, now).await.map_err(unavailable)?;
         let fresh = load(&self.store, &self.trust).await.map_err(unavailable)?;
@@ -301,6 +310,10 @@ impl Documents {
                 current.status.as_ref().map(|held| held.envelope.clone()).ok_or_else(none)
             }
             Want::Schema { digest } => current.schema(*digest).map(|held| held.envelope.clone()),
+            Want::Catalogue { node } => {
+                let none = || Refusal::new(Code::Unavailable, "this hospital has published no catalogue");
+                current.catalogue(node).map(|held| held.envelope.clone()).ok_or_else(none)
+            }
             Want::Permit { name } => match name.parse() {
                 Ok(digest) => current.permit(digest).map(|held| held.envelope.clone()),
                 Err(_) => current.newest_permit(name).map(|held| held.envelope.clone()).ok_or_else(|| {
@@ -315,17 +328,9 @@ impl Documents {
     /// # Errors
     /// `not_authorised` when they are not public; when the database cannot be read.
     pub async fn list(&self, want: &ListWant) -> Result<Vec<Listed>, Refusal> {
-        match want.kind {
-            Kind::Roster
-            | Kind::Status
-            | Kind::Schema
-            | Kind::Permit
-            | Kind::Committee
-            | Kind::Governance
-            | Kind::Orders => {}
-            Kind::OutputReview => {
-                return Err(Refusal::new(Code::NotAuthorised, "reviews of output are for the committee's members"));
-            }
+        if !want.kind.is_public() {
+            let detail = format!("a {} is not public; it is read with a signed request", want.kind.as_str());
+            return Err(Refusal::new(Code::NotAuthorised, detail));
         }
         let kept = self.store.kept(want.kind, want.name.as_deref(), MAX_LISTED).await.map_err(unavailable)?;
         let listed = |kept: Kept| {
@@ -444,6 +449,7 @@ async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
         }
     }
     current.committee = Some(Arc::new(chains.committees.newest().clone()));
+    current.catalogues = catalogue::load(store, &current).await?;
     let under = store.committees_of_permits().await?;
     for envelope in store.documents(Kind::Permit).await? {
         let digest =

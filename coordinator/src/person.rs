@@ -7,6 +7,7 @@
 
 mod answer;
 mod budget;
+mod catalogue;
 mod committee;
 mod door;
 mod duration;
@@ -29,6 +30,7 @@ mod roster;
 mod rotation;
 mod schema;
 mod status;
+mod study;
 mod terms;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -80,6 +82,15 @@ enum Command {
         after_help = "Example:\n  sekisho explain --schema stays.json --rho 50000 --rows-per-patient 4 --groups-per-patient 1 --sql 'SELECT sex, avg(days) FROM stay GROUP BY sex'"
     )]
     Explain(Box<explain::Command>),
+    /// What the hospitals hold: search, show, compare, export.
+    #[command(subcommand, after_help = "Example:\n  sekisho catalogue search 糖尿病 ICD-10")]
+    Catalogue(catalogue::Command),
+    /// Whether a study can be done, before applying.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho study check --schema omop.dsse.json --sql 'SELECT count(*) FROM person'"
+    )]
+    Study(study::Command),
     /// Permits: draft, sign, hand in, revoke.
     #[command(subcommand, after_help = "Example:\n  sekisho permit template > permit.toml")]
     Permit(permit::Command),
@@ -171,6 +182,8 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::Query(command) => query::run(command, context).await,
         Command::Explain(command) => explain::run(command, context).await,
+        Command::Catalogue(command) => catalogue::run(command, context).await,
+        Command::Study(command) => study::run(command, context).await,
         Command::Permit(command) => permit::run(command, context).await,
         Command::Schema(command) => schema::run(command, context).await,
         Command::Roster(command) => roster::run(command, context).await,

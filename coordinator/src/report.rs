@@ -144,6 +144,11 @@ pub enum Want {
         /// By digest.
         digest: Digest,
     },
+    /// A hospital's newest catalogue.
+    Catalogue {
+        /// The hospital, by roster name.
+        node: String,
+    },
     /// A permit, by digest, or by id: then its newest version.
     Permit {
         /// A digest of 64 hexadecimal digits, or an id.

@@ -21,7 +21,7 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use sekisho_protocol::{
-    committee::Committee, digest::Digest, dsse::Document, governance::Governance, orders::Orders,
+    catalogue::Catalogue, committee::Committee, digest::Digest, dsse::Document, governance::Governance, orders::Orders,
     output_review::OutputReview, permit::Permit, roster::Roster, schema::Schema, status::Status,
 };
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,18 @@ kinds! {
     Governance = Governance, "governance";
     Orders = Orders, "orders";
     OutputReview = OutputReview, "output_review";
+    Catalogue = Catalogue, "catalogue";
+}
+
+impl Kind {
+    /// Whether anybody who reaches the door may read documents of this kind.
+    pub const fn is_public(self) -> bool {
+        match self {
+            Self::Roster | Self::Status | Self::Schema | Self::Permit | Self::Catalogue => true,
+            Self::Committee | Self::Governance | Self::Orders => true,
+            Self::OutputReview => false,
+        }
+    }
 }
 
 /// By what else than its digest a document is found: a schema has no name, a permit its id; a roster, a status or a
@@ -235,6 +247,13 @@ impl Store {
     pub(crate) async fn line(&self, kind: Kind, name: &str) -> Result<Vec<Vec<u8>>, StoreError> {
         let sql = "SELECT envelope FROM document WHERE kind = ?1 AND name = ?2 ORDER BY seq";
         Ok(sqlx::query_scalar(sql).bind(kind.as_str()).bind(name).fetch_all(&self.pool).await?)
+    }
+
+    /// The name and the envelope of the highest number in each line of a kind.
+    pub(crate) async fn newest_of_each(&self, kind: Kind) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let sql = "SELECT name, envelope FROM document d WHERE kind = ?1
+            AND seq = (SELECT max(seq) FROM document WHERE kind = ?1 AND name = d.name) ORDER BY name";
+        Ok(sqlx::query_as(sql).bind(kind.as_str()).fetch_all(&self.pool).await?)
     }
 
     /// The documents of a kind, of `name` or of all names, the latest first; `most` at most.

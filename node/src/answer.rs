@@ -8,6 +8,7 @@
 //! Who asked what, and what became of it, is in the hospital's log, so that it sees probing; SQL and details are not.
 
 mod charged;
+mod question;
 #[cfg(test)]
 mod tests;
 
@@ -25,16 +26,20 @@ use sekisho_protocol::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span, field, info, info_span};
 
+pub(crate) use self::{
+    charged::served,
+    question::{Question, Reading},
+};
 use crate::{
-    data::snapshot::Snapshot,
+    catalogue::Shelf,
     departure::Departure,
     documents::Documents,
     guard::{AdmittedQuery, InForce, SignedQuery, Trust},
     holding::DataSet,
     hooks::Hooks,
     keys::Signing,
-    ledger::{Cost, Ledger, Run, RunKey, RunState},
-    policy::{Allowed, Asked, DataFacts, Person, Policy},
+    ledger::{Cost, Ledger, Run, RunState},
+    policy::{Asked, DataFacts, Person, Policy},
     register::Register,
     slots::{RunLocks, Slot, Slots},
 };
@@ -58,6 +63,8 @@ pub struct Answering {
     pub register: Register,
     /// Roster, status and permits.
     pub documents: Documents,
+    /// The hospital's own catalogue.
+    pub shelf: Shelf,
     /// The data sets with their snapshots.
     pub data: Vec<Arc<DataSet>>,
     /// Signs receipts, reservations and acceptances.
@@ -89,18 +96,7 @@ pub struct Answer {
 /// An admitted query with the plan that this node made of it.
 struct Ready {
     admitted: Arc<AdmittedQuery>,
-    plan: Arc<PrivatePlan>,
-    data: Arc<DataSet>,
-    snapshot: Arc<Snapshot>,
-    _allowed: Allowed,
-    _slot: Arc<Slot>,
-}
-
-impl Ready {
-    fn key(&self) -> RunKey {
-        let query = self.admitted.query();
-        RunKey { permit: self.admitted.permit().digest(), query_key: query.key(), run: query.run }
-    }
+    question: Arc<Question>,
 }
 
 impl Answering {
@@ -130,10 +126,10 @@ impl Answering {
         let span = asked("dry run");
         let report = async {
             let ready = self.ready(bytes).await?;
-            let run = self.ledger.find(&ready.key()).await?;
+            let run = self.ledger.find(&ready.question.key).await?;
             let permit = ready.admitted.permit();
             let atto_delta = ready.admitted.query().terms.atto_delta;
-            let price = Cost { micro_rho: ready.plan.micro_rho(), atto_delta };
+            let price = Cost { micro_rho: ready.question.reading.plan.micro_rho(), atto_delta };
             let cost = if run.is_some() { Cost::ZERO } else { price };
             let total = Cost::total_of(&permit.dp);
             let left = self.ledger.check(&permit.study_id, total, cost, self.clock.now()).await?;
@@ -180,7 +176,8 @@ impl Answering {
         }
         let allowed = self.policy.allow(&asked_of(&admitted, &plan, &data))?;
         let snapshot = data.snapshot(plan.tables()).await?;
-        Ok(Ready { admitted, plan, data, snapshot, _allowed: allowed, _slot: slot })
+        let question = Question::admitted(&admitted, &allowed, Reading { plan, data, snapshot, _slot: slot });
+        Ok(Ready { admitted, question: Arc::new(question) })
     }
 
     /// The data sets as the policy sees them, with the digest of the schema of each.
@@ -198,10 +195,10 @@ impl Answering {
     /// The charge and the run, under the run's lock, until the answer may leave. Lock and slot are held until then, so
     /// that a second request learns no more of the first one's time than its departure.
     async fn locked(self: Arc<Self>, ready: Ready, arrived: Instant) -> Result<Answer, Refusal> {
-        let (ready, deadline) = (Arc::new(ready), arrived + self.timeout);
-        let lock = timeout_at(deadline, self.locks.of(ready.key()).lock_owned()).await;
+        let (question, deadline) = (ready.question, arrived + self.timeout);
+        let lock = timeout_at(deadline, self.locks.of(question.key).lock_owned()).await;
         let answer = match &lock {
-            Ok(_) => self.charged(&ready, deadline).await,
+            Ok(_) => self.charged(&question, deadline).await,
             Err(_) => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
         };
         self.departure.wait(arrived).await;

@@ -4,6 +4,7 @@
 //! shows about patients stays on the hospital's own console.
 
 mod budget;
+mod catalogue;
 mod data;
 mod held;
 mod local;
@@ -68,6 +69,9 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// The hospital's catalogue: what it declares and counts of its data sets.
+    #[command(subcommand)]
+    Catalogue(catalogue::Command),
     /// Snapshots of the hospital's data sets.
     #[command(subcommand)]
     Data(data::Data),
@@ -212,6 +216,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
             let report = |progress: Progress<'_>| screen.show(&progress);
             daemon::run(config, &report, Arc::new(clock), hooks, ready).await.into_diagnostic()
         }
+        Command::Catalogue(command) => catalogue::run(command, clock, hooks).await,
         Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Local(command) => local::local(&command),
@@ -228,6 +233,11 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
 
 fn configured(path: &Path) -> Result<NodeConfig> {
     load(path).into_diagnostic().wrap_err_with(|| format!("the configuration {}", path.display()))
+}
+
+/// The keys that may have signed the schemas of the configured mappings.
+async fn schema_keys(config: &NodeConfig) -> Result<Vec<PublicKey>> {
+    daemon::documents(config).await.into_diagnostic()?.schema_keys().await.into_diagnostic()
 }
 
 async fn opened(path: &Path) -> Result<(NodeConfig, Ledger, Store)> {

@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     answer::Answering,
+    catalogue::Shelf,
     data::snapshot::{Progress, Settings},
     departure::Departure,
     documents::{Anchors, Documents},
@@ -196,6 +197,7 @@ pub async fn answering(
         own_rule: config.register,
         ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),
         register: Register::new(store.clone()),
+        shelf: Shelf::new(store.clone()),
         documents,
         data,
         signing: Arc::new(Signing::from(key_file::read(&config.signing_key)?)),

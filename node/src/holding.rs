@@ -118,6 +118,11 @@ impl DataSet {
         DataFacts { id: self.source.mapping.id(), synthetic: self.synthetic, schema: self.schema().document() }
     }
 
+    /// The mapping, as it was read at the start.
+    pub fn mapping(&self) -> &Mapping {
+        &self.source.mapping
+    }
+
     /// Whether the data are synthetic: declared so when the snapshot was taken, and still.
     pub fn synthetic(&self) -> bool {
         self.synthetic

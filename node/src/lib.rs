@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod answer;
+pub mod catalogue;
 pub mod cli;
 pub mod daemon;
 pub mod data;

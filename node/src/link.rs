@@ -68,6 +68,7 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
     }
     for id in 1.. {
         let seqs = node.documents.seqs().await.map_err(|_| TalkError::Documents)?;
+        let catalogue_seq = node.shelf.newest_seq().await.map_err(|_| TalkError::Documents)?;
         let permits = node.documents.permit_digests().await.map_err(|_| TalkError::Documents)?;
         let permits = permits.into_iter().take(MAX_PERMITS).map(|d| *d.as_bytes()).collect();
         let holdings = Holdings {
@@ -77,6 +78,7 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
             orders: seqs.orders,
             roster_seq: seqs.roster,
             status_seq: seqs.status,
+            catalogue_seq,
             permits,
         };
         send(stream, &FromNode::Holdings(holdings)).await?;

@@ -13,6 +13,9 @@ pub const MAX_FRAME: usize = 64 * 1024;
 /// The version of these messages.
 pub const VERSION: u16 = 2;
 
+/// The Flight action by which the coordinator fetches a node's catalogue: the body is its number in decimal digits.
+pub const ACTION_CATALOGUE: &str = "catalogue";
+
 /// What a node says first on its control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -39,6 +42,8 @@ pub struct Holdings {
     pub roster_seq: u64,
     /// The sequence number of its status, 0 for none.
     pub status_seq: u64,
+    /// The sequence number of its newest catalogue, 0 for none.
+    pub catalogue_seq: u64,
     /// The permits that it has answered, by digest.
     pub permits: Vec<[u8; 32]>,
 }
@@ -135,6 +140,7 @@ mod tests {
             orders: vec![("ministry".into(), 4)],
             roster_seq: 1,
             status_seq: 2,
+            catalogue_seq: 3,
             permits: vec![[9; 32]; permits],
         })
     }

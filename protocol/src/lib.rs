@@ -11,6 +11,7 @@
 
 pub mod access;
 pub mod application;
+pub mod catalogue;
 pub mod clock;
 pub mod committee;
 pub mod control;

@@ -379,6 +379,7 @@ impl Document for Permit {
             is_name(&self.id) && is_name(&self.study_id),
             "id and study_id are 1-64 lower-case letters, digits and hyphens",
         )?;
+        rule(self.study_id != crate::catalogue::STUDY, "study_id catalogue is every hospital's own")?;
         rule(self.version >= 1, "version counts from 1")?;
         rule(!self.purposes.is_empty(), "purposes must name at least one purpose")?;
         rule(

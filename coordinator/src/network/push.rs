@@ -95,10 +95,12 @@ impl Nodes {
         let mut pause = PAUSE;
         loop {
             peer.spoke.notified().await;
-            match self.push_missing(peer).await {
+            // A catalogue that cannot be had keeps no document back.
+            let (pushed, fetched) = (self.push_missing(peer).await, self.fetch_catalogues(peer).await);
+            match pushed.and(fetched) {
                 Ok(()) => pause = PAUSE,
                 Err(refusal) => {
-                    tracing::warn!(peer = %peer.id, code = %refusal.code, "a node did not take a document");
+                    tracing::warn!(peer = %peer.id, code = %refusal.code, "a node did not take a document, or hand one out");
                     tokio::time::sleep(pause).await;
                     pause = (2 * pause).min(LONGEST_PAUSE);
                 }
@@ -130,7 +132,7 @@ impl Nodes {
     pub async fn announce(&self, accepted: Accepted) -> Vec<HolderReport> {
         let current = self.documents.current();
         let names = match accepted.kind {
-            Kind::Schema | Kind::OutputReview => Vec::new(),
+            Kind::Schema | Kind::OutputReview | Kind::Catalogue => Vec::new(),
             Kind::Roster | Kind::Status | Kind::Committee | Kind::Governance | Kind::Orders => {
                 nodes_of(&current).map(|member| member.name.clone()).collect()
             }
@@ -212,7 +214,8 @@ impl Nodes {
             | Kind::Committee
             | Kind::Governance
             | Kind::Orders
-            | Kind::OutputReview => None,
+            | Kind::OutputReview
+            | Kind::Catalogue => None,
         };
         let mut holdings = lock(&peer.holdings);
         match document.accepted.kind {
@@ -224,7 +227,7 @@ impl Nodes {
             Kind::Governance => holdings.governance_seq = holdings.governance_seq.max(document.seq),
             Kind::Committee => holdings.committee_seq = holdings.committee_seq.max(document.seq),
             // The node says for itself which orders it holds.
-            Kind::Permit | Kind::Schema | Kind::Orders | Kind::OutputReview => {}
+            Kind::Permit | Kind::Schema | Kind::Orders | Kind::OutputReview | Kind::Catalogue => {}
         }
         Ok(refused)
     }

@@ -82,6 +82,42 @@ pub fn json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map_err(|e| Failure::input(e.to_string(), "use --output table"))
 }
 
+/// Rows as RFC 4180 with LF line ends, every cell quoted as text.
+pub fn csv<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let quoted = |cell: &str| format!("\"{}\"", cell.replace('"', "\"\""));
+    let mut lines = vec![header.map(quoted).join(",")];
+    lines.extend(rows.into_iter().map(|row| row.map(|cell| quoted(&cell)).join(",")));
+    lines.join("\n")
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum List {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+/// Prints `rows`, or `value` as JSON.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn list<const N: usize>(
+    output: List,
+    value: &impl Serialize,
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> Result<(), Failure> {
+    out(&match output {
+        List::Table => table(header, rows),
+        List::Json => json(value)?,
+        List::Csv => csv(header, rows),
+    })
+}
+
 /// A spinner on standard error, when that is a terminal. It goes when it is dropped.
 pub struct Spinner(ProgressBar);
 

@@ -105,6 +105,7 @@ impl Case {
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
             ledger: Ledger::new(store.clone(), caps(None)),
             register: Register::new(store.clone()),
+            shelf: crate::catalogue::Shelf::new(store.clone()),
             documents: Documents::new(store, anchors),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
             signing: Arc::new(Signing::from(key())),
@@ -341,7 +342,7 @@ async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
     let case = Case::new(|_| {}).await;
     let permit = case.permit_of_delta(1, 10_000, (30, 40)).await;
     let ready = case.node.ready(&case.query(permit, SQL, 1)).await.map_err(|r| r.code).unwrap();
-    let durable = Durable { answering: &case.node, ready: &ready, register_seq: 0 };
+    let durable = Durable { answering: &case.node, question: &ready.question, register_seq: 0 };
     let charge = |run, atto_delta| Charge {
         permit,
         query_key: Digest::of(b"question"),

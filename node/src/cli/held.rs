@@ -3,8 +3,8 @@
 use miette::{IntoDiagnostic, Result};
 use sekisho_node_config::NodeConfig;
 
+use super::schema_keys;
 use crate::{
-    daemon,
     data::{mapping::Mapping, snapshot},
     permits::Holder,
     policy::{DataFacts, Policy},
@@ -26,8 +26,7 @@ impl Held {
 /// The data sets of `config`. Until a first snapshot is there a data set is what its mapping declares; what cannot be opened
 /// is not synthetic.
 pub(super) async fn held(config: &NodeConfig) -> Result<Vec<Held>> {
-    let documents = daemon::documents(config).await.into_diagnostic()?;
-    let (mut sets, governance) = (Vec::new(), documents.schema_keys().await.into_diagnostic()?);
+    let (mut sets, governance) = (Vec::new(), schema_keys(config).await?);
     for path in &config.datasets {
         let mapping = Mapping::load(path, &governance).into_diagnostic()?;
         let synthetic = match snapshot::open(&mapping, &config.state_dir.join("snapshots")) {

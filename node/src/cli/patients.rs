@@ -9,7 +9,7 @@ use sekisho_node_config::NodeConfig;
 use sekisho_protocol::clock::Clock;
 use serde_json::json;
 
-use super::{Output, configured, table};
+use super::{Output, configured, schema_keys, table};
 use crate::{
     daemon::{self, SystemClock},
     data::{known::KnownPatients, mapping::Mapping, snapshot},
@@ -236,7 +236,7 @@ async fn import(file: &Path, encoding: Encoding, known_only: bool, at: &At, cloc
 
 /// The patients of the current snapshots; none when a data set has no snapshot yet, or there is no data set.
 async fn known(config: &NodeConfig) -> Result<Option<KnownPatients>> {
-    let governance = daemon::documents(config).await.into_diagnostic()?.schema_keys().await.into_diagnostic()?;
+    let governance = schema_keys(config).await?;
     let (mut known, folder) = (KnownPatients::default(), config.state_dir.join("snapshots"));
     for path in &config.datasets {
         // At the first setup the register is filled before the data is there.

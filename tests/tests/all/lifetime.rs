@@ -160,11 +160,8 @@ async fn a_committee_gives_way_and_what_it_signed_goes_on() {
     let [a, b, c] = &case.solo.committee;
     let running = case.solo.grant(&case.permit("running")).await.unwrap();
     let (x, y) = (key(), key());
-    let member = |name: &str, key: &SecretKey| CommitteeMember {
-        name: name.into(),
-        role: "ethicist".into(),
-        key: key.public(),
-    };
+    let member =
+        |name: &str, key: &SecretKey| CommitteeMember { name: name.into(), role: "ethicist".into(), key: key.public() };
     let committee = |seq, prev, members: Vec<CommitteeMember>| Committee {
         issued: Some(case.start),
         reason: "an election".into(),
@@ -185,7 +182,11 @@ async fn a_committee_gives_way_and_what_it_signed_goes_on() {
 
     assert_eq!(case.ask(running).await, Ok(()), "a study goes on");
     assert_eq!(case.answer(&case.permit("running"), &[a, b]).await, Ok(None), "its permit is the same one");
-    assert_eq!(case.answer(&case.permit("later"), &[a, b]).await, Err(Code::QuorumNotMet), "who left signs nothing new");
+    assert_eq!(
+        case.answer(&case.permit("later"), &[a, b]).await,
+        Err(Code::QuorumNotMet),
+        "who left signs nothing new"
+    );
     assert_eq!(case.answer(&case.permit("later"), &[a, &x]).await, Ok(None));
     assert_eq!(case.put(&third, &[a, b]).await, Err(Code::QuorumNotMet), "nor the committee after the next");
     assert_eq!(case.put(&third, &[c, &x]).await, Ok(()));

@@ -1,6 +1,7 @@
 //! What crosses crates: real processes, sockets, files and attacks. One binary, so that it links once.
 
 mod bounds;
+mod catalogue;
 mod corpus;
 mod demo;
 mod eicu;

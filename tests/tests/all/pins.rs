@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, path::Path, sync::LazyLock};
 use chrono::{DateTime, Duration, Utc};
 use proptest::prelude::*;
 use sekisho_coordinator::{config::Trust, documents as coordinator, store::Store as CoordinatorStore};
-use sekisho_node::{documents as node, store::Store as NodeStore};
+use sekisho_node::{
+    documents::{self as node, PermitAnswer},
+    store::Store as NodeStore,
+};
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     digest::Digest,
@@ -65,7 +68,8 @@ struct Offer {
 fn offers() -> impl Strategy<Value = Vec<Offer>> {
     use Kind::*;
     let kind = prop::sample::select(vec![Roster, Status, Orders, Governance, Committee, Permit]);
-    let offer = (kind, -2_i64..3, 0_u8..2, prop::bool::weighted(0.8), prop::bool::weighted(0.9), prop::bool::weighted(0.1));
+    let offer =
+        (kind, -2_i64..3, 0_u8..2, prop::bool::weighted(0.8), prop::bool::weighted(0.9), prop::bool::weighted(0.1));
     let offer = offer.prop_map(|(kind, step, rival, follows, authorised, restart)| Offer {
         kind,
         step,
@@ -191,7 +195,8 @@ impl Parties {
                     void_keys: Vec::new(),
                 };
                 if let Ok(permit) = self.node.believe_permit(bytes, &status).await {
-                    self.node.put_permit(&permit, bytes, b"{}", None, at()).await.unwrap();
+                    let answer = PermitAnswer { acceptance: b"{}".to_vec(), refused: None, reason: None };
+                    self.node.put_permit(&permit, bytes, &answer, at()).await.unwrap();
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sekisho_protocol::roster::Member;
-use sekisho_sim::network::{Network, Setup, Site};
+use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays};
 
 const RHO: u64 = 1_000_000;
@@ -29,12 +29,18 @@ impl Case {
         stays(&csv, &(0..200).map(|i| (i, "female", 50, 3)).collect::<Vec<_>>());
         let setup = Setup {
             dir: dir.join("network"),
-            sites: vec![Site { name: HOSPITAL.into(), mapping: mapping(HOSPITAL, &csv, true), register: None }],
+            sites: vec![Site {
+                name: HOSPITAL.into(),
+                mapping: mapping(HOSPITAL, &csv, true),
+                register: None,
+                accept: Accept::Automatic,
+            }],
             schema: SCHEMA.into(),
             quic: false,
             register_rule: "eu-ehds".into(),
             budget: Some((100 * RHO, RHO)),
             status_lives: "24h".into(),
+            rules: Rules::default(),
         };
         let network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
         let researcher = network.public_key("researcher").unwrap();
@@ -154,8 +160,20 @@ fn keys_and_committees_of_a_running_network_give_way_and_a_study_goes_on() {
 
     // A member of the committee leaves for another.
     case.network.person(&["keys", "new", "--out", &case.network.key("successor")]).unwrap();
-    let (add, draft) = (format!("abe:ethicist:{}", case.network.public_key("successor").unwrap()), case.file("c.dsse.json"));
-    case.sekisho(&["committee", "new", "--remove", "ethicist", "--add", &add, "--reason", "term ended", "--out", &draft]);
+    let (add, draft) =
+        (format!("abe:ethicist:{}", case.network.public_key("successor").unwrap()), case.file("c.dsse.json"));
+    case.sekisho(&[
+        "committee",
+        "new",
+        "--remove",
+        "ethicist",
+        "--add",
+        &add,
+        "--reason",
+        "term ended",
+        "--out",
+        &draft,
+    ]);
     case.sekisho(&["committee", "sign", &draft, "--key", &case.network.key("patients")]);
     case.sekisho(&["committee", "sign", &draft, "--key", &case.network.key("statistician")]);
     case.sekisho(&["committee", "submit", &draft]);

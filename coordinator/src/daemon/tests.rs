@@ -374,6 +374,7 @@ async fn start(dir: &tempfile::TempDir, governance: &SecretKey, committee: &Secr
                 vec![CommitteeMember { name: "m".into(), role: "ethics".into(), key: committee.public() }],
             )
             .unwrap(),
+            application_required: false,
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
         log_format: LogFormat::Text,

@@ -71,6 +71,9 @@ pub struct ConfigFile {
     pub door: DoorFile,
     /// Whose signatures count.
     pub trust: TrustFile,
+    /// What is asked of permits.
+    #[serde(default)]
+    pub governance: GovernanceFile,
     /// Bounds.
     #[serde(default)]
     pub limits: LimitsFile,
@@ -147,6 +150,20 @@ pub struct CommitteeFile {
     pub key: String,
 }
 
+/// `[governance]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GovernanceFile {
+    /// A permit must answer an application that was reviewed here.
+    pub application_required: bool,
+}
+
+impl Default for GovernanceFile {
+    fn default() -> Self {
+        Self { application_required: true }
+    }
+}
+
 /// `[limits]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -218,6 +235,8 @@ pub struct Trust {
     pub governance: PublicKey,
     /// The first committee; a later one is signed by the quorum of the one before.
     pub committee: Committee,
+    /// A permit must answer an application that was reviewed here.
+    pub application_required: bool,
 }
 
 /// Where people ask.
@@ -314,7 +333,7 @@ impl Config {
             signing_key: base.join(file.keys.signing),
             listen: listen.collect::<Result<_, _>>()?,
             door: door(file.door, base)?,
-            trust: trust(file.trust)?,
+            trust: trust(file.trust, &file.governance)?,
             limits: QueryLimits { deadline: Duration::from_secs(query_deadline_s), concurrent: max_concurrent_queries },
             log_format: file.log.format,
             log_level: file.log.level,
@@ -335,7 +354,7 @@ fn door(file: DoorFile, base: &Path) -> Result<Door, ConfigError> {
     Ok(Door { address, tls })
 }
 
-fn trust(file: TrustFile) -> Result<Trust, ConfigError> {
+fn trust(file: TrustFile, asked: &GovernanceFile) -> Result<Trust, ConfigError> {
     let governance = file.governance_key.parse().map_err(|e| {
         value("trust.governance_key", format!("{e}; ask the access body for its key and compare the fingerprint"))
     })?;
@@ -349,7 +368,8 @@ fn trust(file: TrustFile) -> Result<Trust, ConfigError> {
         members.push(CommitteeMember { name, role, key });
     }
     let committee = Committee::pinned(file.committee_quorum, file.required_roles, file.distinct_roles, members);
-    Ok(Trust { governance, committee: committee.map_err(|rule| value("trust.committee", rule))? })
+    let committee = committee.map_err(|rule| value("trust.committee", rule))?;
+    Ok(Trust { governance, committee, application_required: asked.application_required })
 }
 
 #[cfg(test)]
@@ -395,6 +415,7 @@ key = "{}"
         let config = load(&text()).unwrap();
         assert_eq!(config.limits.deadline, Duration::from_secs(120));
         assert_eq!(config.limits.concurrent, 8);
+        assert!(config.trust.application_required);
         assert_eq!((config.log_format, config.log_level), (LogFormat::Text, LogLevel::Info));
         assert!(config.transport_key.is_absolute() && config.transport_key.ends_with("keys/transport.pem"));
         assert_eq!(config.signing_key, Path::new("/etc/sekisho/signing.pem"));

@@ -1,4 +1,4 @@
-//! The signed documents that the network runs on: roster, status, schemas and permits.
+//! The signed documents that the network runs on: roster, status, schemas, permits, and what leads to a permit.
 //!
 //! Promises: nothing is kept that does not verify with the keys of the configuration; everything is verified again
 //! when it is read back from the disk, and permits again when a status voids keys; the highest roster and status seen
@@ -7,6 +7,7 @@
 //! Deliberately absent: any decision for a hospital (each pins and verifies its own), and any document made here: the
 //! coordinator signs routes only.
 
+mod application;
 mod output_review;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -253,6 +254,10 @@ impl Documents {
                 (held.digest(), Place { name: String::new(), seq: 0 }, held.envelope)
             }
             Kind::Permit => self.check_permit(envelope, &current).await?,
+            Kind::Application => self.check_application(envelope, &current).await?,
+            Kind::Review => self.check_review(envelope, &current).await?,
+            Kind::Decision => self.check_decision(envelope, &current).await?,
+            Kind::Publication => self.check_publication(envelope, &current).await?,
             Kind::OutputReview => self.check_output_review(envelope, &current, now).await?,
         };
         self.store.put_document(kind, digest, &place, &envelope, now).await.map_err(unavailable)?;
@@ -289,20 +294,13 @@ impl Documents {
     /// The public documents of a kind with their history, the latest first.
     ///
     /// # Errors
-    /// `not_authorised` when they are not public; when the database cannot be read.
+    /// `not_authorised` for what is not public; or when the database cannot be read.
     pub async fn list(&self, want: &ListWant) -> Result<Vec<Listed>, Refusal> {
-        match want.kind {
-            Kind::Roster | Kind::Status | Kind::Schema | Kind::Permit => {}
-            Kind::OutputReview => {
-                return Err(Refusal::new(Code::NotAuthorised, "reviews of output are for the committee's members"));
-            }
+        if !want.kind.is_public() {
+            let detail = format!("a {} is not public; it is read with a signed request", want.kind.as_str());
+            return Err(Refusal::new(Code::NotAuthorised, detail));
         }
         let kept = self.store.kept(want.kind, want.name.as_deref(), MAX_LISTED).await.map_err(unavailable)?;
-        let listed = |kept: Kept| {
-            let envelope = serde_json::from_slice(&kept.envelope).map_err(unavailable)?;
-            let Kept { digest, name, seq, put_at, .. } = kept;
-            Ok(Listed { digest, name, seq, put_at, envelope })
-        };
         kept.into_iter().map(listed).collect()
     }
 
@@ -318,9 +316,7 @@ impl Documents {
         let stranger = || Refusal::new(Code::NotAuthorised, "no member of the committee in force signed the request");
         let member = envelope.key_ids().find(known).and_then(|id| committee.member(id)).ok_or_else(stranger)?;
         let access = envelope.verify::<Access>(&[member.key], 1)?;
-        if now >= access.expires || access.issued > now + SKEW {
-            return Err(Refusal::new(Code::StaleMessage, "the request to read has expired, or a clock is wrong"));
-        }
+        fresh(&access, now)?;
         Ok(Reader { item: access.item.clone(), member: member.clone() })
     }
 
@@ -353,8 +349,25 @@ impl Documents {
             let detail = format!("version {} of permit {} is already known with another digest", new.version, new.id);
             return Err(Refusal::new(Code::OlderDocument, detail));
         }
+        if known.is_none() {
+            self.check_lineage(&new, current).await?;
+        }
         Ok((new.digest(), place, new.envelope))
     }
+}
+
+/// That a request to read is neither stale nor of the future.
+fn fresh(access: &Access, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if now >= access.expires || access.issued > now + SKEW {
+        return Err(Refusal::new(Code::StaleMessage, "the request to read has expired, or a clock is wrong"));
+    }
+    Ok(())
+}
+
+fn listed(kept: Kept) -> Result<Listed, Refusal> {
+    let envelope = serde_json::from_slice(&kept.envelope).map_err(unavailable)?;
+    let Kept { digest, name, seq, put_at, .. } = kept;
+    Ok(Listed { digest, name, seq, put_at, envelope })
 }
 
 type Checked = (Digest, Place, Vec<u8>);

@@ -104,7 +104,7 @@ impl Network {
         let committee = network.committee()?;
         let home = dir.join("coordinator").display().to_string();
         let mut args = vec!["init", &home, "--listen", &address, "--door", &door, "--governance", &governance];
-        args.extend(["--committee-quorum", "2"]);
+        args.extend(["--committee-quorum", "2", "--permits-without-application"]);
         args.extend(committee.iter().flat_map(|c| ["--committee", c.as_str()]));
         network.launcher.run(Party::Coordinator, &args)?;
         network.start_coordinator()?;

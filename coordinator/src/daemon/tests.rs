@@ -415,6 +415,7 @@ async fn start(
         trust: Trust {
             governance: governance.public(),
             committee: Committee::pinned(1, Vec::new(), false, members).unwrap(),
+            application_required: false,
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
         log_format: LogFormat::Text,

@@ -112,7 +112,12 @@ impl Nodes {
     pub async fn announce(&self, accepted: Accepted) -> Vec<HolderReport> {
         let current = self.documents.current();
         let names = match accepted.kind {
-            Kind::Schema | Kind::OutputReview => Vec::new(),
+            Kind::Schema
+            | Kind::Application
+            | Kind::Review
+            | Kind::Decision
+            | Kind::Publication
+            | Kind::OutputReview => Vec::new(),
             Kind::Roster | Kind::Status => nodes_of(&current).map(|member| member.name.clone()).collect(),
             Kind::Permit => current.permit(accepted.digest).map(|permit| permit.holders()).unwrap_or_default(),
         };
@@ -171,7 +176,14 @@ impl Nodes {
         let body = timeout(PUSH_TIME, self.put(member, document.envelope)).await.map_err(late)??;
         let refused = match document.accepted.kind {
             Kind::Permit => self.accept_answer(member, current, document.accepted.digest, &body).await?,
-            Kind::Roster | Kind::Status | Kind::Schema | Kind::OutputReview => None,
+            Kind::Roster
+            | Kind::Status
+            | Kind::Schema
+            | Kind::Application
+            | Kind::Review
+            | Kind::Decision
+            | Kind::Publication
+            | Kind::OutputReview => None,
         };
         let mut holdings = lock(&peer.holdings);
         match document.accepted.kind {
@@ -180,7 +192,13 @@ impl Nodes {
             Kind::Permit if holdings.permits.len() < MAX_NOTED => {
                 holdings.permits.push(*document.accepted.digest.as_bytes());
             }
-            Kind::Permit | Kind::Schema | Kind::OutputReview => {}
+            Kind::Permit
+            | Kind::Schema
+            | Kind::Application
+            | Kind::Review
+            | Kind::Decision
+            | Kind::Publication
+            | Kind::OutputReview => {}
         }
         Ok(refused)
     }

@@ -351,9 +351,8 @@ async fn applications(current: &Current, store: &Store, study: Option<&str>, par
 fn dated<D: Document>(current: &Current, kept: &Kept) -> Result<Dated<D>, Refusal> {
     let envelope = Envelope::from_json::<D>(&kept.envelope)?;
     let (document, digest) = envelope.peek::<D>()?;
-    let committee = current.committee()?;
-    let mut roles: Vec<String> =
-        envelope.key_ids().filter_map(|key| committee.member(key)).map(|member| member.role.clone()).collect();
+    let seats = envelope.key_ids().filter_map(|key| current.seat(key));
+    let mut roles: Vec<String> = seats.map(|member| member.role.clone()).collect();
     roles.sort();
     Ok(Dated { document, digest, put_at: kept.put_at, roles })
 }

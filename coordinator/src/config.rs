@@ -72,6 +72,9 @@ pub struct ConfigFile {
     pub door: DoorFile,
     /// Whose signatures count.
     pub trust: TrustFile,
+    /// What is asked of permits.
+    #[serde(default)]
+    pub governance: GovernanceFile,
     /// Bounds.
     #[serde(default)]
     pub limits: LimitsFile,
@@ -161,6 +164,20 @@ pub struct CommitteeFile {
     pub key: String,
 }
 
+/// `[governance]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GovernanceFile {
+    /// A permit must answer an application that was reviewed here.
+    pub application_required: bool,
+}
+
+impl Default for GovernanceFile {
+    fn default() -> Self {
+        Self { application_required: true }
+    }
+}
+
 /// `[limits]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -234,6 +251,8 @@ pub struct Trust {
     pub committee: Committee,
     /// Whose orders are obeyed.
     pub regulators: Vec<Regulator>,
+    /// A permit must answer an application that was reviewed here.
+    pub application_required: bool,
 }
 
 /// Where people ask.
@@ -330,7 +349,7 @@ impl Config {
             signing_key: base.join(file.keys.signing),
             listen: listen.collect::<Result<_, _>>()?,
             door: door(file.door, base)?,
-            trust: trust(file.trust)?,
+            trust: trust(file.trust, &file.governance)?,
             limits: QueryLimits { deadline: Duration::from_secs(query_deadline_s), concurrent: max_concurrent_queries },
             log_format: file.log.format,
             log_level: file.log.level,
@@ -351,7 +370,7 @@ fn door(file: DoorFile, base: &Path) -> Result<Door, ConfigError> {
     Ok(Door { address, tls })
 }
 
-fn trust(file: TrustFile) -> Result<Trust, ConfigError> {
+fn trust(file: TrustFile, asked: &GovernanceFile) -> Result<Trust, ConfigError> {
     let governance = file.governance_key.parse().map_err(|e| {
         value("trust.governance_key", format!("{e}; ask the access body for its key and compare the fingerprint"))
     })?;
@@ -374,7 +393,8 @@ fn trust(file: TrustFile) -> Result<Trust, ConfigError> {
         let key = key.parse().map_err(|e| value("trust.regulators.key", format!("{name}: {e}")))?;
         regulators.push(Regulator { name, key });
     }
-    Ok(Trust { governance, committee: committee.map_err(|rule| value("trust.committee", rule))?, regulators })
+    let committee = committee.map_err(|rule| value("trust.committee", rule))?;
+    Ok(Trust { governance, committee, regulators, application_required: asked.application_required })
 }
 
 #[cfg(test)]
@@ -420,6 +440,7 @@ key = "{}"
         let config = load(&text()).unwrap();
         assert_eq!(config.limits.deadline, Duration::from_secs(120));
         assert_eq!(config.limits.concurrent, 8);
+        assert!(config.trust.application_required);
         assert_eq!((config.log_format, config.log_level), (LogFormat::Text, LogLevel::Info));
         assert!(config.transport_key.is_absolute() && config.transport_key.ends_with("keys/transport.pem"));
         assert_eq!(config.signing_key, Path::new("/etc/sekisho/signing.pem"));

@@ -1,4 +1,5 @@
-//! The signed documents that the network runs on: roster, status, schemas, permits, and what says whose signatures count.
+//! The signed documents that the network runs on: roster, status, schemas, permits and what leads to one, and what says
+//! whose signatures count.
 //!
 //! Promises: nothing is kept that does not verify with the keys of the configuration; everything is verified again
 //! when it is read back from the disk, and permits again when a status voids keys; the highest roster and status seen
@@ -7,6 +8,7 @@
 //! Deliberately absent: any decision for a hospital (each pins and verifies its own), and any document made here: the
 //! coordinator signs routes only.
 
+mod application;
 mod budget;
 mod catalogue;
 mod output_review;
@@ -282,6 +284,10 @@ impl Documents {
                 (held.digest(), Place { name: String::new(), seq: 0 }, held.envelope)
             }
             Kind::Permit => self.check_permit(envelope, &current).await?,
+            Kind::Application => self.check_application(envelope, &current).await?,
+            Kind::Review => self.check_review(envelope, &current).await?,
+            Kind::Decision => self.check_decision(envelope, &current).await?,
+            Kind::Publication => self.check_publication(envelope, &current).await?,
             Kind::OutputReview => self.check_output_review(envelope, &current, now).await?,
             Kind::Committee => self.check_committee(envelope, &current)?,
             Kind::Governance => self.check_governance(envelope, &current)?,
@@ -326,18 +332,13 @@ impl Documents {
     /// The public documents of a kind with their history, the latest first.
     ///
     /// # Errors
-    /// `not_authorised` when they are not public; when the database cannot be read.
+    /// `not_authorised` for what is not public; or when the database cannot be read.
     pub async fn list(&self, want: &ListWant) -> Result<Vec<Listed>, Refusal> {
         if !want.kind.is_public() {
             let detail = format!("a {} is not public; it is read with a signed request", want.kind.as_str());
             return Err(Refusal::new(Code::NotAuthorised, detail));
         }
         let kept = self.store.kept(want.kind, want.name.as_deref(), MAX_LISTED).await.map_err(unavailable)?;
-        let listed = |kept: Kept| {
-            let envelope = serde_json::from_slice(&kept.envelope).map_err(unavailable)?;
-            let Kept { digest, name, seq, put_at, .. } = kept;
-            Ok(Listed { digest, name, seq, put_at, envelope })
-        };
         kept.into_iter().map(listed).collect()
     }
 
@@ -353,9 +354,7 @@ impl Documents {
         let stranger = || Refusal::new(Code::NotAuthorised, "no member of the committee in force signed the request");
         let member = envelope.key_ids().find(known).and_then(|id| committee.member(id)).ok_or_else(stranger)?;
         let access = envelope.verify::<Access>(&[member.key], 1)?;
-        if now >= access.expires || access.issued > now + SKEW {
-            return Err(Refusal::new(Code::StaleMessage, "the request to read has expired, or a clock is wrong"));
-        }
+        fresh(&access, now)?;
         Ok(Reader { item: access.item.clone(), member: member.clone() })
     }
 
@@ -389,10 +388,26 @@ impl Documents {
         let chains = current.chains().ok_or_else(|| Refusal::new(Code::Unavailable, "no committee has been read"))?;
         let (new, under) = held_permit(envelope, &chains.committees, under, current.status.as_deref())?;
         current.schema(new.schema)?;
-        self.check_version(&new, new.digest(), current).await?;
+        if self.is_new_version(&new, new.digest(), current).await? {
+            self.check_application_of(&new, current).await?;
+        }
         self.store.note_committee(new.digest(), under).await.map_err(unavailable)?;
         Ok((new.digest(), Place { name: new.id.clone(), seq: new.version.into() }, new.envelope))
     }
+}
+
+/// That a request to read is neither stale nor of the future.
+fn fresh(access: &Access, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if now >= access.expires || access.issued > now + SKEW {
+        return Err(Refusal::new(Code::StaleMessage, "the request to read has expired, or a clock is wrong"));
+    }
+    Ok(())
+}
+
+fn listed(kept: Kept) -> Result<Listed, Refusal> {
+    let envelope = serde_json::from_slice(&kept.envelope).map_err(unavailable)?;
+    let Kept { digest, name, seq, put_at, .. } = kept;
+    Ok(Listed { digest, name, seq, put_at, envelope })
 }
 
 type Checked = (Digest, Place, Vec<u8>);

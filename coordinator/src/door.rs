@@ -14,8 +14,9 @@ use arrow_flight::{
 };
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use sekisho_protocol::{
-    access::Item,
+    access::{Access, Item},
     clock::Clock,
+    dsse::Envelope,
     refusal::{Code, Refusal},
     transport::{server_builder, status_of},
 };
@@ -118,10 +119,15 @@ impl Door {
     }
 
     async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let reader = self.documents.reader(envelope, self.clock.now())?;
+        let now = self.clock.now();
+        let item = Envelope::from_json::<Access>(envelope)?.peek::<Access>()?.0.item;
+        if matches!(item, Item::Application { .. } | Item::Applications | Item::Reviews { .. }) {
+            return self.documents.read_application(envelope, now).await;
+        }
+        let reader = self.documents.reader(envelope, now)?;
         match reader.item {
             Item::Application { .. } | Item::Applications | Item::Reviews { .. } => {
-                Err(Refusal::new(Code::ApplicationUnknown, "no application is known here"))
+                Err(Refusal::new(Code::Malformed, "the request names two things"))
             }
             Item::HeldResults => bytes(&held::list(&self.documents, &self.store, &reader.member).await?),
             Item::HeldResult { result } => {

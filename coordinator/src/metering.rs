@@ -9,7 +9,7 @@
 
 pub mod tariff;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, HashSet},

@@ -25,7 +25,7 @@ mod permit_file;
 mod place;
 pub(crate) mod print;
 mod query;
-mod register;
+pub(crate) mod register;
 mod roster;
 mod rotation;
 mod schema;

@@ -131,6 +131,57 @@ pub struct Listed {
     pub envelope: Envelope,
 }
 
+/// How far an application is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplicationState {
+    /// Nobody has found its newest version complete.
+    Submitted,
+    /// A new version is needed.
+    ChangesRequested,
+    /// It is complete, and waits for a decision.
+    Complete,
+    /// A permit answers its newest version.
+    Permitted,
+    /// Its newest version was refused.
+    Refused,
+}
+
+impl ApplicationState {
+    /// The name in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::ChangesRequested => "changes_requested",
+            Self::Complete => "complete",
+            Self::Permitted => "permitted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// An application in a list: its newest version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplicationReport {
+    /// Its id.
+    pub id: String,
+    /// Its newest version.
+    pub version: u32,
+    /// That version's digest.
+    pub digest: Digest,
+    /// The legal basis.
+    pub basis: sekisho_protocol::permit::Basis,
+    /// Who applies.
+    pub applicant: String,
+    /// How far it is.
+    pub state: ApplicationState,
+    /// When the newest version was handed in.
+    pub put_at: DateTime<Utc>,
+    /// Since when it has been complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_since: Option<DateTime<Utc>>,
+}
+
 /// Which document [`ACTION_GET`] shall return.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]

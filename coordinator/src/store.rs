@@ -21,8 +21,9 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use sekisho_protocol::{
-    catalogue::Catalogue, committee::Committee, digest::Digest, dsse::Document, governance::Governance, orders::Orders,
-    output_review::OutputReview, permit::Permit, roster::Roster, schema::Schema, status::Status,
+    application::Application, catalogue::Catalogue, committee::Committee, decision::RefusedApplication, digest::Digest,
+    dsse::Document, governance::Governance, orders::Orders, output_review::OutputReview, permit::Permit,
+    publication::Publication, review::Review, roster::Roster, schema::Schema, status::Status,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{
@@ -110,6 +111,10 @@ kinds! {
     Committee = Committee, "committee";
     Governance = Governance, "governance";
     Orders = Orders, "orders";
+    Application = Application, "application";
+    Review = Review, "review";
+    Decision = RefusedApplication, "decision";
+    Publication = Publication, "publication";
     OutputReview = OutputReview, "output_review";
     Catalogue = Catalogue, "catalogue";
 }
@@ -118,9 +123,9 @@ impl Kind {
     /// Whether anybody who reaches the door may read documents of this kind.
     pub const fn is_public(self) -> bool {
         match self {
-            Self::Roster | Self::Status | Self::Schema | Self::Permit | Self::Catalogue => true,
-            Self::Committee | Self::Governance | Self::Orders => true,
-            Self::OutputReview => false,
+            Self::Roster | Self::Status | Self::Schema | Self::Permit | Self::Decision | Self::Publication => true,
+            Self::Committee | Self::Governance | Self::Orders | Self::Catalogue => true,
+            Self::Application | Self::Review | Self::OutputReview => false,
         }
     }
 }
@@ -249,13 +254,6 @@ impl Store {
         Ok(sqlx::query_scalar(sql).bind(kind.as_str()).bind(name).fetch_all(&self.pool).await?)
     }
 
-    /// The name and the envelope of the highest number in each line of a kind.
-    pub(crate) async fn newest_of_each(&self, kind: Kind) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let sql = "SELECT name, envelope FROM document d WHERE kind = ?1
-            AND seq = (SELECT max(seq) FROM document WHERE kind = ?1 AND name = d.name) ORDER BY name";
-        Ok(sqlx::query_as(sql).bind(kind.as_str()).fetch_all(&self.pool).await?)
-    }
-
     /// The documents of a kind, of `name` or of all names, the latest first; `most` at most.
     ///
     /// # Errors
@@ -264,17 +262,22 @@ impl Store {
         let sql = "SELECT digest, name, seq, put_at, envelope FROM document
             WHERE kind = ?1 AND (?2 IS NULL OR name = ?2) ORDER BY put_at DESC, seq DESC, digest LIMIT ?3";
         let rows = sqlx::query(sql).bind(kind.as_str()).bind(name).bind(most).fetch_all(&self.pool).await?;
-        let kept = |row: &SqliteRow| {
-            let seq: i64 = row.try_get("seq")?;
-            Ok(Kept {
-                digest: read_digest(row.try_get("digest")?)?,
-                name: row.try_get("name")?,
-                seq: seq.try_into().map_err(|_| StoreError::Corrupt("sequence number"))?,
-                put_at: read_instant(row.try_get("put_at")?)?,
-                envelope: row.try_get("envelope")?,
-            })
-        };
-        rows.iter().map(kept).collect()
+        rows.iter().map(read_kept).collect()
+    }
+
+    /// How many different names the documents of a kind have.
+    pub(crate) async fn names(&self, kind: Kind) -> Result<u64, StoreError> {
+        let sql = "SELECT count(DISTINCT name) FROM document WHERE kind = ?1";
+        let count: i64 = sqlx::query_scalar(sql).bind(kind.as_str()).fetch_one(&self.pool).await?;
+        count.try_into().map_err(|_| StoreError::Corrupt("count"))
+    }
+
+    /// The newest document of each name of a kind, by name; `most` at most.
+    pub(crate) async fn newest_of_each(&self, kind: Kind, most: u32) -> Result<Vec<Kept>, StoreError> {
+        let sql = "SELECT digest, name, max(seq) AS seq, put_at, envelope FROM document
+            WHERE kind = ?1 GROUP BY name ORDER BY name LIMIT ?2";
+        let rows = sqlx::query(sql).bind(kind.as_str()).bind(most).fetch_all(&self.pool).await?;
+        rows.iter().map(read_kept).collect()
     }
 
     /// The digest of the document of this kind at this place.
@@ -287,6 +290,12 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         found.map(|digest| read_digest(&digest)).transpose()
+    }
+
+    /// Whether a document with this digest is kept.
+    pub(crate) async fn holds(&self, digest: Digest) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM document WHERE digest = ?1)";
+        Ok(sqlx::query_scalar(sql).bind(digest.as_bytes().as_slice()).fetch_one(&self.pool).await?)
     }
 
     /// Keeps a document; of one that is there, the envelope is replaced, since it may carry other signatures.
@@ -470,6 +479,17 @@ fn read_instant(text: &str) -> Result<DateTime<Utc>, StoreError> {
 
 fn number(seq: u64) -> Result<i64, StoreError> {
     seq.try_into().map_err(|_| StoreError::Corrupt("sequence number"))
+}
+
+fn read_kept(row: &SqliteRow) -> Result<Kept, StoreError> {
+    let seq: i64 = row.try_get("seq")?;
+    Ok(Kept {
+        digest: read_digest(row.try_get("digest")?)?,
+        name: row.try_get("name")?,
+        seq: seq.try_into().map_err(|_| StoreError::Corrupt("sequence number"))?,
+        put_at: read_instant(row.try_get("put_at")?)?,
+        envelope: row.try_get("envelope")?,
+    })
 }
 
 fn read_digest(stored: &[u8]) -> Result<Digest, StoreError> {

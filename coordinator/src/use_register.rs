@@ -12,7 +12,7 @@ mod build;
 mod tests;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
@@ -323,13 +323,27 @@ pub async fn export(
     build::register(parts, now)
 }
 
-/// Adds applications, refusals and publications, as far as they are handed in here.
-async fn applications(
-    _current: &Current,
-    _store: &Store,
-    _study: Option<&str>,
-    _parts: &mut Parts,
-) -> Result<(), Refusal> {
+/// Adds applications, refusals and publications.
+async fn applications(current: &Current, store: &Store, study: Option<&str>, parts: &mut Parts) -> Result<(), Refusal> {
+    let kept = async |kind| store.kept(kind, None, MAX_DOCUMENTS).await.map_err(unavailable);
+    for kept in kept(Kind::Application).await? {
+        let application: Dated<Application> = dated(current, &kept)?;
+        if study.is_none_or(|study| application.document.study_id == study) {
+            parts.applications.push(application);
+        }
+    }
+    // A refusal names its application alone.
+    let ids: BTreeSet<&str> = parts.applications.iter().map(|a| a.document.id.as_str()).collect();
+    for kept in kept(Kind::Decision).await? {
+        let refusal: Dated<RefusedApplication> = dated(current, &kept)?;
+        if ids.contains(refusal.document.application.as_str()) {
+            parts.refusals.push(refusal);
+        }
+    }
+    for kept in kept(Kind::Publication).await? {
+        parts.publications.push(dated(current, &kept)?.document);
+    }
+    parts.publications.sort_by_key(|publication| publication.at);
     Ok(())
 }
 
@@ -337,9 +351,8 @@ async fn applications(
 fn dated<D: Document>(current: &Current, kept: &Kept) -> Result<Dated<D>, Refusal> {
     let envelope = Envelope::from_json::<D>(&kept.envelope)?;
     let (document, digest) = envelope.peek::<D>()?;
-    let committee = current.committee()?;
-    let mut roles: Vec<String> =
-        envelope.key_ids().filter_map(|key| committee.member(key)).map(|member| member.role.clone()).collect();
+    let seats = envelope.key_ids().filter_map(|key| current.seat(key));
+    let mut roles: Vec<String> = seats.map(|member| member.role.clone()).collect();
     roles.sort();
     Ok(Dated { document, digest, put_at: kept.put_at, roles })
 }

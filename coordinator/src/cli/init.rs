@@ -49,6 +49,9 @@ pub(super) struct Init {
     /// A regulator whose orders to suspend are obeyed; may be given several times.
     #[arg(long, value_name = "NAME:KEY")]
     regulator: Vec<Regulator>,
+    /// Take permits that answer no application: for networks of synthetic data.
+    #[arg(long)]
+    permits_without_application: bool,
 }
 
 impl Init {
@@ -155,6 +158,11 @@ required_roles = {roles}
 # 同じ役割の署名は一つと数える / Two signers of one role count once.
 distinct_roles = {distinct}
 {committee}
+[governance]
+# 許可証は、ここで審査された申請に答えるものでなければならない
+# A permit must answer an application that was reviewed here.
+application_required = {required}
+
 [limits]
 # 病院が答えるまでの秒数 / How long hospitals have to answer, in seconds (1-540).
 query_deadline_s = 120
@@ -171,6 +179,7 @@ level = "info"
             door = self.door,
             roles = toml::Value::from(self.required_role.clone()),
             distinct = self.distinct_roles,
+            required = !self.permits_without_application,
         )
     }
 }

@@ -424,6 +424,7 @@ async fn start(
             governance: governance.public(),
             committee: Committee::pinned(1, Vec::new(), false, members).unwrap(),
             regulators: Vec::new(),
+            application_required: false,
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
         log_format: LogFormat::Text,

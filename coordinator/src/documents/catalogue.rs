@@ -12,7 +12,7 @@ use sekisho_protocol::{
     sequence::{Gaps, Offered, follows},
 };
 
-use super::{Checked, Current, DocumentsError, Held, held};
+use super::{Checked, Current, DocumentsError, Held, Kept, MAX_LISTED, held};
 use crate::{
     network::keys_of,
     store::{Kind, Place, Store},
@@ -33,7 +33,7 @@ pub(super) async fn load(
     current: &Current,
 ) -> Result<BTreeMap<String, Arc<Held<Catalogue>>>, DocumentsError> {
     let mut newest = BTreeMap::new();
-    for (name, envelope) in store.newest_of_each(Kind::Catalogue).await? {
+    for Kept { name, envelope, .. } in store.newest_of_each(Kind::Catalogue, MAX_LISTED).await? {
         match verified(&envelope, current) {
             Ok(catalogue) => drop(newest.insert(name, Arc::new(catalogue))),
             Err(refusal) => tracing::warn!(node = name, code = %refusal.code, "a stored catalogue is not shown"),

@@ -47,15 +47,19 @@ impl Current {
         own.then_some("a permit of this data user authorises this member to ask")
     }
 
+    /// The member whose key this is or was, unless the key is void: who left has still said what was said.
+    pub fn seat(&self, key: Digest) -> Option<&CommitteeMember> {
+        self.committee.as_ref()?.member(key).filter(|_| !self.voids(key))
+    }
+
     /// The member who alone signed a review, verified.
     fn reviewed(&self, envelope: &Envelope) -> Result<Reviewed, Refusal> {
         let mut keys = envelope.key_ids();
         let (Some(key), None) = (keys.next(), keys.next()) else {
             return Err(Refusal::new(Code::Malformed, "an output review carries the signature of its reviewer alone"));
         };
-        let member = self.committee()?.member(key).filter(|_| !self.voids(key));
-        let stranger = || Refusal::new(Code::NotAuthorised, "no member of the committee in force signed the review");
-        let member = member.ok_or_else(stranger)?.clone();
+        let stranger = || Refusal::new(Code::NotAuthorised, "no member of the committee signed the review");
+        let member = self.seat(key).ok_or_else(stranger)?.clone();
         let review = envelope.verify::<OutputReview>(&[member.key], 1)?;
         Ok(Reviewed { review, member })
     }
@@ -107,6 +111,9 @@ impl Documents {
             return Err(Refusal::new(Code::Malformed, detail));
         }
         let key = member.key.fingerprint();
+        if current.committee()?.member(key).is_none() {
+            return Err(Refusal::new(Code::NotAuthorised, "the reviewer has left the committee"));
+        }
         if let Some(why) = current.conflict(current.permit(held.permit)?, key) {
             return Err(Refusal::new(Code::ConflictOfInterest, why));
         }

@@ -75,7 +75,7 @@ fn trust(governance: &SecretKey, committee: &[SecretKey]) -> Trust {
     };
     let members = committee.iter().zip(1..).map(member).collect();
     let committee = Committee::pinned(2, Vec::new(), false, members).unwrap();
-    Trust { governance: governance.public(), committee, regulators: Vec::new() }
+    Trust { governance: governance.public(), committee, regulators: Vec::new(), application_required: false }
 }
 
 async fn open(dir: &tempfile::TempDir, trust: Trust) -> Result<Documents, DocumentsError> {

@@ -175,16 +175,16 @@ impl Documents {
         Ok((digest, Place { name: line_of(regulator), seq: new.seq }, envelope.to_json()))
     }
 
-    /// That `permit` follows the versions that are known, with a quorum still or without.
-    pub(super) async fn check_version(
+    /// Whether `permit` is new here; a new one must follow the versions that are known, with a quorum still or without.
+    pub(super) async fn is_new_version(
         &self,
         permit: &Permit,
         digest: Digest,
         current: &Current,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let place = Place { name: permit.id.clone(), seq: permit.version.into() };
         if self.store.digest_at(Kind::Permit, &place).await.map_err(unavailable)? == Some(digest) {
-            return Ok(());
+            return Ok(false);
         }
         let kept = self.store.kept(Kind::Permit, Some(&permit.id), MAX_VERSIONS).await.map_err(unavailable)?;
         let mut seen = Vec::new();
@@ -194,7 +194,8 @@ impl Documents {
         }
         let named = permit.supersedes.and_then(|digest| Some((current.permits.get(&digest)?, digest)));
         let named = named.map(|(permit, digest)| version_of(permit.verified().document(), digest));
-        supersession::check(permit, digest, &seen, named.as_ref())
+        supersession::check(permit, digest, &seen, named.as_ref())?;
+        Ok(true)
     }
 }
 

@@ -132,10 +132,16 @@ impl Nodes {
     pub async fn announce(&self, accepted: Accepted) -> Vec<HolderReport> {
         let current = self.documents.current();
         let names = match accepted.kind {
-            Kind::Schema | Kind::OutputReview | Kind::Catalogue => Vec::new(),
             Kind::Roster | Kind::Status | Kind::Committee | Kind::Governance | Kind::Orders => {
                 nodes_of(&current).map(|member| member.name.clone()).collect()
             }
+            Kind::Schema
+            | Kind::Application
+            | Kind::Review
+            | Kind::Decision
+            | Kind::Publication
+            | Kind::OutputReview
+            | Kind::Catalogue => Vec::new(),
             Kind::Permit => current.permit(accepted.digest).map(|permit| permit.holders()).unwrap_or_default(),
         };
         let one = async |name: String| match current.pinned_roster().and_then(|roster| roster.member(&name)) {
@@ -214,6 +220,10 @@ impl Nodes {
             | Kind::Committee
             | Kind::Governance
             | Kind::Orders
+            | Kind::Application
+            | Kind::Review
+            | Kind::Decision
+            | Kind::Publication
             | Kind::OutputReview
             | Kind::Catalogue => None,
         };
@@ -226,8 +236,16 @@ impl Nodes {
             }
             Kind::Governance => holdings.governance_seq = holdings.governance_seq.max(document.seq),
             Kind::Committee => holdings.committee_seq = holdings.committee_seq.max(document.seq),
-            // The node says for itself which orders it holds.
-            Kind::Permit | Kind::Schema | Kind::Orders | Kind::OutputReview | Kind::Catalogue => {}
+            // The node says for itself which orders it holds; the rest is not for nodes.
+            Kind::Permit
+            | Kind::Orders
+            | Kind::Schema
+            | Kind::Application
+            | Kind::Review
+            | Kind::Decision
+            | Kind::Publication
+            | Kind::OutputReview
+            | Kind::Catalogue => {}
         }
         Ok(refused)
     }

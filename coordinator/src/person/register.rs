@@ -64,7 +64,7 @@ pub enum Command {
 ///
 /// # Errors
 /// When the coordinator refuses or cannot be reached.
-pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
+pub(super) async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     let Command::Export { study, lang, output } = command;
     let register = context.door().await?.register(&RegisterWant { study: study.clone() }).await?;
     print::out(&match output {

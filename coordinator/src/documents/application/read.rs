@@ -1,0 +1,124 @@
+//! Who may read applications and their reviews: the committee all of them, the people of an application its own.
+
+use chrono::{DateTime, Utc};
+use sekisho_protocol::{
+    access::{Access, Item},
+    digest::Digest,
+    dsse::Envelope,
+    keys::PublicKey,
+    refusal::{Code, Refusal},
+};
+use serde::Serialize;
+
+use super::{
+    super::{Current, Documents, Kept, Kind, MAX_LISTED, fresh, listed, unavailable},
+    MAX_REVIEWS, Stored, stored,
+};
+use crate::report::ApplicationReport;
+
+/// Who asks to read.
+struct Asker<'a> {
+    envelope: &'a Envelope,
+    /// The committee's keys.
+    members: Vec<PublicKey>,
+    current: &'a Current,
+    now: DateTime<Utc>,
+}
+
+impl Asker<'_> {
+    /// That one of `keys` signed the request, and that it is fresh.
+    fn is_one_of(&self, keys: Vec<PublicKey>) -> Result<bool, Refusal> {
+        let keys = self.current.in_force(keys);
+        let named = |id: Digest| keys.iter().any(|key| key.fingerprint() == id);
+        if !self.envelope.key_ids().any(named) {
+            return Ok(false);
+        }
+        let access = self.envelope.verify::<Access>(&keys, 1)?;
+        fresh(&access, self.now).map(|()| true)
+    }
+
+    fn may_read(&self, newest: &Stored) -> Result<bool, Refusal> {
+        Ok(self.is_one_of(self.members.clone())? || self.is_one_of(newest.application.keys())?)
+    }
+}
+
+impl Documents {
+    /// What a signed request to read applications returns, in JSON: a list of [`crate::report::Listed`], the latest first, or
+    /// of [`ApplicationReport`].
+    ///
+    /// # Errors
+    /// `not_authorised` for whoever may not read it, or if it is not there; `stale_message`.
+    pub async fn read_application(&self, envelope: &[u8], now: DateTime<Utc>) -> Result<Vec<u8>, Refusal> {
+        let current = self.current();
+        let members = current.committee()?.members.iter().map(|m| m.key).collect();
+        let envelope = Envelope::from_json::<Access>(envelope)?;
+        let (access, _) = envelope.peek::<Access>()?;
+        let asker = Asker { envelope: &envelope, members, current: &current, now };
+        match access.item {
+            Item::Application { id } => {
+                self.readable(&id, &asker).await?;
+                let kept = self.store.kept(Kind::Application, Some(&id), MAX_LISTED).await.map_err(unavailable)?;
+                json(&kept.into_iter().map(listed).collect::<Result<Vec<_>, _>>()?)
+            }
+            Item::Reviews { application } => {
+                self.readable(&application, &asker).await?;
+                let kept = self.store.kept(Kind::Review, Some(&application), MAX_REVIEWS).await.map_err(unavailable)?;
+                json(&kept.into_iter().map(listed).collect::<Result<Vec<_>, _>>()?)
+            }
+            Item::Applications => json(&self.reports(&asker).await?),
+            Item::HeldResults | Item::HeldResult { .. } => {
+                Err(Refusal::new(Code::Malformed, "this request is not about an application"))
+            }
+        }
+    }
+
+    /// That the asker may read the application `id`. To others it is the same whether it is there.
+    async fn readable(&self, id: &str, asker: &Asker<'_>) -> Result<(), Refusal> {
+        let newest = self.versions(id).await?.into_iter().next();
+        let stranger = || {
+            let detail = format!("the signer is no member of the committee and no person of application {id}");
+            Refusal::new(Code::NotAuthorised, detail)
+        };
+        match newest {
+            Some(newest) if asker.may_read(&newest)? => Ok(()),
+            None if asker.is_one_of(asker.members.clone())? => Err(super::unknown(id)),
+            Some(_) | None => Err(stranger()),
+        }
+    }
+
+    async fn reports(&self, asker: &Asker<'_>) -> Result<Vec<ApplicationReport>, Refusal> {
+        let mut reports = Vec::new();
+        let kept: Vec<Kept> = self.store.newest_of_each(Kind::Application, MAX_LISTED).await.map_err(unavailable)?;
+        for newest in kept.iter().map(stored) {
+            let newest = newest?;
+            if !asker.may_read(&newest)? {
+                continue;
+            }
+            let application = newest.application.document();
+            let reviews = self.reviews(&application.id).await?;
+            let digest = newest.application.digest();
+            reports.push(ApplicationReport {
+                id: application.id.clone(),
+                version: application.version,
+                digest,
+                basis: application.basis,
+                applicant: application.applicant.name.clone(),
+                state: self.state(&newest, &reviews, asker.current).await?,
+                put_at: newest.put_at,
+                complete_since: reviews.complete_since(digest),
+            });
+        }
+        // Nobody's list is empty for want of a signature that verifies.
+        if reports.is_empty() && !asker.is_one_of(asker.members.clone())? {
+            return Err(Refusal::new(
+                Code::NotAuthorised,
+                "the signer is a person of no application that is known here",
+            ));
+        }
+        Ok(reports)
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Refusal> {
+    serde_json::to_vec(value).map_err(unavailable)
+}

@@ -160,7 +160,12 @@ impl Parties {
         let (governance, committee) = (KEYS[governor(0)].public(), first_committee(0));
         let node_store = NodeStore::open(&dir.join("node.db")).await.unwrap();
         let coordinator_store = CoordinatorStore::open(&dir.join("coordinator.db")).await.unwrap();
-        let trust = Trust { governance, committee: committee.clone(), regulators: regulators.clone() };
+        let trust = Trust {
+            governance,
+            committee: committee.clone(),
+            regulators: regulators.clone(),
+            application_required: false,
+        };
         Self {
             node: node::Documents::new(node_store.clone(), node::Anchors { governance, committee, regulators }),
             coordinator: coordinator::Documents::open(coordinator_store.clone(), trust).await.unwrap(),

@@ -80,7 +80,7 @@ pub enum RunError {
     #[error("the Flight server stopped: {0}")]
     Server(#[from] tonic::transport::Error),
     /// The tokens of the local endpoint.
-    #[error("local.token_file: {0}")]
+    #[error(transparent)]
     Tokens(#[from] TokenFileError),
     /// The local endpoint cannot listen.
     #[error("local.address {address}: {source}")]

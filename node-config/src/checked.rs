@@ -194,8 +194,7 @@ pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
     let read: NodeConfigFile = read.try_deserialize().map_err(file)?;
     let mut checked = NodeConfig::try_from(read)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let fixed =
-        [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key, &mut checked.policy];
+    let fixed = [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key, &mut checked.policy];
     for relative in fixed.into_iter().chain(&mut checked.datasets) {
         *relative = folder.join(&*relative);
     }

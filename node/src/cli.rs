@@ -92,7 +92,9 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Command),
     /// Answers a study, or all of them, no more; it acts at once on whatever is not charged yet.
-    #[command(after_help = "Example: sekisho-node suspend diabetes-trial --reason \"under review\" --config /srv/sekisho/node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node suspend diabetes-trial --reason \"under review\" --config /srv/sekisho/node.toml"
+    )]
     Suspend(suspension::Suspend),
     /// Answers a suspended study again, or one that was stopped after three queries without an answer.
     #[command(after_help = "Example: sekisho-node resume diabetes-trial --config /srv/sekisho/node.toml")]

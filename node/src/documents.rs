@@ -280,10 +280,11 @@ impl Documents {
     /// # Errors
     /// `unavailable` when the database fails.
     pub async fn permit_digests(&self) -> Result<Vec<Digest>, Refusal> {
-        let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT digest FROM permit WHERE delivered = 1 ORDER BY at DESC, digest")
-            .fetch_all(self.store.read())
-            .await
-            .map_err(unavailable)?;
+        let stored: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT digest FROM permit WHERE delivered = 1 ORDER BY at DESC, digest")
+                .fetch_all(self.store.read())
+                .await
+                .map_err(unavailable)?;
         stored.iter().map(|digest| read_digest(digest)).collect::<Result<_, _>>().map_err(unavailable)
     }
 

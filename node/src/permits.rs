@@ -202,10 +202,6 @@ impl Decision {
 
     /// The answer as it is kept.
     pub fn kept(&self, acceptance: &Envelope) -> PermitAnswer {
-        PermitAnswer {
-            acceptance: acceptance.to_json(),
-            refused: self.refused,
-            reason: self.reason.clone(),
-        }
+        PermitAnswer { acceptance: acceptance.to_json(), refused: self.refused, reason: self.reason.clone() }
     }
 }

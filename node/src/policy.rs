@@ -336,8 +336,7 @@ impl Policy {
         let mut finding =
             Finding { action, resource: resource.clone(), allowed: false, rules: Vec::new(), failed: Vec::new() };
         let (principal, context) = (requests.principal.clone(), requests.context.clone());
-        let request =
-            Request::new(principal, self.types.action(action), uid.clone(), context, Some(&self.schema));
+        let request = Request::new(principal, self.types.action(action), uid.clone(), context, Some(&self.schema));
         let request = match request {
             Ok(request) => request,
             Err(error) => {

@@ -55,7 +55,9 @@ pub(super) enum Permits {
         output: Output,
     },
     /// Accepts a permit, and sets its rho aside; the policy must let a person do so.
-    #[command(after_help = "Example: sekisho-node permits accept diabetes-trial --reason \"board of 3 June\" --config node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node permits accept diabetes-trial --reason \"board of 3 June\" --config node.toml"
+    )]
     Accept {
         #[command(flatten)]
         which: Which,
@@ -64,7 +66,9 @@ pub(super) enum Permits {
         reason: Option<String>,
     },
     /// Refuses a permit, also one that was accepted: nothing more is answered under it.
-    #[command(after_help = "Example: sekisho-node permits refuse diabetes-trial --reason \"no staff for it\" --config node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node permits refuse diabetes-trial --reason \"no staff for it\" --config node.toml"
+    )]
     Refuse {
         #[command(flatten)]
         which: Which,
@@ -195,7 +199,8 @@ impl Desk {
         let permit = read(stored)?;
         let answered = stored.acceptance().and_then(|a| a.peek::<Acceptance>().ok()).map(|(answer, _)| answer);
         if output == Output::Json {
-            let json = json!({"digest": stored.digest, "answer": answer(stored), "acceptance": answered, "permit": permit});
+            let json =
+                json!({"digest": stored.digest, "answer": answer(stored), "acceptance": answered, "permit": permit});
             println!("{json}");
             return Ok(());
         }
@@ -210,7 +215,15 @@ impl Desk {
             ("permit", format!("{} version {}, {}", permit.id, permit.version, stored.digest)),
             ("study", permit.study_id.clone()),
             ("data user", format!("{}, {}", permit.data_user, permit.principal_investigator)),
-            ("people", permit.authorised_persons.iter().map(|p| format!("{} ({})", p.id, p.role)).collect::<Vec<_>>().join(", ")),
+            (
+                "people",
+                permit
+                    .authorised_persons
+                    .iter()
+                    .map(|p| format!("{} ({})", p.id, p.role))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            ),
             ("issuer", format!("{}, {}: {}", permit.issuer, permit.decision.date, permit.decision.reasons)),
             ("basis", json!(permit.basis).as_str().unwrap_or_default().to_string()),
             ("purposes", list(json!(permit.purposes))),
@@ -222,7 +235,10 @@ impl Desk {
         if !permit.conditions.is_empty() {
             rows.push(("conditions", permit.conditions.join("\n")));
         }
-        rows.push(("answer", format!("{}, by {}, {}", answer(stored), stored.decided_by.as_str(), stored.at.to_rfc3339())));
+        rows.push((
+            "answer",
+            format!("{}, by {}, {}", answer(stored), stored.decided_by.as_str(), stored.at.to_rfc3339()),
+        ));
         rows.extend(stored.reason.clone().map(|reason| ("reason", reason)));
         rows.extend(answered.map(|a| ("set aside", a.earmark.to_string())));
         println!("{}", table(["field", "value"], rows.into_iter().map(|(field, value)| vec![field.into(), value])));
@@ -233,7 +249,8 @@ impl Desk {
         let (stored, now) = (self.find(text).await?, clock.now());
         let status = self.documents.status(now).await.into_diagnostic()?;
         let permit: Verified<Permit> =
-            verify_permit(&stored.envelope().into_diagnostic()?, &self.config.trust.committee, &status).into_diagnostic()?;
+            verify_permit(&stored.envelope().into_diagnostic()?, &self.config.trust.committee, &status)
+                .into_diagnostic()?;
         let sets = held(&self.config)?;
         let policy = configured_policy(&self.config, &sets)?;
         holder(&self.config, &policy, &sets).judge(&permit, &status, now).into_diagnostic()?;

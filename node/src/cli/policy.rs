@@ -44,9 +44,11 @@ pub(super) enum Command {
         output: Output,
     },
     /// Runs the cases of a TOML file against the policy; a case that fails makes the exit code 1.
-    #[command(after_help = "Example: sekisho-node policy test cases.toml --config node.toml\n\nA case of the file:\n  \
+    #[command(
+        after_help = "Example: sekisho-node policy test cases.toml --config node.toml\n\nA case of the file:\n  \
         [[case]]\n  name = \"nobody reads postcodes\"\n  action = \"count\"\n  resource = \"stay.postcode\"\n  \
-        expect = \"deny\"\n  rule = \"no-postcode\"")]
+        expect = \"deny\"\n  rule = \"no-postcode\""
+    )]
     Test {
         /// The cases.
         cases: PathBuf,
@@ -61,7 +63,9 @@ pub(super) enum Command {
         output: Output,
     },
     /// Says which rules decide about a query, for each statistic on each table and column; without a query, about a permit.
-    #[command(after_help = "Example: sekisho-node policy explain --permit diabetes-trial --sql \"SELECT count(*) FROM stay\" \\\n  --config node.toml")]
+    #[command(
+        after_help = "Example: sekisho-node policy explain --permit diabetes-trial --sql \"SELECT count(*) FROM stay\" \\\n  --config node.toml"
+    )]
     Explain(Explain),
 }
 
@@ -194,7 +198,8 @@ async fn explain(args: &Explain) -> Result<()> {
     let data = holder.data_for(&permit).into_diagnostic()?;
     let of_query = match (&query, &args.sql) {
         (Some((envelope, query)), _) => {
-            let signer = permit.authorised_persons.iter().find(|p| envelope.key_ids().any(|id| id == p.key.fingerprint()));
+            let signer =
+                permit.authorised_persons.iter().find(|p| envelope.key_ids().any(|id| id == p.key.fingerprint()));
             let signer = signer.ok_or_else(|| miette!("no signature of the query is by a person of the permit"))?;
             Some(asked(&permit, signer, (&query.sql, query.micro_rho, &query.terms), data)?)
         }
@@ -219,7 +224,9 @@ async fn explain(args: &Explain) -> Result<()> {
         }
     };
     match args.output {
-        Output::Json => println!("{}", json!({"decision": verdict, "findings": findings.iter().map(as_json).collect::<Vec<_>>()})),
+        Output::Json => {
+            println!("{}", json!({"decision": verdict, "findings": findings.iter().map(as_json).collect::<Vec<_>>()}))
+        }
         Output::Table => {
             let row = |f: &Finding| {
                 let decision = if f.allowed { "allowed" } else { "denied" };

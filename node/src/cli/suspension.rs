@@ -65,7 +65,9 @@ pub(super) async fn suspend(args: &Suspend, clock: &impl Clock) -> Result<()> {
             println!("{} does not answer study {study} / 研究 {study} を停止しました", config.name);
             let permits = Documents::new(store, config.trust.governance_key).permits().await.into_diagnostic()?;
             if !permits.iter().any(|permit| permit.study_id == *study) {
-                eprintln!("No permit of study {study} is known here: `sekisho-node permits list` shows those that are.");
+                eprintln!(
+                    "No permit of study {study} is known here: `sekisho-node permits list` shows those that are."
+                );
             }
         }
     }
@@ -81,7 +83,9 @@ pub(super) async fn resume(args: &Resume) -> Result<()> {
     let left = ledger.suspensions().await.into_diagnostic()?;
     match &what {
         Suspended::Everything => println!("{} answers again / 全体の停止を解除しました", config.name),
-        Suspended::Study(study) => println!("{} answers study {study} again / 研究 {study} を再開しました", config.name),
+        Suspended::Study(study) => {
+            println!("{} answers study {study} again / 研究 {study} を再開しました", config.name)
+        }
     }
     for suspension in left {
         let what = match suspension.what {

@@ -47,11 +47,7 @@ impl Suspended {
 }
 
 /// That the study may be charged now, under the permit `permit`.
-pub(super) async fn open(
-    connection: &mut SqliteConnection,
-    study_id: &str,
-    permit: Digest,
-) -> Result<(), LedgerError> {
+pub(super) async fn open(connection: &mut SqliteConnection, study_id: &str, permit: Digest) -> Result<(), LedgerError> {
     let suspended: Option<(String, String)> =
         sqlx::query_as("SELECT study_id, reason FROM suspension WHERE study_id IN (?1, ?2) ORDER BY study_id LIMIT 1")
             .bind(EVERYTHING)

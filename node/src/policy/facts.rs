@@ -144,21 +144,14 @@ impl Asked {
             columns: plan.columns().iter().cloned().collect(),
             statistics: plan.statistics().iter().copied().collect(),
         };
-        Self {
-            study: Study::of(permit, data),
-            person,
-            scope,
-            micro_rho: plan.micro_rho(),
-            atto_delta,
-        }
+        Self { study: Study::of(permit, data), person, scope, micro_rho: plan.micro_rho(), atto_delta }
     }
 }
 
 impl Offered {
     /// The permit as it concerns the hospital `holder`: its tables there, and those of its columns that the schema has.
     pub fn new(permit: &Permit, holder: &str, data: DataFacts<'_>) -> Self {
-        let mut scope =
-            Scope { statistics: permit.allowed_statistics.iter().copied().collect(), ..Scope::default() };
+        let mut scope = Scope { statistics: permit.allowed_statistics.iter().copied().collect(), ..Scope::default() };
         for table in permit.data.iter().filter(|t| t.holder_nodes.iter().any(|name| name == holder)) {
             let Some(known) = data.schema.table(&table.table) else { continue };
             scope.tables.insert(known.name.clone());

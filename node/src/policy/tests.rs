@@ -126,7 +126,12 @@ fn a_bad_policy_is_refused_with_the_place_and_what_is_wrong() {
         ("\n  permit (principal, action == Action::\"cuont\", resource);", 2, "Action::\"cuont\"", "cuont"),
         ("permit (principal is Doctor, action, resource);", 1, "Doctor", "Doctor"),
         (&format!("{query} {{ context.purposes.contains(Purpose::\"marketing\") }};"), 2, "Purpose", "marketing"),
-        ("permit (principal, action, resource) when { principal.country == \"JP\" };", 1, "principal.country", "country"),
+        (
+            "permit (principal, action, resource) when { principal.country == \"JP\" };",
+            1,
+            "principal.country",
+            "country",
+        ),
         ("permit (principal == ?principal, action, resource);", 1, "permit", "slot"),
         (
             "@id(\"a\") permit (principal, action, resource);\n@id(\"a\") forbid (principal, action, resource);",
@@ -192,7 +197,9 @@ fn what_no_data_set_has_is_named_with_its_line() {
         }
     }
     // Inside a condition it is named at its own line.
-    let rule = format!("{ALL}\nforbid (principal, action in Action::\"query\", resource)\nwhen {{ context.columns.contains(Column::\"stay.agee\") }};");
+    let rule = format!(
+        "{ALL}\nforbid (principal, action in Action::\"query\", resource)\nwhen {{ context.columns.contains(Column::\"stay.agee\") }};"
+    );
     let said = policy(&rule).check_names(&data).unwrap_err().to_string();
     assert!(said.starts_with("line 3, column 33"), "{said}");
 }
@@ -220,8 +227,14 @@ fn one_forbidden_column_statistic_or_circumstance_denies_the_whole_query() {
         ("(principal == DataUser::\"hanako\", action in Action::\"query\", resource)", forbids("count of stay")),
         ("(principal == DataUser::\"taro\", action in Action::\"query\", resource)", Ok(())),
         ("(principal, action, resource) unless { principal has country && principal.country == \"JP\" }", Ok(())),
-        ("(principal, action, resource) when { principal has country && principal.country == \"JP\" }", forbids("count of stay")),
-        ("(principal, action in Action::\"query\", resource) when { context.microRho > 999 }", forbids("count of stay")),
+        (
+            "(principal, action, resource) when { principal has country && principal.country == \"JP\" }",
+            forbids("count of stay"),
+        ),
+        (
+            "(principal, action in Action::\"query\", resource) when { context.microRho > 999 }",
+            forbids("count of stay"),
+        ),
         ("(principal, action in Action::\"query\", resource) when { context.microRho > 1000 }", Ok(())),
         ("(principal, action, resource) when { context.purposes.contains(Purpose::\"education\") }", Ok(())),
         ("(principal, action, resource) when { context.basis == Basis::\"EHDS-69\" }", forbids("count of stay")),
@@ -256,7 +269,8 @@ fn what_no_rule_permits_is_denied_and_so_is_a_query_of_nothing() {
 fn a_rule_that_fails_denies_whatever_it_says() {
     let overflows = "when { context.microRho * 9223372036854775807 > 0 }";
     for effect in ["forbid", "permit"] {
-        let policy = policy(&format!("{ALL}\n{effect} (principal, action in Action::\"query\", resource) {overflows};"));
+        let policy =
+            policy(&format!("{ALL}\n{effect} (principal, action in Action::\"query\", resource) {overflows};"));
         let refused = policy.allow(&asked()).unwrap_err();
         assert_eq!(refused.code, Code::Policy);
         assert!(refused.detail.contains("failed on count of stay: the rule in line 2"), "{}", refused.detail);
@@ -264,7 +278,8 @@ fn a_rule_that_fails_denies_whatever_it_says() {
         assert!(!finding.allowed && finding.failed.len() == 1, "{finding:?}");
     }
     let overflows = overflows.replace("microRho", "microRhoTotal");
-    let policy = policy(&format!("{ALL}\nforbid (principal, action == Action::\"acceptPermit\", resource) {overflows};"));
+    let policy =
+        policy(&format!("{ALL}\nforbid (principal, action == Action::\"acceptPermit\", resource) {overflows};"));
     assert_eq!(policy.answer(&offered()).unwrap().0, Level::Refused, "not by hand either");
 }
 
@@ -280,13 +295,20 @@ fn a_permit_is_answered_as_the_least_of_its_tables_and_columns() {
         (format!("{at_once} {}; {by_hand};", not("age")), Level::ByHand),
         (format!("{at_once} {};", not("age")), Level::Refused),
         (format!("{at_once} {}; {by_hand} {};", not("age"), not("postcode")), Level::ByHand),
-        (format!("{ALL} forbid (principal, action in Action::\"accept\", resource == Column::\"stay.age\");"), Level::Refused),
         (
-            format!("{ALL} forbid (principal, action == Action::\"acceptPermit\", resource) when {{ context.microRhoTotal > 8999 }};"),
+            format!("{ALL} forbid (principal, action in Action::\"accept\", resource == Column::\"stay.age\");"),
+            Level::Refused,
+        ),
+        (
+            format!(
+                "{ALL} forbid (principal, action == Action::\"acceptPermit\", resource) when {{ context.microRhoTotal > 8999 }};"
+            ),
             Level::ByHand,
         ),
         (
-            format!("{ALL} forbid (principal, action == Action::\"acceptPermit\", resource) when {{ context.people > 2 || context.days > 365 }};"),
+            format!(
+                "{ALL} forbid (principal, action == Action::\"acceptPermit\", resource) when {{ context.people > 2 || context.days > 365 }};"
+            ),
             Level::AtOnce,
         ),
     ] {

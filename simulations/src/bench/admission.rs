@@ -136,7 +136,8 @@ fn parts(solo: &Solo, count: u32) -> Result<(f64, f64)> {
 
 fn permit(solo: &Solo, number: u32) -> Result<Permit> {
     solo.permit(&format!("study-{number}"), "event", &[], |permit| {
-        let table = |name| json!({"table": name, "columns": ["sex", "age", "value"], "holder_nodes": [crate::solo::NAME]});
+        let table =
+            |name| json!({"table": name, "columns": ["sex", "age", "value"], "holder_nodes": [crate::solo::NAME]});
         permit["data"] = json!([table("event"), table("person")]);
     })
 }

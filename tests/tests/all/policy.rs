@@ -235,7 +235,10 @@ fn a_person_decides_about_a_permit_and_suspends_a_study_beside_the_running_node(
     assert!(said.contains("permit_waiting"), "{said}");
     let permit = network.node(hospital, &["permits", "list", "--waiting", "--output", "json"]).unwrap();
     let permit: Value = serde_json::from_str(&permit).unwrap();
-    assert_eq!((&permit[0]["answer"], &permit[0]["id"], permit.as_array().unwrap().len()), (&json!("waiting"), &json!("by-hand"), 1));
+    assert_eq!(
+        (&permit[0]["answer"], &permit[0]["id"], permit.as_array().unwrap().len()),
+        (&json!("waiting"), &json!("by-hand"), 1)
+    );
     let permit = permit[0]["permit"].as_str().unwrap();
     let says = |run: &str, expect: &str| {
         let said = asked(&network, permit, run);
@@ -278,7 +281,10 @@ fn a_policy_with_a_mistake_stops_the_node_and_the_line_is_named() {
     for (rules, said) in [
         ("permit (principal, action, resource);\nforbid (principal, action, resource", "line 2"),
         ("permit (principal, action == Action::\"cuont\", resource);", "cuont"),
-        ("permit (principal, action, resource);\n\nforbid (principal, action, resource == Column::\"stay.agee\");", "line 3"),
+        (
+            "permit (principal, action, resource);\n\nforbid (principal, action, resource == Column::\"stay.agee\");",
+            "line 3",
+        ),
     ] {
         std::fs::write(&file, rules).unwrap();
         let checked = network.node(hospital, &["policy", "check"]).unwrap_err().to_string();

@@ -1,6 +1,9 @@
 //! Cases for a policy, from a TOML file: what is asked, what the policy shall say, and which rule shall say it.
 
-use std::{collections::BTreeSet, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use miette::{IntoDiagnostic, Result, WrapErr, miette};
 use sekisho_protocol::{
@@ -166,11 +169,18 @@ pub(super) fn run(path: &Path, holder: &Holder<'_>, output: Output) -> Result<()
         }
         Output::Table => {
             let rows = rows.iter().map(|(case, said, rules, holds)| {
-                let expect = case.rule.as_ref().map_or(case.expect.as_str().into(), |rule| {
-                    format!("{} by {rule}", case.expect.as_str())
-                });
+                let expect = case
+                    .rule
+                    .as_ref()
+                    .map_or(case.expect.as_str().into(), |rule| format!("{} by {rule}", case.expect.as_str()));
                 let rules = rules.iter().cloned().collect::<Vec<_>>().join(", ");
-                vec![case.name.clone(), expect, said.as_str().into(), rules, if *holds { "holds" } else { "FAILS" }.into()]
+                vec![
+                    case.name.clone(),
+                    expect,
+                    said.as_str().into(),
+                    rules,
+                    if *holds { "holds" } else { "FAILS" }.into(),
+                ]
             });
             println!("{}", table(["case", "expected", "said", "rules", ""], rows));
         }

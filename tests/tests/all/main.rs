@@ -3,6 +3,7 @@
 mod bounds;
 mod corpus;
 mod demo;
+mod distinguish;
 mod eicu;
 mod engine;
 mod kill;

@@ -256,14 +256,14 @@ async fn a_patient_in_many_groups_is_bounded() {
 #[tokio::test]
 async fn a_patient_in_many_groups_is_bounded_under_laplace_noise() {
     let sql = "SELECT g, s, count(DISTINCT patient_id) FROM stay GROUP BY g, s";
-    let asked = question(sql, 9_900, Target { groups: 3, ..ONE_GROUP });
-    Question { laplace: true, finds: 1.25, ..asked }.holds(500, &[0]).await;
+    let asked = question(sql, 6_200, Target { groups: 3, ..ONE_GROUP });
+    Question { laplace: true, finds: 1.35, ..asked }.holds(500, &[0]).await;
 }
 
 #[tokio::test]
 async fn variances_and_correlations_hold_what_they_claim() {
     let sql = "SELECT g, var_samp(days), covar_samp(days, other), corr(days, other) FROM stay GROUP BY g";
-    question(sql, 6_000, ONE_GROUP).holds(600, &[]).await;
+    question(sql, 6_000, ONE_GROUP).holds(600, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
 }
 
 #[tokio::test]

@@ -149,6 +149,11 @@ impl CommitteeChain {
         self.links[0].1
     }
 
+    /// The last seat that the owner of this key has or had.
+    pub fn seat(&self, key: Digest) -> Option<&CommitteeMember> {
+        self.links.iter().rev().find_map(|(committee, _)| committee.member(key))
+    }
+
     /// The committee with this digest, in force or not.
     pub fn with_digest(&self, digest: Digest) -> Option<&Committee> {
         self.links.iter().find(|(_, known)| *known == digest).map(|(committee, _)| committee)

@@ -49,7 +49,7 @@ impl Current {
 
     /// The member whose key this is or was, unless the key is void: who left has still said what was said.
     pub fn seat(&self, key: Digest) -> Option<&CommitteeMember> {
-        self.committee.as_ref()?.member(key).filter(|_| !self.voids(key))
+        self.chains.as_ref()?.committees.seat(key).filter(|_| !self.voids(key))
     }
 
     /// The member who alone signed a review, verified.

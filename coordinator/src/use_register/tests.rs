@@ -118,7 +118,7 @@ fn record() -> Parts {
         refused,
         earmark: MicroRho::ZERO,
         at: at(1),
-        reason: None,
+        reason: refused.map(|_| HOSTILE.into()),
         decided_by: sekisho_protocol::receipt::DecidedBy::Policy,
     };
     let (sql, refuses) = ("SELECT sex, count(*) FROM person GROUP BY sex", Some(Code::Policy));

@@ -155,7 +155,8 @@ impl Question {
         let mut wrong = self.exactly(seed, tight).await;
         let (plan, trials, places) = self.neighbours(seed).await;
         let measures = plan.parts()[0].measures();
-        let claims: Vec<Claim> = measures.iter().zip(&places).map(|(m, p)| claim(m.price, &trials.noise[p.start])).collect();
+        let claims: Vec<Claim> =
+            measures.iter().zip(&places).map(|(m, p)| claim(m.price, &trials.noise[p.start])).collect();
         for (i, (measure, places)) in measures.iter().zip(&places).enumerate() {
             let name = format!("measure {i}, {:?}", measure.quantity);
             wrong.extend(trials.likelihood(&name, places.clone(), claims[i]).map(shown));
@@ -193,7 +194,9 @@ fn exact(moved: impl Iterator<Item = BigInt>, noise: &Noise, price: Price) -> (B
             let [n, d] = [*numerator, *denominator].map(|digits| String::from(digits).parse::<BigInt>().unwrap());
             (BigInt::from(sum) * d * 1_000_000, n * micro)
         }
-        (Noise::Gaussian(_), Price::Epsilon(_)) | (Noise::Laplace { .. }, Price::Rho(_)) => panic!("noise of another price"),
+        (Noise::Gaussian(_), Price::Epsilon(_)) | (Noise::Laplace { .. }, Price::Rho(_)) => {
+            panic!("noise of another price")
+        }
     }
 }
 
@@ -232,7 +235,8 @@ fn whole(plan: &PrivatePlan, claims: &[Claim]) -> Claim {
 }
 
 /// Counts and sums of rows far beyond k, all in one group.
-const COUNTS: &str = "SELECT g, count(*), count(days), count(DISTINCT patient_id), sum(days), avg(days) FROM stay GROUP BY g";
+const COUNTS: &str =
+    "SELECT g, count(*), count(days), count(DISTINCT patient_id), sum(days), avg(days) FROM stay GROUP BY g";
 
 #[tokio::test]
 async fn counts_sums_and_means_hold_what_they_claim() {

@@ -86,7 +86,9 @@ impl Trials {
     /// The logarithm of the likelihood ratio, with means learned in the training part. Numbers that do not move are left out.
     fn ratio(&self, places: std::ops::Range<usize>) -> Option<Statistic> {
         let training = self.without.len() * TRAINING.0 / TRAINING.1;
-        let mean = |of: &[Vec<i128>], i: usize| of[..training].iter().map(|x| real(x[i])).sum::<f64>() / real(training as i128);
+        let mean = |of: &[Vec<i128>], i: usize| {
+            of[..training].iter().map(|x| real(x[i])).sum::<f64>() / real(training as i128)
+        };
         let mut terms = Vec::new();
         for i in places {
             let (low, high) = (mean(&self.without, i), mean(&self.with, i));
@@ -126,12 +128,16 @@ impl Trials {
         for threshold in thresholds.iter().step_by(step).copied() {
             let above = |of: &[f64]| 1.0 - of.partition_point(|v| *v <= threshold) as f64 / n;
             let (p, q) = (above(&low), above(&high));
-            for (over, swapped, more, less) in
-                [(true, false, q, p), (true, true, p, q), (false, false, 1.0 - q, 1.0 - p), (false, true, 1.0 - p, 1.0 - q)]
-            {
+            for (over, swapped, more, less) in [
+                (true, false, q, p),
+                (true, true, p, q),
+                (false, false, 1.0 - q, 1.0 - p),
+                (false, true, 1.0 - p, 1.0 - q),
+            ] {
                 for (epsilon, delta) in &points {
                     let factor = epsilon.exp();
-                    let spread = (more * (1.0 - more) + 1.0 / n).sqrt() + factor * (less * (1.0 - less) + 2.0 / n).sqrt();
+                    let spread =
+                        (more * (1.0 - more) + 1.0 / n).sqrt() + factor * (less * (1.0 - less) + 2.0 / n).sqrt();
                     // By how much it would surely be broken: a large gap of rare events is chance.
                     let score = more - factor * less - delta - 4.0 * spread / n.sqrt();
                     if best.is_none_or(|b| score > b.0) {

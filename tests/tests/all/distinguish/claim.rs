@@ -34,9 +34,7 @@ impl Claim {
     /// The least delta at this epsilon.
     pub fn delta(self, epsilon: f64) -> f64 {
         match self {
-            Self::Gaussian(mu) => {
-                normal(mu / 2.0 - epsilon / mu) - epsilon.exp() * normal(-mu / 2.0 - epsilon / mu)
-            }
+            Self::Gaussian(mu) => normal(mu / 2.0 - epsilon / mu) - epsilon.exp() * normal(-mu / 2.0 - epsilon / mu),
             Self::Steps { variance, shift } => {
                 let weight = |x: i32| (-f64::from(x).powi(2) / (2.0 * variance)).exp();
                 let (far, total) = (4_000, (-4_000..=4_000).map(weight).sum::<f64>());

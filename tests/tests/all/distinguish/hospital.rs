@@ -34,9 +34,7 @@ pub struct Target {
 
 /// The schema: `g` numbers the trials.
 pub fn schema(trials: usize) -> Schema {
-    let number = |name: &str, min: i64, max: i64| {
-        json!({"name": name, "type": "int64", "bounds": {"min": min.to_string(), "max": max.to_string()}})
-    };
+    let number = |name: &str, min: i64, max: i64| json!({"name": name, "type": "int64", "bounds": {"min": min.to_string(), "max": max.to_string()}});
     let (patient, g) = (json!({"name": "patient_id", "type": "int64"}), number("g", 0, trials as i64 - 1));
     let schema = json!({"id": "distinguish", "version": 1, "title": "Trials", "tables": [
         {"name": "stay", "patient": "patient_id", "columns": [
@@ -79,7 +77,8 @@ fn columns<const N: usize>(columns: [Vec<i64>; N]) -> Vec<ArrayRef> {
 
 /// One of two neighbours: in each trial one modest patient, and, `with` it, the target beyond every bound.
 pub fn trials(schema: &Schema, trials: usize, target: Target, with: bool) -> SessionContext {
-    let (mut stays, mut persons, mut drugs) = (Stays::default(), [(); 3].map(|()| Vec::new()), [(); 2].map(|()| Vec::new()));
+    let (mut stays, mut persons, mut drugs) =
+        (Stays::default(), [(); 3].map(|()| Vec::new()), [(); 2].map(|()| Vec::new()));
     let mut patient = |id: i64, g: i64, age: i64, doses: &[i64]| {
         persons.iter_mut().zip([id, g, age]).for_each(|(column, n)| column.push(n));
         for dose in doses {

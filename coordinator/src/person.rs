@@ -6,13 +6,16 @@
 //! Deliberately absent: settings, sessions and state of its own; files and the coordinator hold everything.
 
 mod answer;
+mod application;
 mod door;
+mod due;
 mod duration;
 mod explain;
 mod failure;
 mod file;
 mod format;
 mod governance;
+mod grant;
 mod keys;
 mod number;
 mod permit;
@@ -20,6 +23,7 @@ mod permit_file;
 mod place;
 mod print;
 mod query;
+mod review;
 mod roster;
 mod schema;
 mod status;
@@ -74,6 +78,12 @@ enum Command {
         after_help = "Example:\n  sekisho explain --schema stays.json --rho 50000 --rows-per-patient 4 --groups-per-patient 1 --sql 'SELECT sex, avg(days) FROM stay GROUP BY sex'"
     )]
     Explain(Box<explain::Command>),
+    /// Applications: draft, check, hand in, show.
+    #[command(subcommand, after_help = "Example:\n  sekisho application new --guided --out application.toml")]
+    Application(application::Command),
+    /// What a member of the committee says of applications.
+    #[command(subcommand, after_help = "Example:\n  sekisho review list --key member.pem")]
+    Review(review::Command),
     /// Permits: draft, sign, hand in, revoke.
     #[command(subcommand, after_help = "Example:\n  sekisho permit template > permit.toml")]
     Permit(permit::Command),
@@ -147,6 +157,8 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::Query(command) => query::run(command, context).await,
         Command::Explain(command) => explain::run(command, context).await,
+        Command::Application(command) => application::run(command, context).await,
+        Command::Review(command) => review::run(command, context).await,
         Command::Permit(command) => permit::run(command, context).await,
         Command::Schema(command) => schema::run(command, context).await,
         Command::Roster(command) => roster::run(command, context).await,

@@ -57,6 +57,8 @@ pub struct Field {
     /// How one asks for it.
     pub kind: FieldKind,
     when: Option<When>,
+    /// The only value that there is, so that nobody is asked.
+    pub only: Option<String>,
     /// What it is, in English.
     pub en: String,
     /// And in Japanese.

@@ -19,7 +19,7 @@ use sekisho_protocol::{
     committee::Committee,
     decision::RefusedApplication,
     digest::Digest,
-    dsse::{Document, Envelope, Verified},
+    dsse::{Envelope, Verified},
     keys::PublicKey,
     permit::Permit,
     publication::{Publication, Published},
@@ -44,7 +44,6 @@ pub(super) struct Stored {
 /// A stored review.
 pub(super) struct Reviewed {
     review: Review,
-    by: Digest,
     at: DateTime<Utc>,
 }
 
@@ -62,14 +61,10 @@ impl Reviews {
         self.of(version, Verdict::Complete).map(|r| r.at).filter(|at| changes.is_none_or(|c| *at > c)).min()
     }
 
-    /// The members of `committee` who declared a conflict over any version, under this key or an earlier one.
+    /// The members of `committee` who declared a conflict over any version.
     fn conflicted(&self, committee: &Committee) -> BTreeSet<Digest> {
-        let declared = |name: &str, key: Digest| {
-            let conflict = |r: &Reviewed| r.review.verdict == Verdict::Conflict && (r.review.member == name || r.by == key);
-            self.0.iter().any(conflict)
-        };
-        let members = committee.members.iter().map(|m| (&m.name, m.key.fingerprint()));
-        members.filter(|(name, key)| declared(name, *key)).map(|(_, key)| key).collect()
+        let conflicts = self.0.iter().filter(|r| r.review.verdict == Verdict::Conflict).map(|r| r.review.member);
+        conflicts.filter(|key| committee.member(*key).is_some()).collect()
     }
 }
 
@@ -135,8 +130,7 @@ impl Documents {
         let reviewed = |kept: &Kept| {
             let envelope = Envelope::from_json::<Review>(&kept.envelope).map_err(unavailable)?;
             let (review, _) = envelope.peek::<Review>().map_err(unavailable)?;
-            let by = envelope.key_ids().next().ok_or_else(|| Refusal::new(Code::Unavailable, "a review has no signer"))?;
-            Ok(Reviewed { review, by, at: kept.put_at })
+            Ok(Reviewed { review, at: kept.put_at })
         };
         kept.iter().map(reviewed).collect::<Result<_, _>>().map(Reviews)
     }
@@ -223,8 +217,8 @@ impl Documents {
         let stranger = || Refusal::new(Code::NotAuthorised, "one member of the committee in force signs a review, alone");
         let member = member.ok_or_else(stranger)?;
         let review = envelope.verify::<Review>(&[member.key], 1)?;
-        if review.member != member.name {
-            let detail = format!("the review says {}, and {} signed it", review.member, member.name);
+        if review.member != member.key.fingerprint() {
+            let detail = format!("the review is in the name of key {}, and {} signed it", review.member, member.name);
             return Err(Refusal::new(Code::NotAuthorised, detail));
         }
         let newest = self.newest_version(&review.application, review.digest).await?;
@@ -263,8 +257,8 @@ impl Documents {
         }
         if known.is_none() {
             let newest = self.newest_version(&decision.application, decision.digest).await?;
-            if newest.application.version != decision.version {
-                return Err(Refusal::new(Code::Malformed, "the version is not that of the application's digest"));
+            if (newest.application.version, newest.application.basis) != (decision.version, decision.basis) {
+                return Err(Refusal::new(Code::Malformed, "version and basis are not those of the application"));
             }
             let reviews = self.reviews(&decision.application).await?;
             reviewed(&newest, &reviews)?;

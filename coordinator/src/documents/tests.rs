@@ -242,8 +242,10 @@ async fn a_permit_by_a_voided_key_is_not_used_until_others_sign_it() {
 async fn a_permit_is_found_by_digest_and_its_newest_version_by_id() {
     let w = World::new().await;
     let schema = w.with_schema().await;
-    let (one, two) = (w.permit(1, schema, &[0, 1]), w.permit(2, schema, &[0, 1]));
+    let one = w.permit(1, schema, &[0, 1]);
     let digest = w.put(&one).await.unwrap().digest;
+    let second = Permit { supersedes: Some(digest), ..permit(&w.person, 2, schema) };
+    let two = Envelope::sign(&second, &[&w.committee[0], &w.committee[1]]).unwrap();
     w.put(&two).await.unwrap();
     let get = |name: String| w.documents.get(&Want::Permit { name });
     assert_eq!(get(digest.to_string()).unwrap(), one.to_json());

@@ -13,15 +13,17 @@ use sekisho_protocol::{
     key_file,
     keys::SecretKey,
     permit::{Permit, PermittedTable},
+    publication::Published,
     refusal::{Code, Refusal},
     roster::is_name,
 };
 
 use super::{
-    Context,
+    Context, application,
     door::Door,
+    due,
     failure::{Exit, Failure},
-    file, governance, permit_file,
+    file, governance, grant, permit_file,
     print::{self, Output, Spinner},
     status::{self, Change},
 };
@@ -33,12 +35,19 @@ pub enum Command {
     /// Print a commented draft in TOML.
     #[command(after_help = "Example:\n  sekisho permit template > permit.toml")]
     Template,
-    /// Make an unsigned permit of a draft.
+    /// Make an unsigned permit of a draft, or of an application.
     #[command(after_help = "Example:\n  sekisho permit new --from permit.toml --out permit.dsse.json")]
     New {
-        /// The draft, .toml or .json: see `sekisho permit template`.
+        /// The draft, .toml or .json: see `sekisho permit template`. With --application, only what the permit says otherwise
+        /// than the application: `issuer`, `[decision]` with its `reasons`, and what is narrower.
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
+        /// Draft what this application asks for: its id, or a file.
+        #[arg(long, value_name = "FILE|ID")]
+        application: Option<String>,
+        /// A member's key, to read the application from the coordinator.
+        #[arg(long, value_name = "FILE", requires = "application")]
+        key: Option<PathBuf>,
         /// Where the permit goes; it must not exist.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -71,6 +80,19 @@ pub enum Command {
         #[arg(long, value_enum, default_value = "table")]
         output: Output,
     },
+    /// List what the law wants done by which day: decisions and results to publish, permits to end; what is late comes first.
+    #[command(after_help = "Example:\n  sekisho permit due --at 2027-01-31 --output csv")]
+    Due(due::Due),
+    /// Say where a permit, or a refusal (by its application's id), was published.
+    #[command(
+        after_help = "Example:\n  sekisho permit published permit-1 --url https://example.org/decisions/1 --key member.pem"
+    )]
+    Published(due::Publish),
+    /// Say where the results of a permit were published.
+    #[command(
+        after_help = "Example:\n  sekisho permit results permit-1 --url https://doi.org/10.5555/12345678 --key ada.pem"
+    )]
+    Results(due::Publish),
     /// Revoke a permit: signs and hands in the next status.
     #[command(
         after_help = "Example:\n  sekisho permit revoke permit-1 --reason 'consent withdrawn' --key governance.pem"
@@ -94,8 +116,11 @@ pub enum Command {
 pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::Template => print::out(permit_file::TEMPLATE.trim_end())?,
-        Command::New { from, out } => {
-            let permit = permit_file::read(from)?;
+        Command::New { from, application, key, out } => {
+            let permit = match application {
+                None => permit_file::read(from)?,
+                Some(application) => answering(application, key.as_deref(), from, context).await?,
+            };
             let wrong = |e| Failure::document(from, e);
             let envelope = Envelope::sign(&permit, &[]).map_err(wrong)?;
             let (_, digest) = envelope.peek::<Permit>().map_err(wrong)?;
@@ -107,7 +132,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             let envelope = file::read_envelope::<Permit>(file)?;
             let (permit, digest) = envelope.peek::<Permit>().map_err(|e| Failure::document(file, e))?;
             print::out(&table(&permit))?;
-            let signatures = sign(file, envelope, &key)?;
+            let signatures = sign::<Permit>(file, envelope, &key)?;
             print::out(&print::pairs(&[
                 ("digest", digest.to_string()),
                 ("signed by", key.public().fingerprint().to_string()),
@@ -127,6 +152,9 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             };
             return print::put(&report, *output, true);
         }
+        Command::Due(command) => return due::run(command, context).await,
+        Command::Published(command) => return due::publish(Published::Decision, command, context).await,
+        Command::Results(command) => return due::publish(Published::Results, command, context).await,
         Command::Revoke { permit, reason, signing } => {
             let digest = match permit.parse::<Digest>() {
                 Ok(digest) => digest,
@@ -137,6 +165,23 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
         }
     }
     Ok(Exit::Done)
+}
+
+/// A permit that grants what an application asks for, but for what the file at `from` says otherwise.
+async fn answering(name: &str, key: Option<&Path>, from: &Path, context: &Context) -> Result<Permit, Failure> {
+    let fetched = application::find(name, key, None, context).await?;
+    let asked = fetched.application.document();
+    let draft = grant::permit(asked, fetched.application.digest(), context.now)?;
+    let mut draft = serde_json::to_value(draft).map_err(|e| Failure::input(e.to_string(), "ask for help"))?;
+    grant::written_over(&mut draft, permit_file::value(from)?);
+    let permit = permit_file::of_value(draft, from)?;
+    if permit.issuer.is_empty() || permit.decision.reasons.is_empty() {
+        let detail = format!("{}: issuer and decision.reasons are the committee's to write", from.display());
+        return Err(Failure::input(detail, "write them into the file"));
+    }
+    grant::short_enough(&permit)?;
+    permit.within(asked).map_err(Refusal::from)?;
+    Ok(permit)
 }
 
 /// A permit from a file, or by id or digest from the coordinator. Nobody's signature is checked.
@@ -154,7 +199,10 @@ pub async fn find(name: &str, context: &Context) -> Result<(Envelope, Permit, Di
 }
 
 /// A permit from the coordinator, which is the one that `name` says.
-async fn fetch(door: &mut Door, name: &str) -> Result<(Envelope, Permit, Digest), Failure> {
+///
+/// # Errors
+/// When there is none, or the coordinator cannot be reached.
+pub async fn fetch(door: &mut Door, name: &str) -> Result<(Envelope, Permit, Digest), Failure> {
     let wanted = name.parse::<Digest>().ok();
     if wanted.is_none() && !is_name(name) {
         return Err(Failure::input(format!("{name} is no file, no id and no digest of a permit"), "check the path"));
@@ -167,19 +215,22 @@ async fn fetch(door: &mut Door, name: &str) -> Result<(Envelope, Permit, Digest)
 }
 
 /// Adds a signature in the file, whole or not at all; says how many there are then.
-fn sign(path: &Path, mut envelope: Envelope, key: &SecretKey) -> Result<usize, Failure> {
+///
+/// # Errors
+/// When the key has signed already, or the file cannot be replaced.
+pub fn sign<D: Document>(path: &Path, mut envelope: Envelope, key: &SecretKey) -> Result<usize, Failure> {
     let fingerprint = key.public().fingerprint();
     if envelope.key_ids().any(|id| id == fingerprint) {
         let detail = format!("key {fingerprint} has signed {} already", path.display());
         return Err(Refusal::new(Code::DuplicateSigner, detail).into());
     }
-    envelope.add_signature::<Permit>(key).map_err(|e| Failure::document(path, e))?;
+    envelope.add_signature::<D>(key).map_err(|e| Failure::document(path, e))?;
     file::replace(path, &envelope.to_json())?;
     Ok(envelope.key_ids().count())
 }
 
 /// The name by which a document spells a value of ours.
-fn word(value: &impl serde::Serialize) -> String {
+pub fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(text)) => text,
         Ok(other) => other.to_string(),
@@ -187,12 +238,13 @@ fn word(value: &impl serde::Serialize) -> String {
     }
 }
 
-fn words<T: serde::Serialize>(values: &[T]) -> String {
+/// The names of several.
+pub fn words<T: serde::Serialize>(values: &[T]) -> String {
     values.iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
 /// Everything in a permit that a signer answers for.
-fn table(permit: &Permit) -> String {
+pub fn table(permit: &Permit) -> String {
     let dp = &permit.dp;
     let mut facts = vec![
         (Permit::NAME, format!("{} version {}", permit.id, permit.version)),
@@ -251,7 +303,7 @@ mod tests {
     }
 
     fn signed(path: &Path, key: &SecretKey) -> Result<usize, Failure> {
-        sign(path, file::read_envelope::<Permit>(path).unwrap(), key)
+        sign::<Permit>(path, file::read_envelope::<Permit>(path).unwrap(), key)
     }
 
     #[test]

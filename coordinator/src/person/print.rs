@@ -36,6 +36,44 @@ pub enum Output {
     Json,
 }
 
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListOutput {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For spreadsheets.
+    Csv,
+}
+
+/// Prints a list: `rows` under `header`, or `values` as JSON.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn list<const N: usize>(
+    output: ListOutput,
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    values: &impl Serialize,
+) -> Result<(), Failure> {
+    match output {
+        ListOutput::Table => out(&table(header, rows)),
+        ListOutput::Json => out(&json(values)?),
+        ListOutput::Csv => {
+            let line = |cells: &[String]| cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(",");
+            let lines = std::iter::once(line(&header.map(String::from))).chain(rows.into_iter().map(|row| line(&row)));
+            out(&lines.collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+/// A cell of CSV (RFC 4180), its line ends as spaces.
+fn csv_cell(text: &str) -> String {
+    let text = plain(text);
+    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
 /// `text` with control and direction-changing characters replaced by U+FFFD; line ends become spaces.
 pub fn plain(text: &str) -> String {
     text.chars()

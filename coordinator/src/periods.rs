@@ -89,8 +89,7 @@ impl Periods {
     }
 
     fn rests(&self, day: NaiveDate) -> bool {
-        day < NaiveDate::MAX
-            && (matches!(day.weekday(), Weekday::Sat | Weekday::Sun) || self.holidays.contains(&day))
+        day < NaiveDate::MAX && (matches!(day.weekday(), Weekday::Sat | Weekday::Sun) || self.holidays.contains(&day))
     }
 }
 

@@ -169,7 +169,8 @@ fn absent(value: &Value, path: &str) -> Vec<String> {
     };
     match value.get(list).and_then(Value::as_array) {
         Some(entries) if !entries.is_empty() => {
-            let of = |(place, entry)| absent(entry, rest).into_iter().map(move |name| format!("{list}[{place}].{name}"));
+            let of =
+                |(place, entry)| absent(entry, rest).into_iter().map(move |name| format!("{list}[{place}].{name}"));
             (1..).zip(entries).flat_map(of).collect()
         }
         Some(_) | None => missing(),

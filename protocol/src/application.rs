@@ -352,7 +352,8 @@ impl RequestedQuery {
         }
         self.terms.check()?;
         let Some(run) = &self.dry_run else { return Ok(()) };
-        let measures = run.measures.iter().flat_map(|m| [&m.measure, &m.standard_deviation].into_iter().chain(&m.relative));
+        let measures =
+            run.measures.iter().flat_map(|m| [&m.measure, &m.standard_deviation].into_iter().chain(&m.relative));
         let lists = run.measures.len() <= MAX_ENTRIES
             && run.cell_sizes.len() <= 16
             && run.measures.iter().all(|m| m.relative.len() == run.cell_sizes.len());

@@ -3,7 +3,13 @@
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, dsse::Document, permit::{Basis, MAX_ENTRIES}, review::MAX_REASONS, roster::is_name};
+use crate::{
+    digest::Digest,
+    dsse::Document,
+    permit::{Basis, MAX_ENTRIES},
+    review::MAX_REASONS,
+    roster::is_name,
+};
 
 /// What was decided: a grant is a `permit/1` and has no place here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -94,6 +94,9 @@ impl Document for Review {
         let needs = self.verdict != Verdict::Complete;
         rule(!needs || !self.reasons.trim().is_empty(), "this verdict needs reasons")?;
         let signs = matches!(self.verdict, Verdict::Approve | Verdict::Refuse);
-        rule(signs == self.decision.is_some(), "approve and refuse name the document that the member signs, others none")
+        rule(
+            signs == self.decision.is_some(),
+            "approve and refuse name the document that the member signs, others none",
+        )
     }
 }

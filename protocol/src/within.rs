@@ -29,12 +29,7 @@ impl From<Wider> for Refusal {
     }
 }
 
-fn rule(
-    holds: bool,
-    field: &'static str,
-    permitted: impl ToString,
-    requested: impl ToString,
-) -> Result<(), Wider> {
+fn rule(holds: bool, field: &'static str, permitted: impl ToString, requested: impl ToString) -> Result<(), Wider> {
     if holds {
         return Ok(());
     }
@@ -117,7 +112,8 @@ impl Permit {
         let purposes: Vec<_> = application.purposes.iter().filter_map(|p| p.permissible().ok()).collect();
         among("purposes", &self.purposes, &purposes, |p| p.as_str().into())?;
         for person in &self.authorised_persons {
-            let known = application.people.iter().any(|p| p.key == person.key && p.id == person.id && p.role == person.role);
+            let known =
+                application.people.iter().any(|p| p.key == person.key && p.id == person.id && p.role == person.role);
             let people = || list(application.people.iter().map(|p| p.id.clone()));
             rule(known, "authorised_persons", format!("{} ({})", person.id, person.key_fingerprint.short()), people())?;
         }
@@ -145,7 +141,12 @@ impl Permit {
     fn data_within(&self, application: &Application) -> Result<(), Wider> {
         for permitted in &self.data {
             let Some(requested) = application.data.iter().find(|t| t.table == permitted.table) else {
-                return rule(false, "data.table", &permitted.table, list(application.data.iter().map(|t| t.table.clone())));
+                return rule(
+                    false,
+                    "data.table",
+                    &permitted.table,
+                    list(application.data.iter().map(|t| t.table.clone())),
+                );
             };
             among("data.columns", &permitted.columns, &requested.columns, Clone::clone)?;
             among("data.holder_nodes", &permitted.holder_nodes, &requested.holder_nodes, Clone::clone)?;

@@ -160,7 +160,8 @@ impl Documents {
         let newest = self.versions(id).await?.into_iter().next().ok_or_else(|| unknown(id))?;
         if newest.application.digest() != digest {
             let version = newest.application.version;
-            let detail = format!("{} is not the newest version of application {id}, which is {version}", digest.short());
+            let detail =
+                format!("{} is not the newest version of application {id}, which is {version}", digest.short());
             return Err(Refusal::new(Code::ApplicationUnknown, detail));
         }
         Ok(newest)
@@ -182,7 +183,9 @@ impl Documents {
             None if new.version != newest + 1 => {
                 return Err(supersession(&what, format!("the next version is {}", newest + 1)));
             }
-            None if newest == 0 && self.store.names(Kind::Application).await.map_err(unavailable)? >= MAX_APPLICATIONS => {
+            None if newest == 0
+                && self.store.names(Kind::Application).await.map_err(unavailable)? >= MAX_APPLICATIONS =>
+            {
                 return Err(Refusal::new(Code::Busy, "no more applications are taken here; ask the access body"));
             }
             None => {}
@@ -214,7 +217,8 @@ impl Documents {
             [id] if !current.voids(*id) => committee.member(*id),
             _ => None,
         };
-        let stranger = || Refusal::new(Code::NotAuthorised, "one member of the committee in force signs a review, alone");
+        let stranger =
+            || Refusal::new(Code::NotAuthorised, "one member of the committee in force signs a review, alone");
         let member = member.ok_or_else(stranger)?;
         let review = envelope.verify::<Review>(&[member.key], 1)?;
         if review.member != member.key.fingerprint() {
@@ -229,7 +233,8 @@ impl Documents {
             return Ok(checked);
         }
         if reviews.conflicted(committee).contains(&member.key.fingerprint()) {
-            let detail = format!("{} declared a conflict of interest over application {}", member.name, review.application);
+            let detail =
+                format!("{} declared a conflict of interest over application {}", member.name, review.application);
             return Err(Refusal::new(Code::ConflictOfInterest, detail));
         }
         match review.verdict {
@@ -252,7 +257,8 @@ impl Documents {
         let place = Place { name: decision.application.clone(), seq: decision.version.into() };
         let known = self.store.digest_at(Kind::Decision, &place).await.map_err(unavailable)?;
         if known.is_some_and(|known| known != digest) {
-            let detail = format!("application {} version {} was refused already", decision.application, decision.version);
+            let detail =
+                format!("application {} version {} was refused already", decision.application, decision.version);
             return Err(Refusal::new(Code::OlderDocument, detail));
         }
         if known.is_none() {
@@ -264,7 +270,8 @@ impl Documents {
             reviewed(&newest, &reviews)?;
             without_conflict(&reviews.conflicted(committee), committee, &decision.recused, &envelope)?;
             if let Some(permit) = current.permit_for(decision.digest) {
-                let detail = format!("permit {} version {} grants this application; revoke it", permit.id, permit.version);
+                let detail =
+                    format!("permit {} version {} grants this application; revoke it", permit.id, permit.version);
                 return Err(Refusal::new(Code::OlderDocument, detail));
             }
         }
@@ -282,7 +289,8 @@ impl Documents {
             (Published::Decision, None) => {
                 let refusals = self.store.kept(Kind::Decision, Some(&claimed.id), MAX_VERSION).await;
                 if !refusals.map_err(unavailable)?.iter().any(|kept| kept.digest == claimed.digest) {
-                    let detail = format!("no permit or refusal {} of {} is known here", claimed.digest.short(), claimed.id);
+                    let detail =
+                        format!("no permit or refusal {} of {} is known here", claimed.digest.short(), claimed.id);
                     return Err(Refusal::new(Code::PermitUnknown, detail));
                 }
                 members()?
@@ -314,7 +322,8 @@ impl Documents {
             }
         };
         if new.supersedes != before {
-            let rule = before.map_or("it has nothing to supersede".into(), |digest| format!("it must supersede {digest}"));
+            let rule =
+                before.map_or("it has nothing to supersede".into(), |digest| format!("it must supersede {digest}"));
             return Err(supersession(&what, rule));
         }
         let (id, digest) = match (&new.application_id, new.application) {

@@ -272,7 +272,8 @@ async fn dry_runs(
     door: &mut Door,
     now: DateTime<Utc>,
 ) -> Result<Vec<DryRun>, Failure> {
-    let digest = application.schema.ok_or_else(|| Failure::input("the application names no schema", "fill in schema"))?;
+    let digest =
+        application.schema.ok_or_else(|| Failure::input("the application names no schema", "fill in schema"))?;
     let schema = match schema {
         Some(path) => of_application(path, digest)?,
         None => {
@@ -305,12 +306,7 @@ fn of_application(path: &Path, digest: Digest) -> Result<Schema, Failure> {
 ///
 /// # Errors
 /// When the key's owner may not read it, or the coordinator sends something else.
-pub async fn versions(
-    id: &str,
-    key: &SecretKey,
-    door: &mut Door,
-    now: DateTime<Utc>,
-) -> Result<Vec<Fetched>, Failure> {
+pub async fn versions(id: &str, key: &SecretKey, door: &mut Door, now: DateTime<Utc>) -> Result<Vec<Fetched>, Failure> {
     if !is_name(id) {
         return Err(Failure::input(format!("{id} is no file and no id of an application"), "check the path"));
     }
@@ -333,12 +329,7 @@ fn by_its_people(envelope: &Envelope) -> Result<Verified<Application>, sekisho_p
 }
 
 /// The newest version that the key's owner may read; none when there is none, or none for them.
-async fn newest_of(
-    id: &str,
-    key: &SecretKey,
-    door: &mut Door,
-    now: DateTime<Utc>,
-) -> Result<Option<Fetched>, Failure> {
+async fn newest_of(id: &str, key: &SecretKey, door: &mut Door, now: DateTime<Utc>) -> Result<Option<Fetched>, Failure> {
     match versions(id, key, door, now).await {
         Ok(versions) => Ok(versions.into_iter().next()),
         Err(failure) if [Code::NotAuthorised.as_str(), Code::ApplicationUnknown.as_str()].contains(&failure.code()) => {
@@ -352,12 +343,7 @@ async fn newest_of(
 ///
 /// # Errors
 /// When there is none, none of its people signed it, or it may not be read.
-pub async fn find(
-    name: &str,
-    key: Option<&Path>,
-    version: Option<u32>,
-    context: &Context,
-) -> Result<Fetched, Failure> {
+pub async fn find(name: &str, key: Option<&Path>, version: Option<u32>, context: &Context) -> Result<Fetched, Failure> {
     let path = Path::new(name);
     if path.is_file() {
         let envelope = file::read_envelope::<Application>(path)?;
@@ -369,9 +355,10 @@ pub async fn find(
     let mut door = context.door().await?;
     let versions = versions(name, &key_file::read(key)?, &mut door, context.now).await?;
     let wanted = |fetched: &Fetched| version.is_none_or(|version| fetched.application.version == version);
-    versions.into_iter().find(wanted).ok_or_else(|| {
-        Refusal::new(Code::ApplicationUnknown, format!("application {name} has no such version")).into()
-    })
+    versions
+        .into_iter()
+        .find(wanted)
+        .ok_or_else(|| Refusal::new(Code::ApplicationUnknown, format!("application {name} has no such version")).into())
 }
 
 #[derive(Serialize)]
@@ -460,7 +447,16 @@ pub async fn list(key: &Path, output: ListOutput, context: &Context) -> Result<(
         let complete = r.complete_since.map(|at| at.date_naive().to_string()).unwrap_or_default();
         let (version, basis) = (r.version.to_string(), super::permit::word(&r.basis));
         let put_at = r.put_at.date_naive().to_string();
-        [r.id.clone(), version, r.state.as_str().into(), r.applicant.clone(), basis, put_at, complete, r.digest.to_string()]
+        [
+            r.id.clone(),
+            version,
+            r.state.as_str().into(),
+            r.applicant.clone(),
+            basis,
+            put_at,
+            complete,
+            r.digest.to_string(),
+        ]
     };
     let header = ["application", "version", "state", "applicant", "basis", "handed in", "complete since", "digest"];
     print::list(output, header, reports.iter().map(row), &reports)

@@ -124,7 +124,7 @@ struct Known {
 /// The periods, by the name of their preset; or one for every legal basis.
 enum Presets {
     ByBasis(BTreeMap<String, Periods>),
-    One(Periods),
+    One(Box<Periods>),
 }
 
 impl Presets {
@@ -133,7 +133,7 @@ impl Presets {
         let mut shipped = Periods::presets().map_err(malformed)?;
         let Some(chosen) = chosen else { return Ok(Self::ByBasis(shipped)) };
         match shipped.remove(chosen) {
-            Some(one) => Ok(Self::One(one)),
+            Some(one) => Ok(Self::One(Box::new(one))),
             None => Periods::parse(&file::read_text(Path::new(chosen))?).map(Self::ByBasis).map_err(malformed),
         }
     }
@@ -229,7 +229,13 @@ fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -> Re
         if let Some(period) = &periods.publish_decision {
             let about = format!("refusal of {} version {}", refused.application, refused.version);
             let due = periods.end(period, refused.date);
-            duties.push(duty(Task::PublishDecision, &about, due, published(Published::Decision, *digest), &period.article));
+            duties.push(duty(
+                Task::PublishDecision,
+                &about,
+                due,
+                published(Published::Decision, *digest),
+                &period.article,
+            ));
         }
     }
     for (digest, permit) in &known.permits {
@@ -237,7 +243,13 @@ fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -> Re
         let about = format!("permit {} version {}", permit.id, permit.version);
         if let Some(period) = &periods.publish_decision {
             let due = periods.end(period, permit.decision.date);
-            duties.push(duty(Task::PublishDecision, &about, due, published(Published::Decision, *digest), &period.article));
+            duties.push(duty(
+                Task::PublishDecision,
+                &about,
+                due,
+                published(Published::Decision, *digest),
+                &period.article,
+            ));
         }
         if known.permits.iter().any(|(_, other)| other.id == permit.id && other.version > permit.version) {
             continue;

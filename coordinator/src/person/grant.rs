@@ -6,9 +6,7 @@ use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     application::Application,
     digest::Digest,
-    permit::{
-        AllowedQuery, AuthorisedPerson, Basis, Decision, OptOut, OptOutRule, Permit, PermittedTable, Validity,
-    },
+    permit::{AllowedQuery, AuthorisedPerson, Basis, Decision, OptOut, OptOutRule, Permit, PermittedTable, Validity},
 };
 use serde_json::Value;
 
@@ -21,7 +19,10 @@ use crate::periods::{Period, Periods};
 /// When the application lacks what a permit must have.
 pub fn permit(application: &Application, digest: Digest, now: DateTime<Utc>) -> Result<Permit, Failure> {
     let lacks = |field: &str| {
-        Failure::input(format!("the application has no {field}"), "fill it in; `sekisho application check` lists them all")
+        Failure::input(
+            format!("the application has no {field}"),
+            "fill it in; `sekisho application check` lists them all",
+        )
     };
     let purposes = application.permissible_purposes().map_err(sekisho_protocol::refusal::Refusal::from)?;
     let person = |p: &sekisho_protocol::application::Person| AuthorisedPerson {
@@ -35,7 +36,8 @@ pub fn permit(application: &Application, digest: Digest, now: DateTime<Utc>) -> 
         columns: t.columns.clone(),
         holder_nodes: t.holder_nodes.clone(),
     };
-    let allowed = |q: &sekisho_protocol::application::RequestedQuery| AllowedQuery { sha256: q.sha256, max_runs: q.max_runs };
+    let allowed =
+        |q: &sekisho_protocol::application::RequestedQuery| AllowedQuery { sha256: q.sha256, max_runs: q.max_runs };
     let (Some(from), Some(to)) = (application.period.from, application.period.to) else {
         return Err(lacks("period.from and period.to"));
     };

@@ -114,7 +114,9 @@ pub enum Command {
         date: Option<NaiveDate>,
     },
     /// Declare a conflict of interest, and take no part from here on.
-    #[command(after_help = "Example:\n  sekisho review conflict application-1 --reasons 'my own unit' --key member.pem")]
+    #[command(
+        after_help = "Example:\n  sekisho review conflict application-1 --reasons 'my own unit' --key member.pem"
+    )]
     Conflict {
         #[command(flatten)]
         saying: Saying,
@@ -186,7 +188,9 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             let member = Member::of(application, key, context).await?;
             member.show(recompute, *output, context).await
         }
-        Command::Comment { saying, step } => say(&saying.who, Verdict::Comment, (*step).into(), &saying.reasons, context).await,
+        Command::Comment { saying, step } => {
+            say(&saying.who, Verdict::Comment, (*step).into(), &saying.reasons, context).await
+        }
         Command::RequestChanges { saying, step } => {
             say(&saying.who, Verdict::ChangesRequested, (*step).into(), &saying.reasons, context).await
         }
@@ -195,7 +199,9 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             member.is_complete()?;
             member.say((Verdict::Complete, completeness), reasons, None, who.output, context).await
         }
-        Command::Conflict { saying } => say(&saying.who, Verdict::Conflict, completeness, &saying.reasons, context).await,
+        Command::Conflict { saying } => {
+            say(&saying.who, Verdict::Conflict, completeness, &saying.reasons, context).await
+        }
         Command::Approve { saying, permit: path } => {
             let mut member = Member::of(&saying.who.application, &saying.who.key, context).await?;
             let envelope = file::read_envelope::<Permit>(path)?;
@@ -292,7 +298,8 @@ impl Member {
     fn is_meant(&self, digest: Digest, recused: &[Digest]) -> Result<(), Failure> {
         let newest = self.fetched.application.digest();
         if digest != newest {
-            let detail = format!("the document is about {}, and the newest version is {}", digest.short(), newest.short());
+            let detail =
+                format!("the document is about {}, and the newest version is {}", digest.short(), newest.short());
             return Err(Refusal::new(Code::ApplicationUnknown, detail).into());
         }
         let own = self.key.public().fingerprint();
@@ -312,7 +319,10 @@ impl Member {
     /// That the permit grants this version of the application and no more.
     fn agrees(&self, permit: &Permit) -> Result<(), Failure> {
         let digest = permit.application.ok_or_else(|| {
-            Refusal::new(Code::ApplicationUnknown, "the permit names no application; see `sekisho permit new --application`")
+            Refusal::new(
+                Code::ApplicationUnknown,
+                "the permit names no application; see `sekisho permit new --application`",
+            )
         })?;
         self.is_meant(digest, &permit.decision.recused)?;
         grant::short_enough(permit)?;

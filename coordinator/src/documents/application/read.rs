@@ -94,8 +94,7 @@ impl Documents {
 
     async fn reports(&self, asker: &Asker<'_>) -> Result<Vec<ApplicationReport>, Refusal> {
         let mut reports = Vec::new();
-        let kept: Vec<Kept> =
-            self.store.newest_of_each(Kind::Application, MAX_LISTED).await.map_err(unavailable)?;
+        let kept: Vec<Kept> = self.store.newest_of_each(Kind::Application, MAX_LISTED).await.map_err(unavailable)?;
         for newest in kept.iter().map(stored) {
             let newest = newest?;
             if !asker.may_read(&newest)? {
@@ -117,7 +116,10 @@ impl Documents {
         }
         // Nobody's list is empty for want of a signature that verifies.
         if reports.is_empty() && !asker.is_one_of(asker.members.clone())? {
-            return Err(Refusal::new(Code::NotAuthorised, "the signer is a person of no application that is known here"));
+            return Err(Refusal::new(
+                Code::NotAuthorised,
+                "the signer is a person of no application that is known here",
+            ));
         }
         Ok(reports)
     }

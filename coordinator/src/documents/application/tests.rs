@@ -172,7 +172,11 @@ async fn an_application_is_changed_completed_approved_by_two_of_three_and_permit
     let second = Application { expected_benefit: "clearer".into(), ..w.application(2, Some(first)) };
     let second = w.put(&Envelope::sign(&second, &[&w.ada]).unwrap()).await.unwrap().digest;
     assert_eq!(state().await, [ApplicationState::Submitted], "a new version is reviewed anew");
-    assert_eq!(w.code(&w.review(0, first, Verdict::Complete)).await, Err(Code::ApplicationUnknown), "of the old version");
+    assert_eq!(
+        w.code(&w.review(0, first, Verdict::Complete)).await,
+        Err(Code::ApplicationUnknown),
+        "of the old version"
+    );
     assert_eq!(w.code(&w.review(0, second, Verdict::Approve)).await, Err(Code::NotReviewed));
     w.put(&w.review(0, second, Verdict::Complete)).await.unwrap();
     assert_eq!(state().await, [ApplicationState::Complete]);

@@ -131,12 +131,9 @@ impl<R: BufRead, W: Write> Talk<R, W> {
     }
 
     /// One question; none when the answer is empty or there is none.
-    fn ask(
-        &mut self,
-        question: &str,
-        read: impl Fn(&str) -> Result<Value, Failure>,
-    ) -> Result<Option<Value>, Failure> {
-        let io = |e: std::io::Error| Failure::input(format!("the terminal: {e}"), "try again, or write the TOML by hand");
+    fn ask(&mut self, question: &str, read: impl Fn(&str) -> Result<Value, Failure>) -> Result<Option<Value>, Failure> {
+        let io =
+            |e: std::io::Error| Failure::input(format!("the terminal: {e}"), "try again, or write the TOML by hand");
         while !self.ended {
             write!(self.questions, "{question}\n> ").and_then(|()| self.questions.flush()).map_err(io)?;
             let mut line = String::new();
@@ -160,16 +157,22 @@ fn word(name: &str, text: &str) -> Result<Value, Failure> {
         "basis" => serde_json::from_value::<Basis>(text.into()).is_ok(),
         _ => sekisho_protocol::roster::is_name(text),
     };
-    if fits { Ok(text.into()) } else { Err(Failure::input(format!("{text} is no {name}"), "write it as the question says")) }
+    if fits {
+        Ok(text.into())
+    } else {
+        Err(Failure::input(format!("{text} is no {name}"), "write it as the question says"))
+    }
 }
 
 /// An answer as the draft holds it.
 fn value(field: &Field, text: &str) -> Result<Value, Failure> {
-    let wrong = |form: &str| Failure::input(format!("{}: {text} is not {form}", field.path), "answer as the question says");
+    let wrong =
+        |form: &str| Failure::input(format!("{}: {text} is not {form}", field.path), "answer as the question says");
     Ok(match field.kind {
         FieldKind::Text | FieldKind::Word => text.into(),
         FieldKind::Words => {
-            let words: Vec<Value> = text.split([',', '、']).map(str::trim).filter(|w| !w.is_empty()).map(Value::from).collect();
+            let words: Vec<Value> =
+                text.split([',', '、']).map(str::trim).filter(|w| !w.is_empty()).map(Value::from).collect();
             if field.path == "purposes" {
                 permit_file::refuse_prohibited(&serde_json::json!({ "purposes": words }))?;
             }
@@ -183,13 +186,18 @@ fn value(field: &Field, text: &str) -> Result<Value, Failure> {
         FieldKind::Number => text.parse::<u64>().map_err(|_| wrong("a whole number"))?.into(),
         FieldKind::Instant => match draft::instant(text) {
             Some(first) => first.into(),
-            None => text.parse::<DateTime<Utc>>().map(|_| text.into()).map_err(|_| wrong("a day such as 2027-01-31"))?,
+            None => {
+                text.parse::<DateTime<Utc>>().map(|_| text.into()).map_err(|_| wrong("a day such as 2027-01-31"))?
+            }
         },
-        FieldKind::Day => text.parse::<NaiveDate>().map(|_| text.into()).map_err(|_| wrong("a day such as 2027-01-31"))?,
+        FieldKind::Day => {
+            text.parse::<NaiveDate>().map(|_| text.into()).map_err(|_| wrong("a day such as 2027-01-31"))?
+        }
         FieldKind::Key => {
             let path = Path::new(text);
             let key = if path.is_file() { file::read_text(path)? } else { text.into() };
-            let key: PublicKey = key.trim().parse().map_err(|e: sekisho_protocol::keys::KeyError| wrong(&e.to_string()))?;
+            let key: PublicKey =
+                key.trim().parse().map_err(|e: sekisho_protocol::keys::KeyError| wrong(&e.to_string()))?;
             key.to_string().into()
         }
         FieldKind::Schema if text.parse::<Digest>().is_ok() => text.into(),

@@ -139,10 +139,39 @@ fn answers_one_a_line_make_a_draft_that_lacks_nothing() {
     let schema = folder.path().join("s.dsse.json").display().to_string();
     let key = SecretKey::generate(&mut rand::rng()).public().to_string();
     let answers = [
-        "stays-1", "JP-ethics", "大学", "JP", "Ada", "ada", "analyst", &key, "2026-04", "", "scientific_research",
-        "to plan beds", "stay-study", &schema, "stay", "sex, days", "tokyo、osaka", "", "2027-01-01", "2028-01-01",
-        "ethics committee", "17", "2026-06-01", "count,avg", "jp-ndb", "4", "1", "2", "50000", "500000", "1e-6",
-        "SELECT count(*) FROM stay", "",
+        "stays-1",
+        "JP-ethics",
+        "大学",
+        "JP",
+        "Ada",
+        "ada",
+        "analyst",
+        &key,
+        "2026-04",
+        "",
+        "scientific_research",
+        "to plan beds",
+        "stay-study",
+        &schema,
+        "stay",
+        "sex, days",
+        "tokyo、osaka",
+        "",
+        "2027-01-01",
+        "2028-01-01",
+        "ethics committee",
+        "17",
+        "2026-06-01",
+        "count,avg",
+        "jp-ndb",
+        "4",
+        "1",
+        "2",
+        "50000",
+        "500000",
+        "1e-6",
+        "SELECT count(*) FROM stay",
+        "",
     ]
     .join("\n");
     let mut questions = Vec::new();
@@ -150,7 +179,9 @@ fn answers_one_a_line_make_a_draft_that_lacks_nothing() {
     let made = talk.fill(Value::Null, &requirements().unwrap()).unwrap();
     assert_eq!(requirements().unwrap().missing(&made), []);
     let questions = String::from_utf8(questions).unwrap();
-    assert!(questions.contains("利用目的") && questions.contains("Purposes: ") && questions.contains("ethical guidelines"));
+    assert!(
+        questions.contains("利用目的") && questions.contains("Purposes: ") && questions.contains("ethical guidelines")
+    );
 
     let (_folder, path) = written(&toml::to_string(&made).unwrap());
     let application = draft::application(versioned(draft::read(&path).unwrap(), None), &path).unwrap();

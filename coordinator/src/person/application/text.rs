@@ -39,13 +39,21 @@ pub fn application(application: &Application, made: Option<&[DryRun]>) -> String
         ("releases", words(&application.release_kinds)),
         ("disclosure", application.disclosure.as_ref().map(word).unwrap_or_default()),
         ("output review", word(&application.output_review)),
-        ("queries", if application.only_these_queries { "these alone" } else { "these, and others within the rest" }.into()),
+        (
+            "queries",
+            if application.only_these_queries { "these alone" } else { "these, and others within the rest" }.into(),
+        ),
     ];
     facts.extend(application.supersedes.map(|digest| ("supersedes", digest.to_string())));
     if let Some(dp) = &application.dp {
-        facts.push(("cost", format!("{} a query, {} in all, at each hospital", dp.micro_rho_per_query, dp.micro_rho_total)));
+        facts.push((
+            "cost",
+            format!("{} a query, {} in all, at each hospital", dp.micro_rho_per_query, dp.micro_rho_total),
+        ));
         let (rows, groups, sites) = (dp.rows_per_patient, dp.groups_per_patient, dp.sites_per_patient);
-        let patients = format!("{rows} rows and {groups} groups of each count in full; each at {sites} hospitals at most (assumed)");
+        let patients = format!(
+            "{rows} rows and {groups} groups of each count in full; each at {sites} hospitals at most (assumed)"
+        );
         facts.push(("patients", patients));
     }
     if let Some(ethics) = &application.ethics {
@@ -53,7 +61,8 @@ pub fn application(application: &Application, made: Option<&[DryRun]>) -> String
         facts.push(("ethics", format!("{} {} {date}", ethics.body, ethics.id)));
     }
     if let Some(jp) = &application.jp {
-        let text = format!("{}, contract {}, reviewed by {}", jp.certified_operator, jp.contract_id, jp.review_committee);
+        let text =
+            format!("{}, contract {}, reviewed by {}", jp.certified_operator, jp.contract_id, jp.review_committee);
         facts.push(("NGMIA", text));
     }
     facts.retain(|(_, value)| !value.is_empty());
@@ -89,7 +98,10 @@ fn query(place: usize, query: &RequestedQuery, run: Option<&DryRun>, made_here: 
         Some(refusal) => facts.push(("dry run", format!("NOT admissible: {refusal} ({by})"))),
         None => facts.push(("dry run", format!("admissible, {} cells ({by})", run.cells))),
     }
-    facts.push(("cost", format!("{} a run; epsilon {} at delta {}, at one hospital", run.micro_rho, run.epsilon, run.delta)));
+    facts.push((
+        "cost",
+        format!("{} a run; epsilon {} at delta {}, at one hospital", run.micro_rho, run.epsilon, run.delta),
+    ));
     if run.measures.is_empty() {
         return print::pairs(&facts);
     }

@@ -92,6 +92,13 @@ pub struct Missing {
     pub ja: String,
 }
 
+impl Field {
+    /// No law asks for it; a person may leave it out.
+    pub fn is_optional(&self) -> bool {
+        self.required.is_empty()
+    }
+}
+
 impl Requirements {
     /// The requirements that this software ships.
     ///

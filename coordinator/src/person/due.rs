@@ -166,6 +166,10 @@ pub async fn run(command: &Due, context: &Context) -> Result<Exit, Failure> {
         [state, d.due.to_string(), task, d.about.clone(), done, d.article.clone()]
     };
     let header = ["state", "due", "task", "about", "done", "asked for by"];
+    if command.output == ListOutput::Table && duties.is_empty() {
+        print::note(&format!("nothing is late, and nothing is due within {} days of {today}", command.within));
+        return Ok(Exit::Done);
+    }
     print::list(command.output, header, duties.iter().map(row), &duties)?;
     Ok(Exit::Done)
 }

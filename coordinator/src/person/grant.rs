@@ -2,15 +2,18 @@
 //!
 //! What the application does not say (issuer, reasons, the rule for opt-outs) is drafted, and a committee writes over it.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     application::Application,
     digest::Digest,
     permit::{AllowedQuery, AuthorisedPerson, Basis, Decision, OptOut, OptOutRule, Permit, PermittedTable, Validity},
+    refusal::{Code, Refusal},
 };
 use serde_json::Value;
 
-use super::failure::Failure;
+use super::{Context, application, failure::Failure, permit as permits, permit_file, review};
 use crate::periods::{Period, Periods};
 
 /// The permit that grants all of `application`, decided on the day of `now` for reasons yet to be written.
@@ -24,7 +27,7 @@ pub fn permit(application: &Application, digest: Digest, now: DateTime<Utc>) -> 
             "fill it in; `sekisho application check` lists them all",
         )
     };
-    let purposes = application.permissible_purposes().map_err(sekisho_protocol::refusal::Refusal::from)?;
+    let purposes = application.permissible_purposes().map_err(Refusal::from)?;
     let person = |p: &sekisho_protocol::application::Person| AuthorisedPerson {
         id: p.id.clone(),
         role: p.role.clone(),
@@ -70,6 +73,39 @@ pub fn permit(application: &Application, digest: Digest, now: DateTime<Utc>) -> 
         results_due: None,
         conditions: Vec::new(),
     })
+}
+
+/// A permit that grants what an application asks for, but for what the file at `from` says otherwise. With a member's key the
+/// coordinator says who is recused, and which version of the permit is next.
+///
+/// # Errors
+/// When the file leaves out what is the committee's to write, or grants more, or the coordinator cannot be reached.
+pub async fn answering(name: &str, key: Option<&Path>, from: &Path, context: &Context) -> Result<Permit, Failure> {
+    let over = permit_file::value(from)?;
+    let fetched = application::find(name, key, None, context).await?;
+    let asked = fetched.application.document();
+    let mut draft = permit(asked, fetched.application.digest(), context.now)?;
+    if let Some(key) = key {
+        draft.decision.recused = review::conflicts(&asked.id, key, context).await?;
+        let id = over.get("id").and_then(Value::as_str).unwrap_or(&draft.id);
+        match permits::fetch(&mut context.door().await?, id).await {
+            Ok((_, before, digest)) => {
+                (draft.version, draft.supersedes) = (before.version.saturating_add(1), Some(digest));
+            }
+            Err(failure) if failure.code() == Code::PermitUnknown.as_str() => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    let mut draft = serde_json::to_value(draft).map_err(|e| Failure::input(e.to_string(), "this build is broken"))?;
+    written_over(&mut draft, over);
+    let permit = permit_file::of_value(draft, from)?;
+    if permit.issuer.is_empty() || permit.decision.reasons.is_empty() {
+        let detail = format!("{}: issuer and decision.reasons are the committee's to write", from.display());
+        return Err(Failure::input(detail, "write them into the file"));
+    }
+    short_enough(&permit)?;
+    permit.within(asked).map_err(Refusal::from)?;
+    Ok(permit)
 }
 
 /// The periods of a legal basis.

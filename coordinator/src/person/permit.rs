@@ -19,7 +19,7 @@ use sekisho_protocol::{
 };
 
 use super::{
-    Context, application,
+    Context,
     door::Door,
     due,
     failure::{Exit, Failure},
@@ -119,7 +119,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
         Command::New { from, application, key, out } => {
             let permit = match application {
                 None => permit_file::read(from)?,
-                Some(application) => answering(application, key.as_deref(), from, context).await?,
+                Some(application) => grant::answering(application, key.as_deref(), from, context).await?,
             };
             let wrong = |e| Failure::document(from, e);
             let envelope = Envelope::sign(&permit, &[]).map_err(wrong)?;
@@ -132,6 +132,11 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             let envelope = file::read_envelope::<Permit>(file)?;
             let (permit, digest) = envelope.peek::<Permit>().map_err(|e| Failure::document(file, e))?;
             print::out(&table(&permit))?;
+            if let Some(id) = &permit.application_id {
+                print::note(&format!(
+                    "note: this does not compare the permit with application {id}; `sekisho review approve` does"
+                ));
+            }
             let signatures = sign::<Permit>(file, envelope, &key)?;
             print::out(&print::pairs(&[
                 ("digest", digest.to_string()),
@@ -165,23 +170,6 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
         }
     }
     Ok(Exit::Done)
-}
-
-/// A permit that grants what an application asks for, but for what the file at `from` says otherwise.
-async fn answering(name: &str, key: Option<&Path>, from: &Path, context: &Context) -> Result<Permit, Failure> {
-    let fetched = application::find(name, key, None, context).await?;
-    let asked = fetched.application.document();
-    let draft = grant::permit(asked, fetched.application.digest(), context.now)?;
-    let mut draft = serde_json::to_value(draft).map_err(|e| Failure::input(e.to_string(), "ask for help"))?;
-    grant::written_over(&mut draft, permit_file::value(from)?);
-    let permit = permit_file::of_value(draft, from)?;
-    if permit.issuer.is_empty() || permit.decision.reasons.is_empty() {
-        let detail = format!("{}: issuer and decision.reasons are the committee's to write", from.display());
-        return Err(Failure::input(detail, "write them into the file"));
-    }
-    grant::short_enough(&permit)?;
-    permit.within(asked).map_err(Refusal::from)?;
-    Ok(permit)
 }
 
 /// A permit from a file, or by id or digest from the coordinator. Nobody's signature is checked.

@@ -3,6 +3,8 @@
 //! The engine is the nodes' own, under the permit that would grant all of the application. An applicant's figures prove
 //! nothing: a committee makes them again ([`compare`]).
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 use sekisho_aggregation::accounting::epsilon_at_delta;
 use sekisho_protocol::{
@@ -14,15 +16,55 @@ use sekisho_protocol::{
     units::MicroRho,
 };
 
-use crate::person::{
-    explain::engine::{Explanation, MeasureExplanation, explained},
-    failure::Failure,
-    grant,
-    number::significant,
+use crate::{
+    person::{
+        Context,
+        explain::engine::{Explanation, MeasureExplanation, explained},
+        failure::Failure,
+        grant,
+        number::significant,
+        print, schema,
+    },
+    report::Want,
 };
 
 /// The sizes of cells for which errors are given.
 const CELL_SIZES: [u32; 4] = [10, 100, 1000, 10_000];
+
+/// The dry run of each query, in order, with the schema in the file at `schema`, or the coordinator's.
+///
+/// # Errors
+/// When the application lacks what a permit must have, or its schema is not to be had.
+pub async fn made(application: &Application, schema: Option<&Path>, context: &Context) -> Result<Vec<DryRun>, Failure> {
+    let digest =
+        application.schema.ok_or_else(|| Failure::input("the application names no schema", "fill in schema"))?;
+    let schema = match schema {
+        Some(path) => of_application(path, digest)?,
+        None => {
+            let (_, schema, found) = context.door().await?.get::<Schema>(&Want::Schema { digest }).await?;
+            if found != digest {
+                return Err(Failure::answer("schema", "it is another than was asked for"));
+            }
+            schema
+        }
+    };
+    all(application, &schema, context.now)
+}
+
+fn of_application(path: &Path, digest: Digest) -> Result<Schema, Failure> {
+    let (schema, found) = schema::either(path)?;
+    match found {
+        Some(found) if found != digest => {
+            let detail = format!("{} has the digest {found}, and the application is about {digest}", path.display());
+            Err(Failure::input(detail, "give the schema that the application names"))
+        }
+        Some(_) => Ok(schema),
+        None => {
+            print::note("note: the schema is not signed; whether it is the application's is not known");
+            Ok(schema)
+        }
+    }
+}
 
 /// The dry run of each query, in order.
 ///

@@ -69,7 +69,7 @@ impl<R: BufRead, W: Write> Talk<R, W> {
         let Some(basis) = basis else { return Ok(draft) };
         let mut asked = Vec::new();
         for field in requirements.fields() {
-            let Some(article) = requirements.article(field, basis) else { continue };
+            let Some(article) = asked_for(field, requirements, basis) else { continue };
             match field.path.split_once("[].") {
                 Some((list, _)) if asked.contains(&list) || draft.get(list).is_some() => {}
                 Some((list, _)) => {
@@ -103,7 +103,7 @@ impl<R: BufRead, W: Write> Talk<R, W> {
         let fields = || {
             requirements.fields().iter().filter_map(|field| {
                 let name = field.path.strip_prefix(&prefix)?;
-                Some((name, field, requirements.article(field, basis)?))
+                Some((name, field, asked_for(field, requirements, basis)?))
             })
         };
         let mut entries = Vec::new();
@@ -152,6 +152,11 @@ impl<R: BufRead, W: Write> Talk<R, W> {
     }
 }
 
+/// By whom the field is asked for; none when nobody does under this basis.
+fn asked_for<'a>(field: &'a Field, requirements: &'a Requirements, basis: Basis) -> Option<&'a str> {
+    requirements.article(field, basis).or_else(|| field.is_optional().then_some("任意 / optional"))
+}
+
 fn word(name: &str, text: &str) -> Result<Value, Failure> {
     let fits = match name {
         "basis" => serde_json::from_value::<Basis>(text.into()).is_ok(),
@@ -196,8 +201,9 @@ fn value(field: &Field, text: &str) -> Result<Value, Failure> {
         FieldKind::Key => {
             let path = Path::new(text);
             let key = if path.is_file() { file::read_text(path)? } else { text.into() };
-            let key: PublicKey =
-                key.trim().parse().map_err(|e: sekisho_protocol::keys::KeyError| wrong(&e.to_string()))?;
+            let key: PublicKey = key.trim().parse().map_err(|e: sekisho_protocol::keys::KeyError| {
+                Failure::input(format!("{}: {text}: {e}", field.path), "give the key, or the path of its .pub file")
+            })?;
             key.to_string().into()
         }
         FieldKind::Schema if text.parse::<Digest>().is_ok() => text.into(),

@@ -1,4 +1,9 @@
-use sekisho_protocol::dsse::Document;
+use chrono::{DateTime, Utc};
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::{Document, Verified},
+    schema::Schema,
+};
 
 use super::*;
 
@@ -18,6 +23,23 @@ fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
 fn template() -> Application {
     let (_folder, path) = written(draft::TEMPLATE);
     draft::application(versioned(draft::read(&path).unwrap(), None), &path).unwrap()
+}
+
+fn signed_by(key: &SecretKey) -> Verified<Application> {
+    let mut first = template();
+    (first.people[0].key, first.people[0].key_fingerprint) = (key.public(), key.public().fingerprint());
+    Envelope::sign(&first, &[key]).unwrap().verify::<Application>(&first.keys(), 1).unwrap()
+}
+
+#[test]
+fn an_application_that_says_the_same_is_no_new_version() {
+    let newest = signed_by(&SecretKey::generate(&mut rand::rng()));
+    let mut next = newest.document().clone();
+    (next.version, next.supersedes) = (2, Some(newest.digest()));
+    next.queries[0].dry_run = dry_run::all(&next, &serde_json::from_str(SCHEMA).unwrap(), now()).unwrap().pop();
+    assert!(next.queries[0].dry_run.is_some() && says_the_same(&newest, &next));
+    next.queries[0].max_runs += 1;
+    assert!(!says_the_same(&newest, &next));
 }
 
 fn now() -> DateTime<Utc> {
@@ -121,10 +143,7 @@ fn a_dry_run_needs_no_permit_and_is_compared_with_the_applicants() {
 #[test]
 fn a_draft_without_a_version_is_the_next_one() {
     let (_folder, path) = written(draft::TEMPLATE);
-    let key = SecretKey::generate(&mut rand::rng());
-    let mut first = template();
-    (first.people[0].key, first.people[0].key_fingerprint) = (key.public(), key.public().fingerprint());
-    let application = Envelope::sign(&first, &[&key]).unwrap().verify::<Application>(&first.keys(), 1).unwrap();
+    let application = signed_by(&SecretKey::generate(&mut rand::rng()));
     let digest = application.digest();
     let newest = Fetched { application, put_at: None };
     let next = versioned(draft::read(&path).unwrap(), Some(&newest));
@@ -142,6 +161,7 @@ fn answers_one_a_line_make_a_draft_that_lacks_nothing() {
         "stays-1",
         "JP-ethics",
         "大学",
+        "academic",
         "JP",
         "Ada",
         "ada",
@@ -156,6 +176,9 @@ fn answers_one_a_line_make_a_draft_that_lacks_nothing() {
         "stay",
         "sex, days",
         "tokyo、osaka",
+        "inpatient stays",
+        "",
+        "",
         "",
         "2027-01-01",
         "2028-01-01",
@@ -193,7 +216,7 @@ fn answers_one_a_line_make_a_draft_that_lacks_nothing() {
     let part = talk.fill(Value::Null, &requirements().unwrap()).unwrap();
     assert_eq!(part["applicant"]["name"], "university");
     let talk = guided::Talk::piped("marketing\n".as_bytes(), Vec::new());
-    let from = serde_json::json!({"id": "a-1", "basis": "JP-ethics", "applicant": {"name": "x", "country": "JP"},
+    let from = serde_json::json!({"id": "a-1", "basis": "JP-ethics", "applicant": {"name": "x", "sector": "x", "country": "JP"},
         "principal_investigator": "y", "people": []});
     let refused = talk.fill(from, &requirements().unwrap()).unwrap_err();
     assert_eq!(refused.code(), "purpose_prohibited");

@@ -1,5 +1,6 @@
 //! An application for people.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use sekisho_protocol::application::{Application, DryRun, RequestedQuery, RequestedTable};
 
 use crate::{
@@ -10,9 +11,20 @@ use crate::{
     requirements::Missing,
 };
 
+/// A point in time, to the second.
+pub fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// The dry runs that an applicant has just made.
+pub fn dry_runs(queries: &[RequestedQuery], made: &[DryRun]) -> String {
+    let one = |((place, asked), run)| query(place, asked, Some(run), true);
+    (1..).zip(queries).zip(made).map(one).collect::<Vec<_>>().join("\n")
+}
+
 /// All that a committee decides on; dry runs are those attached, or `made` in their place.
 pub fn application(application: &Application, made: Option<&[DryRun]>) -> String {
-    let instant = |at: Option<chrono::DateTime<chrono::Utc>>| at.map_or_else(String::new, |at| at.to_rfc3339());
+    let end = |at: Option<DateTime<Utc>>| at.map_or_else(String::new, instant);
     let applicant = &application.applicant;
     let mut facts = vec![
         ("application", format!("{} version {}", application.id, application.version)),
@@ -29,7 +41,7 @@ pub fn application(application: &Application, made: Option<&[DryRun]>) -> String
         ("form", application.level.as_ref().map(word).unwrap_or_default()),
         ("why so", application.level_justification.clone()),
         ("safeguards", application.safeguards.clone()),
-        ("period", format!("from {} to {}", instant(application.period.from), instant(application.period.to))),
+        ("period", format!("from {} to {}", end(application.period.from), end(application.period.to))),
         ("why so long", application.period.justification.clone()),
         ("stigma", application.stigma_declaration.clone()),
         ("prohibited uses", if application.prohibited_uses_acknowledged { "acknowledged" } else { "" }.into()),
@@ -65,7 +77,7 @@ pub fn application(application: &Application, made: Option<&[DryRun]>) -> String
             format!("{}, contract {}, reviewed by {}", jp.certified_operator, jp.contract_id, jp.review_committee);
         facts.push(("NGMIA", text));
     }
-    facts.retain(|(_, value)| !value.is_empty());
+    facts.retain(|(_, value)| !value.trim().is_empty());
     let people = application.people.iter();
     let people = people.map(|p| [p.id.clone(), p.role.clone(), p.training.clone(), p.key_fingerprint.to_string()]);
     let data = |t: &RequestedTable| {

@@ -261,8 +261,9 @@ async fn signed(
         return Err(Refusal::new(Code::NotAuthorised, detail).into());
     }
     if let Some(newest) = newest.filter(|newest| says_the_same(&newest.application, &application)) {
-        let detail = format!("version {} of application {} says the same", newest.application.version, application.id);
-        return Err(Refusal::new(Code::Supersession, detail).into());
+        let version = newest.application.version;
+        let detail = format!("version {version} of application {} says the same; it is handed in already", application.id);
+        return Err(Failure::input(detail, "change the draft, if there is to be another version"));
     }
     if !missing.is_empty() {
         print::note(&format!("warning: {}", incomplete(&missing).detail));

@@ -3,6 +3,8 @@
 //! Standard output has what other programs read (addresses, the directory's next steps), standard error the log.
 
 mod init;
+mod metering;
+mod trust;
 
 use std::{
     ffi::OsString,
@@ -40,6 +42,21 @@ enum Command {
                             --governance KEY --committee-quorum 2 \\\n    \
                             --committee sato:ethics:KEY --committee kato:medicine:KEY --committee ito:layperson:KEY")]
     Init(Box<init::Init>),
+    /// What studies used of hospitals, for invoices.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho-coordinator metering export --config /etc/sekisho/coordinator.toml --period 2026-11"
+    )]
+    Metering(metering::Metering),
+    /// Whose signatures count.
+    #[command(subcommand, after_help = "Example:\n  sekisho-coordinator trust show --config coordinator.toml")]
+    Trust(trust::Trust),
+    /// The coordinator's own keys.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho-coordinator keys rotate signing --config coordinator.toml > member.json"
+    )]
+    Keys(trust::Keys),
     /// Run the coordinator.
     ///
     /// Prints `door URL` and a line `listening MULTIADDR` for each network address once it can be reached; logs to
@@ -64,6 +81,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode 
     };
     let done = match cli.command {
         Command::Init(init) => init.run(),
+        Command::Metering(command) => command.run(),
+        Command::Trust(command) => trust::trust(command),
+        Command::Keys(command) => trust::keys(&command),
         Command::Run { config } => run(&config, hooks),
     };
     match done {

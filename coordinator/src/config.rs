@@ -16,6 +16,7 @@ use std::{
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     keys::PublicKey,
+    orders::{MAX_REGULATORS, Regulator},
     roster::is_name,
     transport::Multiaddr,
 };
@@ -136,6 +137,19 @@ pub struct TrustFile {
     pub distinct_roles: bool,
     /// Who signs permits.
     pub committee: Vec<CommitteeFile>,
+    /// Whose orders are obeyed.
+    #[serde(default)]
+    pub regulators: Vec<RegulatorFile>,
+}
+
+/// `[[trust.regulators]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegulatorFile {
+    /// The name in its orders.
+    pub name: String,
+    /// Base64 of the public key.
+    pub key: String,
 }
 
 /// `[[trust.committee]]`.
@@ -231,10 +245,12 @@ impl LogLevel {
 /// Whose signatures count.
 #[derive(Clone, Debug)]
 pub struct Trust {
-    /// Signs roster, status and schemas.
+    /// Signs roster, status and schemas, until it gives way to another one.
     pub governance: PublicKey,
     /// The first committee; a later one is signed by the quorum of the one before.
     pub committee: Committee,
+    /// Whose orders are obeyed.
+    pub regulators: Vec<Regulator>,
     /// A permit must answer an application that was reviewed here.
     pub application_required: bool,
 }
@@ -368,8 +384,17 @@ fn trust(file: TrustFile, asked: &GovernanceFile) -> Result<Trust, ConfigError> 
         members.push(CommitteeMember { name, role, key });
     }
     let committee = Committee::pinned(file.committee_quorum, file.required_roles, file.distinct_roles, members);
+    let mut regulators: Vec<Regulator> = Vec::new();
+    for RegulatorFile { name, key } in file.regulators {
+        if !is_name(&name) || regulators.iter().any(|r| r.name == name) || regulators.len() == MAX_REGULATORS {
+            let reason = format!("{name:?}: at most 16 names, each its own, of lower-case letters, digits and hyphens");
+            return Err(value("trust.regulators.name", reason));
+        }
+        let key = key.parse().map_err(|e| value("trust.regulators.key", format!("{name}: {e}")))?;
+        regulators.push(Regulator { name, key });
+    }
     let committee = committee.map_err(|rule| value("trust.committee", rule))?;
-    Ok(Trust { governance, committee, application_required: asked.application_required })
+    Ok(Trust { governance, committee, regulators, application_required: asked.application_required })
 }
 
 #[cfg(test)]

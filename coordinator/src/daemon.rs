@@ -16,9 +16,9 @@ use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     clock::Clock,
     key_file::{self, KeyFileError},
-    keys::PublicKey,
+    keys::{PublicKey, SecretKey},
     roster::Role,
-    transport::{Multiaddr, TransportError},
+    transport::{Multiaddr, TransportError, peer_id_of_seed},
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tonic::transport::Identity;
@@ -124,8 +124,6 @@ impl Daemon {
     /// When a file, a key, the database or an address cannot be used.
     pub async fn start(config: Config, clock: Arc<dyn Clock>, hooks: Hooks) -> Result<Self, DaemonError> {
         let lock = lock(&config.state_dir)?;
-        let (transport_key, signing_key) =
-            (key_file::read(&config.transport_key)?, key_file::read(&config.signing_key)?);
         let tls = config.door.tls.as_ref().map(identity).transpose()?;
         let (has_tls, address) = (tls.is_some(), config.door.address);
         let store = Store::open(&config.state_dir.join("coordinator.db")).await?;
@@ -134,23 +132,26 @@ impl Daemon {
             tracing::warn!(rounds = interrupted, "rounds were interrupted by the last stop");
         }
         let documents = Arc::new(Documents::open(store.clone(), config.trust).await?);
+        let (transport_key, signing_keys) = own_keys(&documents, &config.transport_key, &config.signing_key)?;
         let listener = door::bind(address).await.map_err(|source| DaemonError::Bind { address, source })?;
         let local = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
         let (nodes, running) =
             Nodes::listen(&transport_key, config.listen, documents.clone(), store.clone(), clock.clone()).await?;
         let nodes = Arc::new(nodes);
-        tokio::spawn(watch_membership(documents.clone(), nodes.local_peer().to_string(), signing_key.public()));
+        let publics: Vec<_> = signing_keys.iter().map(SecretKey::public).collect();
+        tokio::spawn(watch_membership(documents.clone(), nodes.local_peer().to_string(), publics));
         let network = tokio::spawn(nodes.clone().run(running));
         let parts = RoundParts {
             documents: documents.clone(),
             nodes: nodes.clone(),
             store: store.clone(),
-            signing_key,
+            signing_keys,
             clock: clock.clone(),
             limits: config.limits,
             hooks,
         };
-        let door = Door { documents, nodes: nodes.clone(), rounds: Arc::new(Rounds::new(parts)), clock };
+        let rounds = Arc::new(Rounds::new(parts));
+        let door = Door { documents, nodes: nodes.clone(), rounds, store: store.clone(), clock };
         let (stop, mut stopping) = watch::channel(false);
         let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
         let serving = tokio::spawn(door.serve(listener, tls, stopped));
@@ -191,7 +192,7 @@ impl Daemon {
 }
 
 /// Makes the state directory (mode 0700) and takes its lock, which ends with the process.
-fn lock(state_dir: &Path) -> Result<fs::File, DaemonError> {
+pub(crate) fn lock(state_dir: &Path) -> Result<fs::File, DaemonError> {
     let path = state_dir.join("lock");
     let file = |source| DaemonError::File { path: path.clone(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(file)?;
@@ -203,18 +204,39 @@ fn lock(state_dir: &Path) -> Result<fs::File, DaemonError> {
     }
 }
 
+/// The transport key, and the signing keys of which the roster chooses: the one in use, and the next one where there is
+/// one. A next key that the roster names already takes the place of the one in use.
+fn own_keys(
+    documents: &Documents,
+    transport: &Path,
+    signing: &Path,
+) -> Result<(SecretKey, Vec<SecretKey>), DaemonError> {
+    let current = documents.current();
+    let us = current.pinned_roster().and_then(|roster| roster.members.iter().find(|m| m.role == Role::Coordinator));
+    if let Some(us) = us {
+        key_file::promote(signing, |next| next.public() == us.signing_key)?;
+        let names = |next: &SecretKey| peer_id_of_seed(&next.seed()).is_ok_and(|peer| peer.to_string() == us.peer_id);
+        key_file::promote(transport, names)?;
+    }
+    let mut keys = vec![key_file::read(signing)?];
+    keys.extend(key_file::read_next(signing)?);
+    Ok((key_file::read(transport)?, keys))
+}
+
 fn identity(tls: &Tls) -> Result<Identity, DaemonError> {
     let read = |path: &PathBuf| fs::read(path).map_err(|source| DaemonError::File { path: path.clone(), source });
     Ok(Identity::from_pem(read(&tls.cert)?, read(&tls.key)?))
 }
 
 /// Tells the operator when the roster names another coordinator: nodes then refuse our routes.
-async fn watch_membership(documents: Arc<Documents>, peer: String, key: PublicKey) {
+async fn watch_membership(documents: Arc<Documents>, peer: String, keys: Vec<PublicKey>) {
     let mut changes = documents.watch();
     loop {
         let current = changes.borrow_and_update().clone();
         if let Some(roster) = current.pinned_roster() {
-            let us = roster.member_by_peer(&peer).filter(|us| us.role == Role::Coordinator && us.signing_key == key);
+            let us = roster
+                .member_by_peer(&peer)
+                .filter(|us| us.role == Role::Coordinator && keys.contains(&us.signing_key));
             if us.is_none() {
                 tracing::warn!(roster = roster.seq, "the roster does not name this coordinator: hand it a member.json");
             }

@@ -1,4 +1,5 @@
-//! The signed documents that the network runs on: roster, status, schemas, permits, and what leads to a permit.
+//! The signed documents that the network runs on: roster, status, schemas, permits and what leads to one, and what says
+//! whose signatures count.
 //!
 //! Promises: nothing is kept that does not verify with the keys of the configuration; everything is verified again
 //! when it is read back from the disk, and permits again when a status voids keys; the highest roster and status seen
@@ -8,13 +9,18 @@
 //! coordinator signs routes only.
 
 mod application;
+mod budget;
+mod catalogue;
+mod output_review;
+mod trust;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sekisho_protocol::{
     access::{Access, Item},
-    committee::{Committee, CommitteeMember},
+    catalogue::Catalogue,
+    committee::{Committee, CommitteeChain, CommitteeMember},
     digest::Digest,
     dsse::{Document, DsseError, Envelope, Verified},
     keys::PublicKey,
@@ -22,6 +28,7 @@ use sekisho_protocol::{
     refusal::{Code, Refusal},
     roster::Roster,
     schema::Schema,
+    sequence::{Gaps, Offered, follows},
     status::Status,
 };
 use tokio::sync::{Mutex, watch};
@@ -32,10 +39,14 @@ use crate::{
     store::{Kept, Kind, Place, Store, StoreError},
 };
 
+pub use self::output_review::{Reviewed, standing_of};
+
 /// The most documents that are listed at once.
 const MAX_LISTED: u32 = 1000;
 /// How far two clocks may differ.
 const SKEW: TimeDelta = TimeDelta::seconds(60);
+
+pub use self::trust::Chains;
 
 /// Why the documents on the disk cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +55,20 @@ pub enum DocumentsError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A pinned document does not verify any more.
-    #[error("the pinned {kind} does not verify: {source}; check trust.governance_key", kind = .kind.as_str())]
+    #[error("the pinned {kind} does not verify: {source}; see `sekisho-coordinator trust show`", kind = .kind.as_str())]
     Unverified {
         /// Which.
         kind: Kind,
         /// Why.
         source: DsseError,
+    },
+    /// A link of a chain does not follow the one before it.
+    #[error("a stored {kind} document does not verify: {source}; see `sekisho-coordinator trust show`", kind = .kind.as_str())]
+    Broken {
+        /// Of which chain.
+        kind: Kind,
+        /// Why.
+        source: Refusal,
     },
 }
 
@@ -86,8 +105,10 @@ pub struct Current {
     roster: Option<Arc<Held<Roster>>>,
     status: Option<Arc<Held<Status>>>,
     committee: Option<Arc<Committee>>,
+    chains: Option<Arc<Chains>>,
     schemas: BTreeMap<Digest, Arc<Held<Schema>>>,
     permits: BTreeMap<Digest, Arc<Held<Permit>>>,
+    catalogues: BTreeMap<String, Arc<Held<Catalogue>>>,
 }
 
 /// A signed request to read, believed.
@@ -160,6 +181,11 @@ impl Current {
         })
     }
 
+    /// The permits of a study, of all versions, in force or not.
+    pub fn permits_of_study<'a>(&'a self, study: &'a str) -> impl Iterator<Item = &'a Arc<Held<Permit>>> {
+        self.permits.values().filter(move |permit| permit.study_id == study)
+    }
+
     /// The schema with this digest.
     ///
     /// # Errors
@@ -181,9 +207,20 @@ impl Current {
         self.permits.values().filter(move |p| now < p.validity.to && names(p) && !void(p))
     }
 
+    /// The newest catalogue of the hospital `node`.
+    pub fn catalogue(&self, node: &str) -> Option<&Arc<Held<Catalogue>>> {
+        self.catalogues.get(node)
+    }
+
     /// Whether the newest status voids the key with this fingerprint.
     pub fn voids(&self, fingerprint: Digest) -> bool {
         self.status.as_ref().is_some_and(|s| s.void_keys.contains(&fingerprint))
+    }
+
+    /// The line that roster and status belong to, and the key that signs them now.
+    fn governed_by(&self) -> Result<(String, PublicKey), Refusal> {
+        let unread = || Refusal::new(Code::Unavailable, "no document has been read");
+        self.chains().map(|chains| (chains.line.clone(), chains.governance.key())).ok_or_else(unread)
     }
 
     fn newest_permit(&self, id: &str) -> Option<&Arc<Held<Permit>>> {
@@ -229,7 +266,7 @@ impl Documents {
         self.current.subscribe()
     }
 
-    /// Takes in the envelope of a roster, status, schema or permit, when it verifies and is not older than what is
+    /// Takes in the envelope of a roster, status, schema, permit or review of output, when it verifies and is not older than what is
     /// pinned. Handing the same document in again changes nothing.
     ///
     /// # Errors
@@ -242,7 +279,8 @@ impl Documents {
             Kind::Roster => self.check_roster(envelope, &current, now)?,
             Kind::Status => self.check_status(envelope, &current, now)?,
             Kind::Schema => {
-                let held: Held<Schema> = held(envelope, &[self.trust.governance], 1)?;
+                let keys = current.chains().map(|c| vec![c.governance.key()]).unwrap_or_default();
+                let held: Held<Schema> = held(envelope, &keys, 1)?;
                 (held.digest(), Place { name: String::new(), seq: 0 }, held.envelope)
             }
             Kind::Permit => self.check_permit(envelope, &current).await?,
@@ -250,6 +288,11 @@ impl Documents {
             Kind::Review => self.check_review(envelope, &current).await?,
             Kind::Decision => self.check_decision(envelope, &current).await?,
             Kind::Publication => self.check_publication(envelope, &current).await?,
+            Kind::OutputReview => self.check_output_review(envelope, &current, now).await?,
+            Kind::Committee => self.check_committee(envelope, &current)?,
+            Kind::Governance => self.check_governance(envelope, &current)?,
+            Kind::Orders => self.check_orders(envelope, &current)?,
+            Kind::Catalogue => catalogue::check(envelope, &current)?,
         };
         self.store.put_document(kind, digest, &place, &envelope, now).await.map_err(unavailable)?;
         let fresh = load(&self.store, &self.trust).await.map_err(unavailable)?;
@@ -273,6 +316,10 @@ impl Documents {
                 current.status.as_ref().map(|held| held.envelope.clone()).ok_or_else(none)
             }
             Want::Schema { digest } => current.schema(*digest).map(|held| held.envelope.clone()),
+            Want::Catalogue { node } => {
+                let none = || Refusal::new(Code::Unavailable, "this hospital has published no catalogue");
+                current.catalogue(node).map(|held| held.envelope.clone()).ok_or_else(none)
+            }
             Want::Permit { name } => match name.parse() {
                 Ok(digest) => current.permit(digest).map(|held| held.envelope.clone()),
                 Err(_) => current.newest_permit(name).map(|held| held.envelope.clone()).ok_or_else(|| {
@@ -312,38 +359,40 @@ impl Documents {
     }
 
     fn check_roster(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
-        let new: Held<Roster> = held(envelope, &[self.trust.governance], 1)?;
+        let (line, key) = current.governed_by()?;
+        let new: Held<Roster> = held(envelope, &[key], 1)?;
         if now >= new.expires {
             return Err(Refusal::new(Code::StaleRoster, format!("roster {} expired at {}", new.seq, new.expires)));
         }
         let pinned = current.roster.as_ref().map(|r| (r.seq, r.digest()));
-        follows(Roster::NAME, pinned, new.seq, new.prev, new.digest())?;
-        Ok((new.digest(), Place { name: String::new(), seq: new.seq }, new.envelope))
+        let (seq, prev, digest) = (new.seq, new.prev, new.digest());
+        follows(&Offered { name: Roster::NAME, seq, prev, digest }, pinned, Gaps::Allowed)?;
+        Ok((digest, Place { name: line, seq }, new.envelope))
     }
 
     fn check_status(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
-        let new: Held<Status> = held(envelope, &[self.trust.governance], 1)?;
+        let (line, key) = current.governed_by()?;
+        let new: Held<Status> = held(envelope, &[key], 1)?;
         if now >= new.expires {
             return Err(Refusal::new(Code::StaleStatus, format!("status {} expired at {}", new.seq, new.expires)));
         }
         let pinned = current.status.as_ref().map(|s| (s.seq, s.digest()));
-        follows(Status::NAME, pinned, new.seq, new.prev, new.digest())?;
-        Ok((new.digest(), Place { name: String::new(), seq: new.seq }, new.envelope))
+        let (seq, prev, digest) = (new.seq, new.prev, new.digest());
+        follows(&Offered { name: Status::NAME, seq, prev, digest }, pinned, Gaps::Allowed)?;
+        Ok((digest, Place { name: line, seq }, new.envelope))
     }
 
     async fn check_permit(&self, envelope: &[u8], current: &Current) -> Result<Checked, Refusal> {
-        let new = held_permit(envelope, current.committee()?, current.status.as_deref())?;
+        let claimed = Envelope::from_json::<Permit>(envelope)?.peek::<Permit>()?.1;
+        let under = self.store.committees_of_permits().await.map_err(unavailable)?.get(&claimed).copied();
+        let chains = current.chains().ok_or_else(|| Refusal::new(Code::Unavailable, "no committee has been read"))?;
+        let (new, under) = held_permit(envelope, &chains.committees, under, current.status.as_deref())?;
         current.schema(new.schema)?;
-        let place = Place { name: new.id.clone(), seq: new.version.into() };
-        let known = self.store.digest_at(Kind::Permit, &place).await.map_err(unavailable)?;
-        if known.is_some_and(|digest| digest != new.digest()) {
-            let detail = format!("version {} of permit {} is already known with another digest", new.version, new.id);
-            return Err(Refusal::new(Code::OlderDocument, detail));
+        if self.is_new_version(&new, new.digest(), current).await? {
+            self.check_application_of(&new, current).await?;
         }
-        if known.is_none() {
-            self.check_lineage(&new, current).await?;
-        }
-        Ok((new.digest(), place, new.envelope))
+        self.store.note_committee(new.digest(), under).await.map_err(unavailable)?;
+        Ok((new.digest(), Place { name: new.id.clone(), seq: new.version.into() }, new.envelope))
     }
 }
 
@@ -380,69 +429,49 @@ fn held<D: Document>(envelope: &[u8], keys: &[PublicKey], needed: usize) -> Resu
     Ok(Held { verified, envelope: envelope.to_json() })
 }
 
-/// A permit with a quorum of `committee`; voided keys and recused members do not count.
+/// A permit with a quorum of the committee that it was taken `under`, or of the newest one, and which that was; voided
+/// keys and recused members do not count.
 fn held_permit(
     envelope: &[u8],
-    committee: &Committee,
+    committees: &CommitteeChain,
+    under: Option<Digest>,
     status: Option<&Held<Status>>,
-) -> Result<Held<Permit>, DsseError> {
+) -> Result<(Held<Permit>, Digest), DsseError> {
     let envelope = Envelope::from_json::<Permit>(envelope)?;
-    let recused = envelope.peek::<Permit>()?.0.decision.recused;
-    let void = |key: Digest| status.is_some_and(|s| s.void_keys.contains(&key)) || recused.contains(&key);
-    let verified = committee.verify(&envelope, void)?;
-    Ok(Held { verified, envelope: envelope.to_json() })
-}
-
-/// That a document with this number may take the place of the pinned one.
-fn follows(
-    name: &str,
-    pinned: Option<(u64, Digest)>,
-    seq: u64,
-    prev: Option<Digest>,
-    digest: Digest,
-) -> Result<(), Refusal> {
-    if seq == 0 || i64::try_from(seq).is_err() {
-        return Err(Refusal::new(Code::Malformed, format!("the sequence numbers of a {name} count from 1")));
-    }
-    let Some((newest, newest_digest)) = pinned else { return Ok(()) };
-    let older = |detail: String| Err(Refusal::new(Code::OlderDocument, detail));
-    if seq < newest {
-        return older(format!("{name} {seq} is older than {name} {newest}, which is in force"));
-    }
-    if seq == newest && digest != newest_digest {
-        return older(format!("{name} {seq} is in force with another content ({})", newest_digest.short()));
-    }
-    if seq == newest + 1 && prev != Some(newest_digest) {
-        return older(format!(
-            "{name} {seq} does not name {name} {newest} ({}) as its predecessor",
-            newest_digest.short()
-        ));
-    }
-    Ok(())
+    let void = |key: Digest| status.is_some_and(|s| s.void_keys.contains(&key));
+    let (verified, under) = committees.verify_permit(&envelope, under, void)?;
+    Ok((Held { verified, envelope: envelope.to_json() }, under))
 }
 
 async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
-    let governance = [trust.governance];
-    let mut current = Current::default();
-    if let Some(envelope) = store.newest(Kind::Roster).await? {
+    let chains = Arc::new(Chains::load(store, trust).await?);
+    let mut current = Current { chains: Some(chains.clone()), ..Current::default() };
+    // Roster and status may be signed by an earlier key: they were taken while that one counted.
+    let governance = chains.governance.keys();
+    if let Some(envelope) = store.newest(Kind::Roster, &chains.line).await? {
         let unverified = |source| DocumentsError::Unverified { kind: Kind::Roster, source };
-        current.roster = Some(Arc::new(held(&envelope, &governance, 1).map_err(unverified)?));
+        current.roster = Some(Arc::new(held(&envelope, governance, 1).map_err(unverified)?));
     }
-    if let Some(envelope) = store.newest(Kind::Status).await? {
+    if let Some(envelope) = store.newest(Kind::Status, &chains.line).await? {
         let unverified = |source| DocumentsError::Unverified { kind: Kind::Status, source };
-        current.status = Some(Arc::new(held(&envelope, &governance, 1).map_err(unverified)?));
+        current.status = Some(Arc::new(held(&envelope, governance, 1).map_err(unverified)?));
     }
+    let schema_keys = current.schema_keys(&chains);
     for envelope in store.documents(Kind::Schema).await? {
-        match held::<Schema>(&envelope, &governance, 1) {
+        match held::<Schema>(&envelope, &schema_keys, 1) {
             Ok(schema) => drop(current.schemas.insert(schema.digest(), Arc::new(schema))),
             Err(error) => tracing::warn!(%error, "a stored schema does not verify and is not used"),
         }
     }
-    let committee = Arc::new(trust.committee.clone());
-    current.committee = Some(committee.clone());
+    current.committee = Some(Arc::new(chains.committees.newest().clone()));
+    current.catalogues = catalogue::load(store, &current).await?;
+    let under = store.committees_of_permits().await?;
     for envelope in store.documents(Kind::Permit).await? {
-        match held_permit(&envelope, &committee, current.status.as_deref()) {
-            Ok(permit) => drop(current.permits.insert(permit.digest(), Arc::new(permit))),
+        let digest =
+            Envelope::from_json::<Permit>(&envelope).and_then(|e| e.peek::<Permit>()).map(|(_, digest)| digest);
+        let under = digest.ok().and_then(|digest| under.get(&digest).copied());
+        match held_permit(&envelope, &chains.committees, under, current.status.as_deref()) {
+            Ok((permit, _)) => drop(current.permits.insert(permit.digest(), Arc::new(permit))),
             Err(error) => tracing::warn!(%error, "a stored permit has no quorum any more and is not used"),
         }
     }
@@ -450,7 +479,7 @@ async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
 }
 
 /// A failure of our own disk, without its words: they are for the operator.
-fn unavailable(error: impl std::error::Error) -> Refusal {
+pub(crate) fn unavailable(error: impl std::error::Error) -> Refusal {
     tracing::error!(%error, "the coordinator's database failed");
     Refusal::new(Code::Unavailable, "the coordinator's database failed")
 }

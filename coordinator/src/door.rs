@@ -20,7 +20,7 @@ use sekisho_protocol::{
     refusal::{Code, Refusal},
     transport::{server_builder, status_of},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Response, Status, Streaming, async_trait,
@@ -30,18 +30,24 @@ use tonic::{
 
 use crate::{
     documents::Documents,
+    held,
     network::Nodes,
     report::{
-        ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, CONFIDENCE_KEY, ListWant, Listed, PutReport,
-        Want,
+        ACTION_BUDGET, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
+        BudgetReport, CONFIDENCE_KEY, Listed, PutReport, RegisterWant,
     },
     round::{DEFAULT_CONFIDENCE, Rounds},
+    store::Store,
+    use_register,
 };
 
 /// The largest message: the envelope of the largest document, a status, and its framing.
 const MAX_MESSAGE_BYTES: usize = 6 << 20;
 /// The largest body of [`ACTION_GET`].
 const MAX_WANT_BYTES: usize = 4096;
+
+/// The largest report that is sent: clients read messages of at most 64 MiB.
+const MAX_REPORT_BYTES: usize = 60 << 20;
 
 /// What is behind the door.
 pub struct Door {
@@ -51,6 +57,8 @@ pub struct Door {
     pub nodes: Arc<Nodes>,
     /// Where queries go.
     pub rounds: Arc<Rounds>,
+    /// Rounds that were, for reviewers and the use register.
+    pub store: Store,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -84,21 +92,30 @@ impl Door {
     }
 
     fn get(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
-        if body.len() > MAX_WANT_BYTES {
-            return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_WANT_BYTES} bytes say what is wanted")));
-        }
-        let want: Want = serde_json::from_slice(body)
-            .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which document is wanted"))?;
-        self.documents.get(&want)
+        self.documents.get(&Self::wanted(body, "document")?)
     }
 
     async fn list(&self, body: &[u8]) -> Result<Vec<Listed>, Refusal> {
+        self.documents.list(&Self::wanted(body, "kind of document")?).await
+    }
+
+    /// What a caller wants, from the body of an action.
+    fn wanted<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, Refusal> {
         if body.len() > MAX_WANT_BYTES {
             return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_WANT_BYTES} bytes say what is wanted")));
         }
-        let want: ListWant = serde_json::from_slice(body)
-            .map_err(|_| Refusal::new(Code::Malformed, "the body does not say which documents are wanted"))?;
-        self.documents.list(&want).await
+        serde_json::from_slice(body)
+            .map_err(|_| Refusal::new(Code::Malformed, format!("the body does not say which {what} is wanted")))
+    }
+
+    async fn register(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let want: RegisterWant = Self::wanted(body, "use")?;
+        bytes(&use_register::export(&self.documents, &self.store, want.study.as_deref(), self.clock.now()).await?)
+    }
+
+    async fn budget(&self, body: &[u8]) -> Result<BudgetReport, Refusal> {
+        let name: String = Self::wanted(body, "permit or study")?;
+        self.documents.budget(&name).await
     }
 
     async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
@@ -112,8 +129,9 @@ impl Door {
             Item::Application { .. } | Item::Applications | Item::Reviews { .. } => {
                 Err(Refusal::new(Code::Malformed, "the request names two things"))
             }
-            Item::HeldResults | Item::HeldResult { .. } => {
-                Err(Refusal::new(Code::Malformed, "no result waits for a review here"))
+            Item::HeldResults => bytes(&held::list(&self.documents, &self.store, &reader.member).await?),
+            Item::HeldResult { result } => {
+                bytes(&held::show(&self.documents, &self.store, &reader.member, result).await?)
             }
         }
     }
@@ -128,9 +146,18 @@ fn confidence(metadata: &MetadataMap) -> Result<f64, Refusal> {
     })
 }
 
+fn bytes(report: &impl Serialize) -> Result<Vec<u8>, Refusal> {
+    let written = serde_json::to_vec(report);
+    let written = written.map_err(|_| Refusal::new(Code::Unavailable, "the report could not be written"))?;
+    if written.len() > MAX_REPORT_BYTES {
+        let detail = format!("the report has {} bytes; at most {MAX_REPORT_BYTES} are sent", written.len());
+        return Err(Refusal::new(Code::TooLarge, detail));
+    }
+    Ok(written)
+}
+
 fn json(report: &impl Serialize) -> Result<Vec<u8>, Status> {
-    serde_json::to_vec(report)
-        .map_err(|_| status_of(&Refusal::new(Code::Unavailable, "the report could not be written")))
+    bytes(report).map_err(|refusal| status_of(&refusal))
 }
 
 fn refused(refusal: Refusal) -> Status {
@@ -177,7 +204,10 @@ impl FlightService for Door {
             ACTION_GET => self.get(&action.body).map_err(refused)?,
             ACTION_LIST => json(&self.list(&action.body).await.map_err(refused)?)?,
             ACTION_READ => self.read(&action.body).await.map_err(refused)?,
+            ACTION_REGISTER => self.register(&action.body).await.map_err(refused)?,
             ACTION_NETWORK => json(&self.nodes.report())?,
+            ACTION_TRUST => json(&self.documents.trust().map_err(refused)?)?,
+            ACTION_BUDGET => json(&self.budget(&action.body).await.map_err(refused)?)?,
             _ => return absent(),
         };
         Ok(Response::new(stream::iter([Ok(FlightResult::new(body))]).boxed()))

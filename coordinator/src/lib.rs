@@ -4,11 +4,15 @@
 //! holds no rows and is not trusted with any: what may leave a hospital, the hospital decides.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod catalogue;
 pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod documents;
 pub mod door;
+pub mod held;
+pub mod listing;
+pub mod metering;
 pub mod network;
 pub mod periods;
 pub mod person;
@@ -17,3 +21,4 @@ pub mod requirements;
 pub mod result;
 pub mod round;
 pub mod store;
+pub mod use_register;

@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: any dialling (nodes dial in), and any belief in a node beyond its signed acceptances.
 
+mod catalogues;
 mod control;
 mod push;
 

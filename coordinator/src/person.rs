@@ -7,26 +7,34 @@
 
 mod answer;
 mod application;
+mod budget;
+mod catalogue;
+mod committee;
 mod door;
 mod due;
 mod duration;
 mod explain;
-mod failure;
+pub(crate) mod failure;
 mod file;
 mod format;
 mod governance;
 mod grant;
 mod keys;
 mod number;
+mod orders;
+mod output;
 mod permit;
 mod permit_file;
 mod place;
-mod print;
+pub(crate) mod print;
 mod query;
+pub(crate) mod register;
 mod review;
 mod roster;
+mod rotation;
 mod schema;
 mod status;
+mod study;
 mod terms;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -84,6 +92,15 @@ enum Command {
     /// What a member of the committee says of applications.
     #[command(subcommand, after_help = "Example:\n  sekisho review list --key member.pem")]
     Review(review::Command),
+    /// What the hospitals hold: search, show, compare, export.
+    #[command(subcommand, after_help = "Example:\n  sekisho catalogue search 糖尿病 ICD-10")]
+    Catalogue(catalogue::Command),
+    /// Whether a study can be done, before applying.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho study check --schema omop.dsse.json --sql 'SELECT count(*) FROM person'"
+    )]
+    Study(study::Command),
     /// Permits: draft, sign, hand in, revoke.
     #[command(subcommand, after_help = "Example:\n  sekisho permit template > permit.toml")]
     Permit(permit::Command),
@@ -96,6 +113,24 @@ enum Command {
     /// The status: what is void or suspended.
     #[command(subcommand, after_help = "Example:\n  sekisho status refresh --key governance.pem")]
     Status(status::Command),
+    /// What a study has left at each hospital.
+    #[command(after_help = "Example:\n  sekisho budget asthma")]
+    Budget(budget::Command),
+    /// The committee: who decides on uses.
+    #[command(subcommand, after_help = "Example:\n  sekisho committee show")]
+    Committee(committee::Command),
+    /// The governance key: who signs roster, status and schemas.
+    #[command(subcommand, after_help = "Example:\n  sekisho governance show")]
+    Governance(rotation::Command),
+    /// Regulators' orders: what is suspended by law.
+    #[command(subcommand, after_help = "Example:\n  sekisho orders show")]
+    Orders(orders::Command),
+    /// Results that wait for reviewers: list, show, release, refuse.
+    #[command(subcommand, after_help = "Example:\n  sekisho output list --key sato.pem")]
+    Output(output::Command),
+    /// The public register of uses.
+    #[command(subcommand, after_help = "Example:\n  sekisho register export --lang ja --output json")]
+    Register(register::Command),
     /// Keys that sign documents and queries.
     #[command(subcommand, after_help = "Example:\n  sekisho keys new --out ada.pem")]
     Keys(keys::Command),
@@ -159,10 +194,18 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
         Command::Explain(command) => explain::run(command, context).await,
         Command::Application(command) => application::run(command, context).await,
         Command::Review(command) => review::run(command, context).await,
+        Command::Catalogue(command) => catalogue::run(command, context).await,
+        Command::Study(command) => study::run(command, context).await,
         Command::Permit(command) => permit::run(command, context).await,
         Command::Schema(command) => schema::run(command, context).await,
         Command::Roster(command) => roster::run(command, context).await,
         Command::Status(command) => status::run(command, context).await,
+        Command::Budget(command) => budget::run(command, context).await,
+        Command::Committee(command) => committee::run(command, context).await,
+        Command::Governance(command) => rotation::run(command, context).await,
+        Command::Orders(command) => orders::run(command, context).await,
+        Command::Output(command) => output::run(command, context).await,
+        Command::Register(command) => register::run(command, context).await,
         Command::Keys(command) => keys::run(command),
         Command::Network(Network::Show { output }) => {
             let report = context.door().await?.network().await?;

@@ -1,7 +1,9 @@
 //! What the door says in JSON: dry runs, results, and the state of the network.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sekisho_protocol::{digest::Digest, dsse::Envelope, refusal::Code, units::MicroRho};
+use sekisho_protocol::{
+    committee::Committee, digest::Digest, dsse::Envelope, keys::PublicKey, refusal::Code, units::MicroRho,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Kind;
@@ -38,8 +40,61 @@ pub const ACTION_NETWORK: &str = "network";
 /// The `DoAction` that lists public documents with their history: the body is a [`ListWant`], the result a list of
 /// [`Listed`], the latest first.
 pub const ACTION_LIST: &str = "list";
+/// The `DoAction` that returns the public use register: the body is a [`RegisterWant`], the result a
+/// [`crate::use_register::UseRegister`].
+pub const ACTION_REGISTER: &str = "register";
 /// The `DoAction` that reads what is not public: the body is the envelope of an `access/1`.
 pub const ACTION_READ: &str = "read";
+
+/// The `DoAction` that tells whose signatures count: no body, the result a [`TrustReport`].
+pub const ACTION_TRUST: &str = "trust";
+/// The `DoAction` that tells what a study has left: the body is a permit's id or digest, or a study's id, as JSON text; the
+/// result a [`BudgetReport`].
+pub const ACTION_BUDGET: &str = "budget";
+
+/// Whose signatures count, from what the coordinator's operator pinned to what is in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrustReport {
+    /// The governance key that is pinned.
+    pub governance: PublicKey,
+    /// Its rotations, oldest first.
+    pub rotations: Vec<Envelope>,
+    /// The committee that is pinned.
+    pub committee: Committee,
+    /// Those after it, oldest first.
+    pub committees: Vec<Envelope>,
+    /// The regulators with their keys.
+    pub regulators: Vec<(String, PublicKey)>,
+    /// Their newest orders.
+    pub orders: Vec<Envelope>,
+}
+
+/// What a study has left, as far as the coordinator can tell: from the hospitals' signed acceptances and receipts. Runs that
+/// were charged without an answer are not in it, so the hospitals may have less.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BudgetReport {
+    /// The study.
+    pub study_id: String,
+    /// The permits that belong to it, by id and version.
+    pub permits: Vec<String>,
+    /// Each hospital.
+    pub holders: Vec<HolderBudget>,
+}
+
+/// What a study has left at a hospital, in micro-rho.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderBudget {
+    /// The hospital, by roster name.
+    pub name: String,
+    /// Its answer to the newest permit: none yet, accepted, or the code of its refusal.
+    pub answer: String,
+    /// What it set aside for the study.
+    pub earmark: MicroRho,
+    /// What its receipts charged.
+    pub spent: MicroRho,
+    /// What is left at most.
+    pub left: MicroRho,
+}
 
 /// Which documents [`ACTION_LIST`] shall return.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +105,15 @@ pub struct ListWant {
     /// Whose: a permit's id, a hospital's name; all, when it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+}
+
+/// Which uses [`ACTION_REGISTER`] shall return.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterWant {
+    /// Those of this study; all, when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub study: Option<String>,
 }
 
 /// One document of a list.
@@ -144,6 +208,11 @@ pub enum Want {
     Schema {
         /// By digest.
         digest: Digest,
+    },
+    /// A hospital's newest catalogue.
+    Catalogue {
+        /// The hospital, by roster name.
+        node: String,
     },
     /// A permit, by digest, or by id: then its newest version.
     Permit {
@@ -282,6 +351,9 @@ pub struct ResultReport {
     /// How much the bounds bit, over all hospitals that answered, where the query asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bites: Vec<BiteReport>,
+    /// How many released cells of the combined table are hidden, by the preset or since a margin would give them away.
+    #[serde(default)]
+    pub suppressed_cells: usize,
     /// Cost and protection.
     pub privacy: PrivacyReport,
     /// What each hospital did.

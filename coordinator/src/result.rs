@@ -113,48 +113,67 @@ pub fn report(
         method: METHOD.into(),
         privacy: privacy(&query.plan, &query.permit),
         bites: Vec::new(),
+        suppressed_cells: 0,
         holders,
     }
 }
 
-/// The table of all hospitals, then the table of each that answered; one schema, whose metadata has the report.
+/// What is known of every released row before anybody looks: by how many patients it is judged, and whether it is hidden.
+pub struct Judged {
+    /// Of the combined table: released patients, and whether preset or margins hide the row.
+    pub combined: Vec<(i128, bool)>,
+    /// The same of each hospital.
+    pub hospitals: Vec<Vec<(i128, bool)>>,
+    /// Which rows of each hospital are hidden besides, since the others would give them away.
+    pub besides: Vec<Vec<bool>>,
+}
+
+/// The sums over `releases`, and what of them is hidden.
+///
+/// # Errors
+/// When the sums overflow.
+pub fn judged(plan: &PrivatePlan, releases: &[(&str, &Release)]) -> Result<(Combined, Judged), CombineError> {
+    let all = combine(plan, &releases.iter().map(|(_, release)| *release).collect::<Vec<_>>())?;
+    let combined = plan.judged(&all);
+    // One hospital's sums at a time: together they may be as large as all that was collected.
+    let own = |(_, release): &(&str, &Release)| Ok(plan.judged(&combine(plan, &[*release])?.aligned(plan, &all)));
+    let hospitals = releases.iter().map(own).collect::<Result<Vec<_>, CombineError>>()?;
+    let hidden = |rows: &Vec<(i128, bool)>| rows.iter().map(|(_, hidden)| *hidden).collect::<Vec<_>>();
+    let patients = |rows: &Vec<(i128, bool)>| rows.iter().map(|(patients, _)| *patients).collect::<Vec<_>>();
+    let (own_hidden, own_patients): (Vec<_>, Vec<_>) =
+        hospitals.iter().map(|rows| (hidden(rows), patients(rows))).unzip();
+    let besides = also_hidden(&hidden(&combined), &own_hidden, &own_patients);
+    Ok((all, Judged { combined, hospitals, besides }))
+}
+
+/// The table of all hospitals, then the table of each of `releases`; one schema, whose metadata has the report, which is
+/// returned as it is there.
 ///
 /// # Errors
 /// When the sums overflow, or the SQL after the aggregate cannot be run over released cells.
 pub async fn tables(
-    query: Arc<PermittedQuery>,
+    plan: &PrivatePlan,
     mut report: ResultReport,
-    answers: Vec<Answer>,
-) -> Result<Vec<RecordBatch>, ResultError> {
-    let plan = &query.plan;
-    let releases: Vec<&Release> = answers.iter().map(|answer| &answer.release).collect();
-    let all = combine(plan, &releases)?;
-    if !answers.is_empty() {
+    releases: &[(&str, &Release)],
+) -> Result<(ResultReport, Vec<RecordBatch>), ResultError> {
+    let (all, judged) = judged(plan, releases)?;
+    if !releases.is_empty() {
         let bites = plan.bites(&all, report.confidence).into_iter();
         report.bites = bites
             .map(|(counted, i)| BiteReport { counted, estimate: i.estimate, low: i.lower, high: i.upper })
             .collect();
+        report.suppressed_cells = judged.combined.iter().filter(|(_, hidden)| *hidden).count();
     }
     let metadata = HashMap::from([(RESULT_KEY.to_string(), serde_json::to_string(&report)?)]);
-    // One hospital's sums at a time: together they may be as large as all that was collected.
-    let (mut hidden, mut patients) = (Vec::new(), Vec::new());
-    for release in &releases {
-        let own = combine(plan, &[*release])?.aligned(plan, &all);
-        let (own_patients, own_hidden): (Vec<i128>, Vec<bool>) = plan.judged(&own).into_iter().unzip();
-        hidden.push(own_hidden);
-        patients.push(own_patients);
-    }
-    let all_hidden: Vec<bool> = plan.judged(&all).into_iter().map(|(_, hidden)| hidden).collect();
-    let also_hidden = also_hidden(&all_hidden, &hidden, &patients);
     let combined = table(plan, &all, report.complete, report.confidence, &[]).await?;
-    let combined = if answers.is_empty() { combined.slice(0, 0) } else { combined };
+    let combined = if releases.is_empty() { combined.slice(0, 0) } else { combined };
     let mut batches = vec![labelled(&combined, ALL_HOLDERS, &metadata)?];
-    for (answer, also_hidden) in answers.iter().zip(&also_hidden) {
-        let own = combine(plan, &[&answer.release])?.aligned(plan, &all);
-        let own = table(plan, &own, true, report.confidence, also_hidden).await?;
-        batches.push(labelled(&own, &answer.name, &metadata)?);
+    for ((name, release), besides) in releases.iter().zip(&judged.besides) {
+        let own = combine(plan, &[*release])?.aligned(plan, &all);
+        let own = table(plan, &own, true, report.confidence, besides).await?;
+        batches.push(labelled(&own, name, &metadata)?);
     }
-    Ok(batches)
+    Ok((report, batches))
 }
 
 /// Which cells of each hospital are hidden besides those that the preset hides.

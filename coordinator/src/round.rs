@@ -2,7 +2,8 @@
 //!
 //! Promises: a hospital that is slow, dead, malformed or refuses never keeps the others' answers back past the
 //! deadline; a release is believed only with a receipt that its hospital signed and that says the same; every release
-//! and receipt is on disk before the result is returned; a round goes on when the person who asked hangs up.
+//! and receipt is on disk before the result is returned; a round goes on when the person who asked hangs up; what a permit
+//! wants reviewed leaves through [`held::let_out`] alone.
 //!
 //! Deliberately absent: any charge, and any protection. Nodes decide again, by themselves; the checks here spare
 //! people a detour. SQL and cells are never logged.
@@ -19,6 +20,7 @@ use futures::future::join_all;
 use sekisho_aggregation::release::Release;
 use sekisho_protocol::{
     clock::Clock,
+    digest::Digest,
     dsse::{Envelope, Verified},
     keys::SecretKey,
     query::{Route, RoutedQuery},
@@ -41,6 +43,7 @@ use crate::{
     config::QueryLimits,
     daemon::Hooks,
     documents::Documents,
+    held,
     network::{Nodes, holder, holder_refused, refusal_of_node},
     report::{DryRunReport, HolderReport, HolderState, ResultReport},
     result,
@@ -66,12 +69,20 @@ pub struct Answer {
     pub envelope: Envelope,
 }
 
+/// What a round brought: whether it may leave is another question.
+struct Made {
+    report: ResultReport,
+    batches: Vec<RecordBatch>,
+    /// Each hospital that answered, with the digest of its release.
+    releases: Vec<(String, Digest)>,
+}
+
 /// Asks hospitals.
 pub struct Rounds {
     documents: Arc<Documents>,
     nodes: Arc<Nodes>,
     store: Store,
-    signing_key: SecretKey,
+    signing_keys: Vec<SecretKey>,
     clock: Arc<dyn Clock>,
     limits: QueryLimits,
     places: Arc<Semaphore>,
@@ -86,8 +97,8 @@ pub struct RoundParts {
     pub nodes: Arc<Nodes>,
     /// Where rounds are recorded.
     pub store: Store,
-    /// Signs routes.
-    pub signing_key: SecretKey,
+    /// Sign routes: the one that the roster names, of the key in use and the next one.
+    pub signing_keys: Vec<SecretKey>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Deadline and concurrency.
@@ -99,15 +110,16 @@ pub struct RoundParts {
 impl Rounds {
     /// Rounds over these parts.
     pub fn new(parts: RoundParts) -> Self {
-        let RoundParts { documents, nodes, store, signing_key, clock, limits, hooks } = parts;
+        let RoundParts { documents, nodes, store, signing_keys, clock, limits, hooks } = parts;
         let places = Arc::new(Semaphore::new(limits.concurrent));
-        Self { documents, nodes, store, signing_key, clock, limits, places, hooks }
+        Self { documents, nodes, store, signing_keys, clock, limits, places, hooks }
     }
 
     /// Asks the hospitals of a signed query: the report, and the table of all hospitals followed by one of each.
     ///
     /// # Errors
-    /// A refusal before any hospital was asked, or `unavailable` when the coordinator itself failed.
+    /// A refusal before any hospital was asked, `awaiting_review` or `output_refused` when the permit asks for a review of
+    /// output, or `unavailable` when the coordinator itself failed.
     pub async fn ask(
         self: &Arc<Self>,
         envelope: &[u8],
@@ -181,7 +193,10 @@ impl Rounds {
             round: round.to_string(),
             expires: self.clock.now() + valid,
         };
-        let route = Envelope::sign(&route, &[&self.signing_key]).map_err(|_| internal(()))?;
+        let roster = query.current.pinned_roster();
+        let named = |key: &&SecretKey| roster.is_some_and(|r| r.members.iter().any(|m| m.signing_key == key.public()));
+        let key = self.signing_keys.iter().find(named).or(self.signing_keys.first()).ok_or_else(|| internal(()))?;
+        let route = Envelope::sign(&route, &[key]).map_err(|_| internal(()))?;
         let routed = RoutedQuery { query: query.envelope.clone(), route };
         serde_json::to_vec(&routed).map_err(|_| internal(()))
     }
@@ -195,6 +210,7 @@ impl Rounds {
         let begun = NewRound {
             round: round.clone(),
             query: query.query.digest(),
+            question: query.envelope.to_json(),
             query_key: query.key,
             permit: query.permit.digest(),
             run: query.query.run,
@@ -204,12 +220,14 @@ impl Rounds {
         tracing::info!(hospitals = query.members.len(), run = query.query.run, "a round begins");
         (self.hooks.at)("round_started");
         let query = Arc::new(query);
-        let outcome = self.clone().collect_and_combine(query, &round, confidence).await;
-        let report = outcome.as_ref().ok().and_then(|(report, _)| serde_json::to_string(report).ok());
+        let outcome = self.clone().collect_and_combine(query.clone(), &round, confidence).await;
+        let report = outcome.as_ref().ok().and_then(|made| serde_json::to_string(&made.report).ok());
         let ended = self.store.end_round(&round, report.as_deref(), self.clock.now()).await;
         ended.map_err(|error| failed(&error))?;
         tracing::info!(ok = outcome.is_ok(), "a round ended");
-        outcome
+        let Made { report, batches, releases } = outcome?;
+        held::let_out(&self.documents, &self.store, &query, &round, &releases, self.clock.now()).await?;
+        Ok((report, batches))
     }
 
     async fn collect_and_combine(
@@ -217,12 +235,17 @@ impl Rounds {
         query: Arc<PermittedQuery>,
         round: &str,
         confidence: f64,
-    ) -> Result<(ResultReport, Vec<RecordBatch>), Refusal> {
+    ) -> Result<Made, Refusal> {
         let (holders, answers) = self.clone().fan_out(query.clone(), round).await?;
         let report = result::report(&query, round, holders, &answers, confidence, self.clock.now());
-        let made = tokio::spawn(result::tables(query, report.clone(), answers).in_current_span()).await;
-        let batches = made.map_err(|error| crashed(&error))?.map_err(|error| failed(&error))?;
-        Ok((report, batches))
+        let releases = answers.iter().map(|answer| (answer.name.clone(), answer.release.digest())).collect();
+        let making = async move {
+            let released: Vec<_> = answers.iter().map(|answer| (answer.name.as_str(), &answer.release)).collect();
+            result::tables(&query.plan, report, &released).await
+        };
+        let made = tokio::spawn(making.in_current_span()).await;
+        let (report, batches) = made.map_err(|error| crashed(&error))?.map_err(|error| failed(&error))?;
+        Ok(Made { report, batches, releases })
     }
 
     /// Asks every hospital at once; reports come in the order of the query's hospitals.

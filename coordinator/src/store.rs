@@ -5,9 +5,14 @@
 //! version is refused. Statements are never logged.
 //!
 //! Deliberately absent: any belief in what is read back (a document is verified again by [`crate::documents`]), any
-//! row of a patient (releases are noised before they arrive), and the SQL of queries.
+//! row of a patient (releases are noised before they arrive), and any SQL but in the signed queries of rounds.
+
+mod history;
+
+mod trust;
 
 use std::{
+    cmp::Ordering,
     fs, io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -16,18 +21,26 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use sekisho_protocol::{
-    application::Application, decision::RefusedApplication, digest::Digest, dsse::Document, permit::Permit,
+    application::Application, catalogue::Catalogue, committee::Committee, decision::RefusedApplication, digest::Digest,
+    dsse::Document, governance::Governance, orders::Orders, output_review::OutputReview, permit::Permit,
     publication::Publication, review::Review, roster::Roster, schema::Schema, status::Status,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    ConnectOptions, Row, SqlitePool,
+    ConnectOptions, Row, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
+pub use self::history::{KeptRelease, KeptResult, KeptRound};
+pub use self::trust::GovernancePin;
+
 /// The migrations, in order; a database's `user_version` counts how many it has had.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/0001_state.sql"), include_str!("../migrations/0002_documents.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_state.sql"),
+    include_str!("../migrations/0002_documents.sql"),
+    include_str!("../migrations/0003_questions.sql"),
+    include_str!("../migrations/0004_trust.sql"),
+];
 /// How many connections are open at most.
 const CONNECTIONS: u32 = 4;
 /// How long a statement waits for another one that writes.
@@ -53,6 +66,14 @@ pub enum StoreError {
         /// The version of the file.
         found: usize,
         /// The newest version that this software knows.
+        known: usize,
+    },
+    /// The database is of older software, and is only to be read.
+    #[error("the coordinator's database has version {found}, this software reads {known}: start the coordinator once")]
+    Older {
+        /// The version of the file.
+        found: usize,
+        /// The version that is read.
         known: usize,
     },
     /// A stored value is not what was written there.
@@ -87,10 +108,15 @@ kinds! {
     Status = Status, "status";
     Schema = Schema, "schema";
     Permit = Permit, "permit";
+    Committee = Committee, "committee";
+    Governance = Governance, "governance";
+    Orders = Orders, "orders";
     Application = Application, "application";
     Review = Review, "review";
     Decision = RefusedApplication, "decision";
     Publication = Publication, "publication";
+    OutputReview = OutputReview, "output_review";
+    Catalogue = Catalogue, "catalogue";
 }
 
 impl Kind {
@@ -98,12 +124,14 @@ impl Kind {
     pub const fn is_public(self) -> bool {
         match self {
             Self::Roster | Self::Status | Self::Schema | Self::Permit | Self::Decision | Self::Publication => true,
-            Self::Application | Self::Review => false,
+            Self::Committee | Self::Governance | Self::Orders | Self::Catalogue => true,
+            Self::Application | Self::Review | Self::OutputReview => false,
         }
     }
 }
 
-/// By what else than its digest a document is found: the roster, status or schema has no name, a permit its id.
+/// By what else than its digest a document is found: a schema has no name, a permit its id; a roster, a status or a
+/// rotation of the governance key has the number of the operator's pin, and none without one.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Whose it is; empty where there is one line of them.
@@ -134,6 +162,8 @@ pub struct NewRound {
     pub round: String,
     /// The signed query, by digest.
     pub query: Digest,
+    /// Its envelope.
+    pub question: Vec<u8>,
     /// What makes the question the same one.
     pub query_key: Digest,
     /// The permit, by digest.
@@ -181,15 +211,24 @@ impl Store {
             .pragma("trusted_schema", "OFF")
             .busy_timeout(BUSY)
             .disable_statement_logging();
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(2 * BUSY)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await?;
+        let pool = pool(options).await?;
         migrate(&pool).await?;
         Ok(Self { pool })
+    }
+
+    /// Opens the database at `path` to read it, beside the coordinator that may be running on it.
+    ///
+    /// # Errors
+    /// When there is none, it cannot be read, or is of another version.
+    pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY);
+        let pool = pool(options.pragma("trusted_schema", "OFF").disable_statement_logging()).await?;
+        let (found, known) = (version(&mut *pool.acquire().await?).await?, MIGRATIONS.len());
+        match found.cmp(&known) {
+            Ordering::Greater => Err(StoreError::Newer { found, known }),
+            Ordering::Less => Err(StoreError::Older { found, known }),
+            Ordering::Equal => Ok(Self { pool }),
+        }
     }
 
     /// Closes every connection; what was committed is in the file.
@@ -203,10 +242,16 @@ impl Store {
         Ok(sqlx::query_scalar(sql).bind(kind.as_str()).fetch_all(&self.pool).await?)
     }
 
-    /// The envelope of a kind with the highest number.
-    pub(crate) async fn newest(&self, kind: Kind) -> Result<Option<Vec<u8>>, StoreError> {
-        let sql = "SELECT envelope FROM document WHERE kind = ?1 ORDER BY seq DESC LIMIT 1";
-        Ok(sqlx::query_scalar(sql).bind(kind.as_str()).fetch_optional(&self.pool).await?)
+    /// The envelope of a kind and name with the highest number.
+    pub(crate) async fn newest(&self, kind: Kind, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE kind = ?1 AND name = ?2 ORDER BY seq DESC LIMIT 1";
+        Ok(sqlx::query_scalar(sql).bind(kind.as_str()).bind(name).fetch_optional(&self.pool).await?)
+    }
+
+    /// The envelopes of a kind and name by number, lowest first.
+    pub(crate) async fn line(&self, kind: Kind, name: &str) -> Result<Vec<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE kind = ?1 AND name = ?2 ORDER BY seq";
+        Ok(sqlx::query_scalar(sql).bind(kind.as_str()).bind(name).fetch_all(&self.pool).await?)
     }
 
     /// The documents of a kind, of `name` or of all names, the latest first; `most` at most.
@@ -305,8 +350,14 @@ impl Store {
         rows.iter().map(|row| Ok((row.try_get("node")?, row.try_get("envelope")?))).collect()
     }
 
-    /// Records a round that begins.
+    /// Records a round that begins, with its question.
     pub(crate) async fn begin_round(&self, round: &NewRound) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("INSERT OR IGNORE INTO question (query, envelope) VALUES (?1, ?2)")
+            .bind(round.query.as_bytes().as_slice())
+            .bind(&round.question)
+            .execute(&mut *tx)
+            .await?;
         sqlx::query(
             "INSERT INTO round (round, query, query_key, permit, run, state, started_at)
             VALUES (?1, ?2, ?3, ?4, ?5, 'running', ?6)",
@@ -317,9 +368,9 @@ impl Store {
         .bind(round.permit.as_bytes().as_slice())
         .bind(round.run)
         .bind(instant(round.started))
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        Ok(tx.commit().await?)
     }
 
     /// Keeps what a hospital released in a round: header, cells and the envelope of its receipt.
@@ -370,21 +421,30 @@ impl Store {
     /// When the database cannot be read.
     pub async fn round(&self, round: &str) -> Result<Option<RoundState>, StoreError> {
         let sql = "SELECT state, report FROM round WHERE round = ?1";
-        let Some(row) = sqlx::query(sql).bind(round).fetch_optional(&self.pool).await? else { return Ok(None) };
-        let report: Option<String> = row.try_get("report")?;
-        match (row.try_get::<&str, _>("state")?, report) {
-            ("running", None) => Ok(Some(RoundState::Running)),
-            ("interrupted", None) => Ok(Some(RoundState::Interrupted)),
-            ("done", Some(report)) => Ok(Some(RoundState::Done(report))),
-            _ => Err(StoreError::Corrupt("round")),
-        }
+        let row = sqlx::query(sql).bind(round).fetch_optional(&self.pool).await?;
+        row.as_ref().map(state_of).transpose()
     }
+}
+
+async fn pool(options: SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    SqlitePoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(2 * BUSY)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connect_with(options)
+        .await
+}
+
+/// How many migrations a database has had.
+async fn version(connection: &mut SqliteConnection) -> Result<usize, StoreError> {
+    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(connection).await?;
+    usize::try_from(found).map_err(|_| StoreError::Corrupt("version"))
 }
 
 async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *tx).await?;
-    let found = usize::try_from(found).map_err(|_| StoreError::Corrupt("version"))?;
+    let found = version(&mut tx).await?;
     if found > MIGRATIONS.len() {
         return Err(StoreError::Newer { found, known: MIGRATIONS.len() });
     }
@@ -396,6 +456,16 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
         sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *tx).await?;
     }
     Ok(tx.commit().await?)
+}
+
+fn state_of(row: &SqliteRow) -> Result<RoundState, StoreError> {
+    let report: Option<String> = row.try_get("report")?;
+    match (row.try_get::<&str, _>("state")?, report) {
+        ("running", None) => Ok(RoundState::Running),
+        ("interrupted", None) => Ok(RoundState::Interrupted),
+        ("done", Some(report)) => Ok(RoundState::Done(report)),
+        _ => Err(StoreError::Corrupt("round")),
+    }
 }
 
 /// An instant as it is stored: nine decimals, so that text order is the order of time.
@@ -442,7 +512,8 @@ mod tests {
         let (permit, place) = (Digest::of(b"permit"), Place { name: "p".into(), seq: 1 });
         store.put_document(Kind::Permit, permit, &place, b"{}", at()).await.unwrap();
         let query = Digest::of(b"query");
-        let round = NewRound { round: "r".into(), query, query_key: query, permit, run: 1, started: at() };
+        let question = b"{}".to_vec();
+        let round = NewRound { round: "r".into(), query, question, query_key: query, permit, run: 1, started: at() };
         store.begin_round(&round).await.unwrap();
     }
 

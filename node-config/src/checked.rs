@@ -1,5 +1,7 @@
 //! The configuration after every key was checked.
 
+mod local;
+mod register;
 #[cfg(test)]
 mod tests;
 
@@ -13,14 +15,16 @@ use config::{Config, File, FileFormat};
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     keys::PublicKey,
-    permit::{OptOut, OptOutRule},
+    orders::{MAX_REGULATORS, Regulator},
+    permit::OptOut,
     roster::is_name,
     units::{AttoDelta, DeltaTooLarge, MicroRho},
 };
 
-use crate::file::{
-    BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, RegisterFile, SnapshotsFile, TrustFile,
-};
+pub use self::local::Local;
+
+use self::register::opt_out;
+use crate::file::{BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, SnapshotsFile, TrustFile};
 
 /// Why a configuration is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +64,12 @@ pub struct NodeConfig {
     pub trust: Trust,
     /// What may be spent on these patients.
     pub budget: Budget,
+    /// The file of the hospital's own policy.
+    pub policy: PathBuf,
     /// The hospital's own rule on opt-outs; it holds beside the permit's.
     pub register: OptOut,
+    /// Where the hospital's own systems reach the node, if they do.
+    pub local: Option<Local>,
     /// The mapping files of the data sets.
     pub datasets: Vec<PathBuf>,
     /// How snapshots are taken and kept.
@@ -88,6 +96,8 @@ pub struct Trust {
     pub governance_key: PublicKey,
     /// The first committee; a later one is signed by the quorum of the one before.
     pub committee: Committee,
+    /// Whose orders are obeyed.
+    pub regulators: Vec<Regulator>,
 }
 
 /// What may be spent on these patients. The compiled-in ceilings hold all the same.
@@ -192,8 +202,9 @@ pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
     let read: NodeConfigFile = read.try_deserialize().map_err(file)?;
     let mut checked = NodeConfig::try_from(read)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let fixed = [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key];
-    for relative in fixed.into_iter().chain(&mut checked.datasets) {
+    let fixed = [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key, &mut checked.policy];
+    let tokens = checked.local.as_mut().map(|local| &mut local.token_file);
+    for relative in fixed.into_iter().chain(tokens).chain(&mut checked.datasets) {
         *relative = folder.join(&*relative);
     }
     Ok(checked)
@@ -221,7 +232,9 @@ impl TryFrom<NodeConfigFile> for NodeConfig {
             coordinator: file.coordinator.try_into()?,
             trust: file.trust.try_into()?,
             budget: file.budget.try_into()?,
+            policy: path(&file.policy.file, "policy.file")?,
             register: opt_out(&file.register)?,
+            local: file.local.map(Local::try_from).transpose()?,
             datasets,
             snapshots: file.snapshots.try_into()?,
             limits: file.limits.try_into()?,
@@ -253,16 +266,6 @@ fn path(text: &str, key: &str) -> Result<PathBuf, ConfigError> {
 
 fn key(text: &str, name: &str) -> Result<PublicKey, ConfigError> {
     text.parse().map_err(|e| wrong(name, format!("write a public key; {e}")))
-}
-
-fn opt_out(file: &RegisterFile) -> Result<OptOut, ConfigError> {
-    let rule = match file.rule.as_str() {
-        "jp-ngmia" => OptOutRule::JpNgmia,
-        "eu-ehds" => OptOutRule::EuEhds,
-        _ => return Err(wrong("register.rule", "write \"jp-ngmia\" or \"eu-ehds\"")),
-    };
-    let days = within(file.days, 1, 3650, "register.days")?;
-    Ok(OptOut { rule, days: u32::try_from(days).unwrap_or(u32::MAX) })
 }
 
 impl TryFrom<CoordinatorFile> for Coordinator {
@@ -307,7 +310,17 @@ impl TryFrom<TrustFile> for Trust {
         let needed = usize::try_from(quorum).unwrap_or(usize::MAX);
         let committee = Committee::pinned(needed, file.required_roles, file.distinct_roles, committee);
         let committee = committee.map_err(|rule| wrong("trust", &rule))?;
-        Ok(Self { governance_key, committee })
+        let mut regulators: Vec<Regulator> = Vec::new();
+        for (n, regulator) in file.regulators.into_iter().enumerate() {
+            let place = |field: &str| format!("trust.regulators[{n}].{field}");
+            let named = is_name(&regulator.name) && regulators.iter().all(|r| r.name != regulator.name);
+            check(named, &place("name"), "write a name of its own: 1-64 lower-case letters, digits, hyphens")?;
+            let key = key(&regulator.key, &place("key"))?;
+            check(seen.insert(key.fingerprint()), &place("key"), "write a key of its own; somebody else has this one")?;
+            regulators.push(Regulator { name: regulator.name, key });
+        }
+        check(regulators.len() <= MAX_REGULATORS, "trust.regulators", "name at most 16 regulators")?;
+        Ok(Self { governance_key, committee, regulators })
     }
 }
 

@@ -13,7 +13,9 @@ pub struct NodeConfigFile {
     pub(crate) trust: TrustFile,
     #[serde(default)]
     pub(crate) budget: BudgetFile,
+    pub(crate) policy: PolicyFile,
     pub(crate) register: RegisterFile,
+    pub(crate) local: Option<LocalFile>,
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetFile>,
     #[serde(default)]
@@ -48,6 +50,15 @@ pub(crate) struct TrustFile {
     #[serde(default)]
     pub(crate) distinct_roles: bool,
     pub(crate) committee: Vec<CommitteeMemberFile>,
+    #[serde(default)]
+    pub(crate) regulators: Vec<RegulatorFile>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegulatorFile {
+    pub(crate) name: String,
+    pub(crate) key: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -84,14 +95,22 @@ impl Default for BudgetFile {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct RegisterFile {
-    pub(crate) rule: String,
-    #[serde(default = "default_days")]
-    pub(crate) days: u64,
+pub(crate) struct PolicyFile {
+    pub(crate) file: String,
 }
 
-fn default_days() -> u64 {
-    30
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegisterFile {
+    pub(crate) rule: String,
+    pub(crate) days: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LocalFile {
+    pub(crate) address: String,
+    pub(crate) token_file: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]

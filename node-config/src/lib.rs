@@ -10,12 +10,15 @@
 
 mod checked;
 mod file;
+mod preset;
 mod reference;
 mod template;
 
 pub use checked::{
-    Budget, ConfigError, Coordinator, Limits, Log, LogFormat, LogLevel, NodeConfig, Snapshots, Trust, Window, load,
+    Budget, ConfigError, Coordinator, Limits, Local, Log, LogFormat, LogLevel, NodeConfig, Snapshots, Trust, Window,
+    load,
 };
 pub use file::NodeConfigFile;
+pub use preset::{Preset, register_presets};
 pub use reference::{KEYS, Key, reference};
 pub use template::{TemplateValues, template};

@@ -44,6 +44,12 @@ pub const KEYS: &[Key] = &[
     required("trust.committee[].role", "The member's seat."),
     required("trust.committee[].key", "The member's key, base64; all keys differ."),
     optional(
+        "trust.regulators[].name",
+        "none",
+        "A regulator whose orders to suspend are obeyed, by the name in its orders; at most 16.",
+    ),
+    optional("trust.regulators[].key", "none", "The regulator's key, base64."),
+    optional(
         "budget.lifetime_micro_rho",
         "5000000",
         "What all studies together may ever spend on these patients, in millionths of rho. The ceiling in the software holds all the same.",
@@ -74,10 +80,28 @@ pub const KEYS: &[Key] = &[
         "What one query may spend in delta, in units of 10^-18, at most `lifetime_atto_delta`; the permit's limit and the ceiling in the software (10^12) hold beside it.",
     ),
     required(
+        "policy.file",
+        "The hospital's own policy in Cedar, see [policy.md](policy.md): which permits it accepts and which queries it answers. Without it, or with a mistake in it, the node does not start.",
+    ),
+    required(
         "register.rule",
         "The hospital's own opt-out rule, `jp-ngmia` or `eu-ehds`; the permit's rule holds beside it.",
     ),
-    optional("register.days", "30", "Days between notice and first use under `jp-ngmia`, 1 to 3650."),
+    optional(
+        "register.days",
+        "30",
+        "Days between notice and first use under `jp-ngmia`: 30, or more up to 3650. Without it, what the rule's preset says (0 for `eu-ehds`, which asks for no notice).",
+    ),
+    optional(
+        "local.address",
+        "none",
+        "Where the hospital's own systems reach the node, on loopback only: `127.0.0.1:8816`. Without the table `local` there is no such endpoint.",
+    ),
+    optional(
+        "local.token_file",
+        "none",
+        "The file of the tokens of these systems, hashed, mode 0600; `sekisho-node local token NAME` adds one.",
+    ),
     optional("datasets[].mapping", "none", "A data set's mapping file: which source is which table of a schema."),
     optional(
         "snapshots.memory_mb",
@@ -128,8 +152,12 @@ mod tests {
 
     #[test]
     fn the_reference_names_exactly_the_keys_of_the_template_with_their_defaults() {
-        // The keys of the window are there as a comment.
-        let written: toml::Table = crate::template(&values()).replace("# window_", "window_").parse().unwrap();
+        // The optional tables and keys are there as a comment.
+        let mut text = crate::template(&values());
+        for key in ["window_", "[local]", "address = \"127", "token_file"] {
+            text = text.replace(&format!("# {key}"), key);
+        }
+        let written: toml::Table = text.parse().unwrap();
         let mut found = Vec::new();
         flatten("", &toml::Value::Table(written), &mut found);
         for (name, value) in &found {

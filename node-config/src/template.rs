@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
-use sekisho_protocol::{committee::CommitteeMember, keys::PublicKey};
+use sekisho_protocol::{committee::CommitteeMember, keys::PublicKey, orders::Regulator};
 use toml::Value;
 
 use crate::{
     Coordinator,
     file::{BudgetFile, LimitsFile, LogFile, SnapshotsFile},
+    preset::register_presets,
 };
 
 /// What a new configuration file says beside the defaults.
@@ -33,6 +34,8 @@ pub struct TemplateValues {
     pub required_roles: Vec<String>,
     /// Two signers of one role count once.
     pub distinct_roles: bool,
+    /// Whose orders are obeyed.
+    pub regulators: Vec<Regulator>,
     /// `jp-ngmia` or `eu-ehds`.
     pub register_rule: String,
     /// The data sets' mapping files.
@@ -54,6 +57,13 @@ pub fn template(values: &TemplateValues) -> String {
             text(role),
             text(&key.to_string())
         );
+    }
+    let mut regulators = String::new();
+    for Regulator { name, key } in &values.regulators {
+        let _ = write!(regulators, "\n[[trust.regulators]]\nname = {}\nkey = {}\n", text(name), text(&key.to_string()));
+    }
+    if regulators.is_empty() {
+        regulators = "\n# [[trust.regulators]]\n# name = \"ministry\"\n# key = \"…\"\n".into();
     }
     let mut datasets = String::new();
     for mapping in &values.datasets {
@@ -92,13 +102,24 @@ required_roles = {roles}
 # 同じ役割の署名は一つと数える / two signers of one role count once
 distinct_roles = {distinct}
 {committee}
+# 停止命令に従う監督機関 (任意) / regulators whose orders to suspend are obeyed (optional)
+{regulators}
 {budget}
+# 病院の方針 (Cedar)。直したら再起動 / the hospital's own policy in Cedar; restart after a change
+[policy]
+file = "policy.cedar"
+
 # 患者の通知とオプトアウト / notice and opt-out
 [register]
 # "jp-ngmia" (次世代医療基盤法) または "eu-ehds"
 rule = {rule}
-# 通知から利用までの日数 / days between notice and first use
-days = 30
+# 通知から利用までの日数 (延ばせるが、短くはできない) / days between notice and first use: may be lengthened, never shortened
+{days}
+
+# 院内システムからの登録と照会 (任意、このマシンからのみ) / the hospital's own systems (optional, this machine only)
+# [local]
+# address = "127.0.0.1:8816"
+# token_file = "local-tokens"
 
 # データの対応表 / which source is which table
 {datasets}
@@ -132,8 +153,10 @@ level = {level}
         quorum = values.committee_quorum,
         roles = Value::from(values.required_roles.clone()),
         distinct = values.distinct_roles,
+        regulators = regulators.trim_start(),
         budget = budget_table(values.budget),
         rule = text(&values.register_rule),
+        days = register_days(&values.register_rule),
         datasets = datasets.trim_start(),
         sort = snapshots.memory_mb,
         keep = snapshots.keep,
@@ -145,6 +168,12 @@ level = {level}
         format = text(&log.format),
         level = text(&log.level),
     )
+}
+
+/// The line of `register.days`: what the preset says. A rule that there is none of is refused when the file is read.
+fn register_days(rule: &str) -> String {
+    let preset = register_presets().ok().and_then(|mut presets| presets.remove(rule));
+    preset.map_or("# days = 30".into(), |preset| format!("days = {}", preset.days))
 }
 
 /// The table `budget`, with these amounts for a lifetime and for a query.
@@ -180,12 +209,13 @@ max_atto_delta_per_query = {delta_per_query}
 pub(crate) mod tests {
     use super::*;
 
-    /// The public key of RFC 8032, section 7.1, test `n`.
+    /// The public key of RFC 8032, section 7.1, test `n`; of `TEST 1024`, the last.
     pub(crate) fn key(n: usize) -> PublicKey {
         let text = [
             "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
             "PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=",
             "/FHNjmIYoaONpH7QAjDwWAgW7RO6MwOsXeuRFUiQgCU=",
+            "J4EX/BRMcjQPZ9DyMW6Dhs7/vyskKMnFH+98WX8dQm4=",
         ];
         text[n].parse().unwrap()
     }
@@ -207,6 +237,7 @@ pub(crate) mod tests {
                 .into(),
             required_roles: vec!["chair".into()],
             distinct_roles: false,
+            regulators: vec![Regulator { name: "ministry".into(), key: key(3) }],
             register_rule: "jp-ngmia".into(),
             datasets: vec!["data/dataset.toml".into()],
             budget: None,

@@ -8,6 +8,7 @@
 //! Who asked what, and what became of it, is in the hospital's log, so that it sees probing; SQL and details are not.
 
 mod charged;
+mod question;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,6 @@ use sekisho_protocol::{
     clock::Clock,
     digest::Digest,
     dsse::Envelope,
-    keys::SecretKey,
     permit::OptOut,
     receipt::DryRun,
     refusal::{Code, Refusal},
@@ -26,14 +26,20 @@ use sekisho_protocol::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span, field, info, info_span};
 
+pub(crate) use self::{
+    charged::served,
+    question::{Question, Reading},
+};
 use crate::{
-    data::snapshot::Snapshot,
+    catalogue::Shelf,
     departure::Departure,
     documents::Documents,
     guard::{AdmittedQuery, InForce, SignedQuery, Trust},
     holding::DataSet,
     hooks::Hooks,
-    ledger::{Cost, Ledger, Run, RunKey, RunState},
+    keys::Signing,
+    ledger::{Cost, Ledger, Run, RunState},
+    policy::{Asked, DataFacts, Person, Policy},
     register::Register,
     slots::{RunLocks, Slot, Slots},
 };
@@ -47,6 +53,8 @@ const ANALYSIS: Duration = Duration::from_secs(10);
 pub struct Answering {
     /// Whom the hospital trusts, and its own limits.
     pub trust: Trust,
+    /// The hospital's own policy.
+    pub policy: Policy,
     /// The hospital's own rule for its patients; the permit's holds as well.
     pub own_rule: OptOut,
     /// The privacy ledger.
@@ -55,10 +63,12 @@ pub struct Answering {
     pub register: Register,
     /// Roster, status and permits.
     pub documents: Documents,
+    /// The hospital's own catalogue.
+    pub shelf: Shelf,
     /// The data sets with their snapshots.
     pub data: Vec<Arc<DataSet>>,
     /// Signs receipts, reservations and acceptances.
-    pub signing: Arc<SecretKey>,
+    pub signing: Arc<Signing>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// How long one query may take, from its arrival to its release.
@@ -86,17 +96,7 @@ pub struct Answer {
 /// An admitted query with the plan that this node made of it.
 struct Ready {
     admitted: Arc<AdmittedQuery>,
-    plan: Arc<PrivatePlan>,
-    data: Arc<DataSet>,
-    snapshot: Arc<Snapshot>,
-    _slot: Arc<Slot>,
-}
-
-impl Ready {
-    fn key(&self) -> RunKey {
-        let query = self.admitted.query();
-        RunKey { permit: self.admitted.permit().digest(), query_key: query.key(), run: query.run }
-    }
+    question: Arc<Question>,
 }
 
 impl Answering {
@@ -126,10 +126,10 @@ impl Answering {
         let span = asked("dry run");
         let report = async {
             let ready = self.ready(bytes).await?;
-            let run = self.ledger.find(&ready.key()).await?;
+            let run = self.ledger.find(&ready.question.key).await?;
             let permit = ready.admitted.permit();
             let atto_delta = ready.admitted.query().terms.atto_delta;
-            let price = Cost { micro_rho: ready.plan.micro_rho(), atto_delta };
+            let price = Cost { micro_rho: ready.question.reading.plan.micro_rho(), atto_delta };
             let cost = if run.is_some() { Cost::ZERO } else { price };
             let total = Cost::total_of(&permit.dp);
             let left = self.ledger.check(&permit.study_id, total, cost, self.clock.now()).await?;
@@ -143,8 +143,13 @@ impl Answering {
     async fn ready(&self, bytes: &[u8]) -> Result<Ready, Refusal> {
         let (now, span) = (self.clock.now(), Span::current());
         let signed = SignedQuery::from_json(bytes)?;
-        let in_force = InForce { roster: self.documents.roster(now).await?, status: self.documents.status(now).await? };
         let digest = signed.permit()?;
+        let in_force = InForce {
+            roster: self.documents.roster(now).await?,
+            status: self.documents.status(now).await?,
+            committee: self.documents.committee_of(digest).await?,
+            orders: self.documents.orders().await?,
+        };
         span.record("permit", digest.short());
         let Some(stored) = self.documents.permit(digest).await? else {
             return Err(Refusal::new(Code::PermitUnknown, format!("no permit {} here", digest.short())));
@@ -154,15 +159,13 @@ impl Answering {
         span.record("person", field::debug(verified.person()));
         span.record("query", verified.query().key().short()).record("run", verified.query().run);
         if let Some(code) = stored.refused() {
-            return Err(Refusal::new(code, "this hospital refused the permit when it arrived"));
+            let reason = stored.reason.as_deref().unwrap_or("its answer to the permit says no more");
+            return Err(Refusal::new(code, format!("this hospital has not accepted the permit: {reason}")));
         }
         let slot = self.slots.take(&verified.permit().study_id)?;
         let data = self.data_for(verified.permit().schema)?;
         let admitted = Arc::new(verified.admit(&self.trust, &in_force.status, data.synthetic(), now)?);
-        let study = &admitted.permit().study_id;
-        if self.ledger.suspended(study).await? {
-            return Err(Refusal::new(Code::Suspended, format!("study {study} had too many queries without an answer")));
-        }
+        self.ledger.open(&admitted.permit().study_id, admitted.permit().digest()).await?;
         let plan = analyse(&admitted, &data, &slot).await?;
         for table in plan.tables() {
             let named = admitted.permit().table(table);
@@ -171,8 +174,15 @@ impl Answering {
                 return Err(Refusal::new(Code::HolderNotPermitted, detail));
             }
         }
+        let allowed = self.policy.allow(&asked_of(&admitted, &plan, &data))?;
         let snapshot = data.snapshot(plan.tables()).await?;
-        Ok(Ready { admitted, plan, data, snapshot, _slot: slot })
+        let question = Question::admitted(&admitted, &allowed, Reading { plan, data, snapshot, _slot: slot });
+        Ok(Ready { admitted, question: Arc::new(question) })
+    }
+
+    /// The data sets as the policy sees them, with the digest of the schema of each.
+    pub(crate) fn held(&self) -> Vec<(Digest, DataFacts<'_>)> {
+        self.data.iter().map(|set| (set.schema().digest(), set.facts())).collect()
     }
 
     fn data_for(&self, schema: Digest) -> Result<Arc<DataSet>, Refusal> {
@@ -185,10 +195,10 @@ impl Answering {
     /// The charge and the run, under the run's lock, until the answer may leave. Lock and slot are held until then, so
     /// that a second request learns no more of the first one's time than its departure.
     async fn locked(self: Arc<Self>, ready: Ready, arrived: Instant) -> Result<Answer, Refusal> {
-        let (ready, deadline) = (Arc::new(ready), arrived + self.timeout);
-        let lock = timeout_at(deadline, self.locks.of(ready.key()).lock_owned()).await;
+        let (question, deadline) = (ready.question, arrived + self.timeout);
+        let lock = timeout_at(deadline, self.locks.of(question.key).lock_owned()).await;
         let answer = match &lock {
-            Ok(_) => self.charged(&ready, deadline).await,
+            Ok(_) => self.charged(&question, deadline).await,
             Err(_) => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
         };
         self.departure.wait(arrived).await;
@@ -208,6 +218,12 @@ fn asked(what: &'static str) -> Span {
 
 fn refused(span: &Span, refusal: &Refusal) {
     span.in_scope(|| info!(code = %refusal.code, "not answered"));
+}
+
+/// An admitted query as the policy sees it.
+fn asked_of(admitted: &AdmittedQuery, plan: &PrivatePlan, data: &DataSet) -> Asked {
+    let person = admitted.person().map(|p| Person { id: p.id.clone(), role: p.role.clone() }).unwrap_or_default();
+    Asked::new(admitted.permit(), person, plan, admitted.query().terms.atto_delta, data.facts())
 }
 
 /// The plan of an admitted query. The text is hostile, so it is read on a thread of its own that has a deep stack, for a

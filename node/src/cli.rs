@@ -4,9 +4,16 @@
 //! shows about patients stays on the hospital's own console.
 
 mod budget;
+mod catalogue;
 mod data;
+mod held;
+mod local;
 mod patients;
+mod permits;
+mod policy;
 mod progress;
+mod suspension;
+mod trust;
 
 use std::{
     ffi::OsString,
@@ -16,7 +23,6 @@ use std::{
     sync::Arc,
 };
 
-use chrono::NaiveDate;
 use clap::{Parser, Subcommand, ValueEnum};
 use miette::{Context, IntoDiagnostic, Result, miette};
 use sekisho_node_config::{Coordinator, LogFormat, NodeConfig, TemplateValues, load, template};
@@ -24,6 +30,7 @@ use sekisho_protocol::{
     committee::CommitteeMember,
     key_file,
     keys::{PublicKey, SecretKey},
+    orders::Regulator,
     roster::{Member, Role, is_name},
     transport::peer_id_of_seed,
 };
@@ -33,6 +40,8 @@ use crate::{
     data::snapshot::Progress,
     hooks::Hooks,
     ledger::{Caps, Ledger},
+    policy::default_text,
+    store::Store,
 };
 
 /// The stack of each of the runtime's threads, in bytes.
@@ -48,7 +57,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes keys, a commented configuration and member.json in a new folder.
+    /// Makes keys, a commented configuration, a commented policy and member.json in a new folder.
     #[command(after_help = "Example: sekisho-node init /srv/sekisho --name hospital-1 \\\n  \
         --coordinator /dns4/hub.example/tcp/4001 --coordinator-peer 12D3Koo… --governance BASE64 \\\n  \
         --quorum 2 --committee tanaka:ethicist:BASE64 --committee sato:patient-representative:BASE64 --dataset data/dataset.toml")]
@@ -60,12 +69,18 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// The hospital's catalogue: what it declares and counts of its data sets.
+    #[command(subcommand)]
+    Catalogue(catalogue::Command),
     /// Snapshots of the hospital's data sets.
     #[command(subcommand)]
     Data(data::Data),
     /// The patient register: notices, opt-outs, deaths.
     #[command(subcommand)]
-    Patients(Patients),
+    Patients(patients::Patients),
+    /// The endpoint for the hospital's own systems: its tokens.
+    #[command(subcommand)]
+    Local(local::Local),
     /// The privacy ledger: rho and delta, what was spent, what is left.
     #[command(
         visible_alias = "ledger",
@@ -79,21 +94,41 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// Lets a study go on that was stopped after three queries without an answer.
+    /// Permits: what the hospital answered, and what a person decides.
+    #[command(subcommand)]
+    Permits(permits::Permits),
+    /// The hospital's own policy: which permits it accepts and which queries it answers.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Whose signatures count: governance key, committee, regulators.
+    #[command(subcommand)]
+    Trust(trust::Trust),
+    /// Regulators' orders: what is suspended by law.
+    #[command(subcommand)]
+    Orders(trust::OrdersCommand),
+    /// The hospital's own keys.
+    #[command(subcommand)]
+    Keys(trust::Keys),
+    /// Answers a study, or all of them, no more; it acts at once on whatever is not charged yet.
+    #[command(
+        after_help = "Example: sekisho-node suspend diabetes-trial --reason \"under review\" --config /srv/sekisho/node.toml"
+    )]
+    Suspend(suspension::Suspend),
+    /// Answers a suspended study again, or one that was stopped after three queries without an answer.
     #[command(after_help = "Example: sekisho-node resume diabetes-trial --config /srv/sekisho/node.toml")]
-    Resume {
-        /// The study.
-        study: String,
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
+    Resume(suspension::Resume),
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
     Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Accept {
+    ByHand,
+    Automatic,
 }
 
 #[derive(clap::Args)]
@@ -124,68 +159,21 @@ struct Init {
     /// Two signers of one role count once.
     #[arg(long)]
     distinct_roles: bool,
+    /// A regulator whose orders to suspend are obeyed, as NAME:KEY; repeat it.
+    #[arg(long, value_name = "NAME:KEY")]
+    regulator: Vec<Regulator>,
     /// A data set's mapping file, relative to the folder; repeat it.
     #[arg(long)]
     dataset: Vec<String>,
     /// Which patients are left out: jp-ngmia or eu-ehds.
     #[arg(long, default_value = "jp-ngmia")]
     register_rule: String,
+    /// How permits are accepted: by a person, or at once by policy. The new policy.cedar says so.
+    #[arg(long, value_enum, default_value_t = Accept::ByHand)]
+    accept: Accept,
     /// The lifetime cap and the cap of one query in micro-rho, as LIFETIME:QUERY.
     #[arg(long, value_parser = budget)]
     budget: Option<(u64, u64)>,
-}
-
-#[derive(Subcommand)]
-enum Patients {
-    /// Imports a CSV with the columns patient_id,notified_on,opted_out_on,died_on.
-    #[command(after_help = "Example: sekisho-node patients import register.csv --by records-office --config node.toml")]
-    Import {
-        /// The CSV file.
-        file: PathBuf,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Records that a patient says no; it acts on the next new run.
-    #[command(after_help = "Example: sekisho-node patients opt-out 10042 --by front-desk --config node.toml")]
-    OptOut {
-        /// The patient's id in this hospital's data.
-        patient: String,
-        /// Since when; today if it is left out.
-        #[arg(long)]
-        on: Option<NaiveDate>,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Records that a patient takes the no back.
-    #[command(after_help = "Example: sekisho-node patients withdraw 10042 --by front-desk --config node.toml")]
-    Withdraw {
-        /// The patient's id in this hospital's data.
-        patient: String,
-        /// Since when; today if it is left out.
-        #[arg(long)]
-        on: Option<NaiveDate>,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Shows whether one patient counts, and why; without a patient, the register's totals.
-    #[command(after_help = "Example: sekisho-node patients status 10042 --config node.toml")]
-    Status {
-        /// The patient's id in this hospital's data.
-        patient: Option<String>,
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
-}
-
-#[derive(clap::Args)]
-struct At {
-    /// Who records it.
-    #[arg(long)]
-    by: String,
-    /// The configuration file.
-    #[arg(long)]
-    config: PathBuf,
 }
 
 fn budget(text: &str) -> Result<(u64, u64), String> {
@@ -228,15 +216,18 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
             let report = |progress: Progress<'_>| screen.show(&progress);
             daemon::run(config, &report, Arc::new(clock), hooks, ready).await.into_diagnostic()
         }
+        Command::Catalogue(command) => catalogue::run(command, clock, hooks).await,
         Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
+        Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
-        Command::Resume { study, config } => {
-            let (config, ledger) = opened(&config).await?;
-            ledger.resume(&study).await.into_diagnostic()?;
-            println!("{} answers study {study} again", config.name);
-            Ok(())
-        }
+        Command::Permits(command) => permits::permits(command, &clock).await,
+        Command::Policy(command) => policy::policy(command).await,
+        Command::Suspend(args) => suspension::suspend(&args, &clock).await,
+        Command::Resume(args) => suspension::resume(&args).await,
+        Command::Trust(command) => trust::trust(command, &clock).await,
+        Command::Orders(command) => trust::orders(command, &clock).await,
+        Command::Keys(command) => trust::keys(&command),
     }
 }
 
@@ -244,11 +235,16 @@ fn configured(path: &Path) -> Result<NodeConfig> {
     load(path).into_diagnostic().wrap_err_with(|| format!("the configuration {}", path.display()))
 }
 
-async fn opened(path: &Path) -> Result<(NodeConfig, Ledger)> {
+/// The keys that may have signed the schemas of the configured mappings.
+async fn schema_keys(config: &NodeConfig) -> Result<Vec<PublicKey>> {
+    daemon::documents(config).await.into_diagnostic()?.schema_keys().await.into_diagnostic()
+}
+
+async fn opened(path: &Path) -> Result<(NodeConfig, Ledger, Store)> {
     let config = configured(path)?;
     let store = daemon::store(&config).await.into_diagnostic()?;
-    let ledger = Ledger::new(store, Caps::from(&config.budget));
-    Ok((config, ledger))
+    let ledger = Ledger::new(store.clone(), Caps::from(&config.budget));
+    Ok((config, ledger, store))
 }
 
 fn logging(config: &NodeConfig) {
@@ -302,11 +298,14 @@ fn init(args: &Init) -> Result<()> {
         committee: args.committee.clone(),
         required_roles: args.required_role.clone(),
         distinct_roles: args.distinct_roles,
+        regulators: args.regulator.clone(),
         register_rule: args.register_rule.clone(),
         datasets: args.dataset.clone(),
         budget: args.budget,
     });
     std::fs::write(dir.join("node.toml"), text).into_diagnostic()?;
+    let policy = default_text(args.accept == Accept::Automatic);
+    std::fs::write(dir.join("policy.cedar"), policy).into_diagnostic()?;
     std::fs::write(dir.join("member.json"), serde_json::to_vec_pretty(&member).into_diagnostic()?).into_diagnostic()?;
     load(&dir.join("node.toml")).into_diagnostic().wrap_err("the arguments make no valid configuration")?;
     println!("{}", dir.join("member.json").display());

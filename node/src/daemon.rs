@@ -13,20 +13,26 @@ use sekisho_node_config::NodeConfig;
 use sekisho_protocol::{
     clock::Clock,
     key_file,
+    refusal::Refusal,
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
 };
-use tracing::info;
+use tokio::sync::watch;
+use tracing::{info, warn};
 
 use crate::{
     answer::Answering,
+    catalogue::Shelf,
     data::snapshot::{Progress, Settings},
     departure::Departure,
-    documents::Documents,
+    documents::{Anchors, Documents},
     guard::Trust,
     holding::{DataSet, HoldingError},
     hooks::Hooks,
+    keys::{Dialling, KeyFiles, Signing, follow},
     ledger::{Caps, Ledger},
     link,
+    local::{self, Local, TokenFile, TokenFileError},
+    policy::{Policy, PolicyError},
     register::Register,
     service,
     slots::{RunLocks, Slots},
@@ -42,6 +48,9 @@ pub enum RunError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The signed documents.
+    #[error(transparent)]
+    Documents(#[from] Refusal),
     /// A data set.
     #[error("data set {path}: {source}", path = path.display())]
     Data {
@@ -50,6 +59,9 @@ pub enum RunError {
         /// What is wrong.
         source: HoldingError,
     },
+    /// The hospital's policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// A lifetime budget is above the compiled-in ceiling.
     #[error("budget.{key}: {source}")]
     Ceiling {
@@ -67,6 +79,17 @@ pub enum RunError {
     /// The Flight server.
     #[error("the Flight server stopped: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// The tokens of the local endpoint.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The local endpoint cannot listen.
+    #[error("local.address {address}: {source}")]
+    Local {
+        /// Its address.
+        address: std::net::SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The disk.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -106,21 +129,30 @@ pub async fn store(config: &NodeConfig) -> Result<Store, RunError> {
     Ok(Store::open(&config.state_dir.join("node.db")).await?)
 }
 
+/// The node's documents of `config`.
+///
+/// # Errors
+/// When its database cannot be opened.
+pub async fn documents(config: &NodeConfig) -> Result<Documents, RunError> {
+    Ok(Documents::new(store(config).await?, Anchors::from(&config.trust)))
+}
+
 /// The data sets of `config`, with a snapshot each.
 ///
 /// # Errors
 /// When a mapping or a snapshot is not as it must be.
 pub async fn data(
     config: &NodeConfig,
+    documents: &Documents,
     progress: &(dyn Fn(Progress<'_>) + Sync),
     clock: &dyn Clock,
 ) -> Result<Vec<Arc<DataSet>>, RunError> {
-    let mut sets = Vec::new();
+    let (mut sets, governance) = (Vec::new(), documents.schema_keys().await?);
     for path in &config.datasets {
         let snapshots = config.state_dir.join("snapshots");
-        let (governance, max_rows) = (&config.trust.governance_key, config.limits.max_rows);
+        let max_rows = config.limits.max_rows;
         let settings = Settings::with_memory(config.snapshots.memory_bytes);
-        let set = DataSet::open(path, governance, &snapshots, &settings, progress, clock.now(), max_rows).await;
+        let set = DataSet::open(path, &governance, &snapshots, &settings, progress, clock.now(), max_rows).await;
         sets.push(Arc::new(set.map_err(|source| RunError::Data { path: path.clone(), source })?));
     }
     Ok(sets)
@@ -145,23 +177,30 @@ pub async fn answering(
     clock: Arc<dyn Clock>,
     hooks: Hooks,
 ) -> Result<Answering, RunError> {
+    let policy = Policy::load(&config.policy)?;
+    for warning in policy.warnings() {
+        warn!(%warning, "the policy");
+    }
     let store = store(config).await?;
-    let data = data(config, progress, &*clock).await?;
+    let documents = Documents::new(store.clone(), Anchors::from(&config.trust));
+    let data = data(config, &documents, progress, &*clock).await?;
+    policy.check_names(&data.iter().map(|set| set.facts()).collect::<Vec<_>>())?;
     check_ceilings(config, &data)?;
     Ok(Answering {
         trust: Trust {
             name: config.name.clone(),
             coordinator_peer: config.coordinator.peer_id.clone(),
-            committee: config.trust.committee.clone(),
             max_micro_rho_per_query: config.budget.per_query,
             max_atto_delta_per_query: config.budget.delta_per_query,
         },
+        policy,
         own_rule: config.register,
         ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),
         register: Register::new(store.clone()),
-        documents: Documents::new(store, config.trust.governance_key),
+        shelf: Shelf::new(store.clone()),
+        documents,
         data,
-        signing: Arc::new(key_file::read(&config.signing_key)?),
+        signing: Arc::new(Signing::from(key_file::read(&config.signing_key)?)),
         clock,
         timeout: config.limits.query_timeout,
         memory_bytes: usize::try_from(config.limits.memory_bytes).unwrap_or(usize::MAX),
@@ -183,18 +222,63 @@ pub async fn run(
     hooks: Hooks,
     ready: impl FnOnce(PeerId),
 ) -> Result<(), RunError> {
+    let files = KeyFiles {
+        name: config.name.clone(),
+        signing: config.signing_key.clone(),
+        transport: config.transport_key.clone(),
+    };
+    if let Ok(roster) = documents(&config).await?.roster(clock.now()).await {
+        files.settle(&roster)?;
+    }
     let node = Arc::new(answering(&config, progress, clock, hooks).await?);
     let peer: PeerId = config.coordinator.peer_id.parse().map_err(|_| RunError::Coordinator("peer_id"))?;
     let addr: Multiaddr = config.coordinator.address.parse().map_err(|_| RunError::Coordinator("address"))?;
-    let transport = key_file::read(&config.transport_key)?.seed();
-    let (network, incoming) = Network::start(transport, Role::Dial { peer, addr }, Limits::default()).await?;
-    ready(network.local_peer());
-    info!(name = %config.name, peer = %network.local_peer(), "node runs");
-    let link = tokio::spawn(link::keep(network.clone(), peer, Arc::clone(&node)));
-    server_builder().add_service(service::server(node)).serve_with_incoming_shutdown(incoming.flight, stop()).await?;
-    link.abort();
-    network.shutdown().await;
+    let endpoint = endpoint(&config, &node).await?;
+    let (told, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        stop().await;
+        told.send_replace(true);
+    });
+    let (mut dialling, mut ready) = (Dialling::Current, Some(ready));
+    // One turn for each transport key that is tried; nearly always the only one.
+    while !*stopping.borrow() {
+        let (transport, role) = (files.transport(dialling)?.seed(), Role::Dial { peer, addr: addr.clone() });
+        let (network, incoming) = Network::start(transport, role, Limits::default()).await?;
+        if let Some(ready) = ready.take() {
+            ready(network.local_peer());
+        }
+        info!(name = %config.name, peer = %network.local_peer(), "node runs");
+        let link = tokio::spawn(link::keep(network.clone(), peer, Arc::clone(&node)));
+        let (mut stopped, turn) = (stopping.clone(), tokio::sync::Notify::new());
+        let server = server_builder().add_service(service::server(Arc::clone(&node)));
+        let serving = server.serve_with_incoming_shutdown(incoming.flight, async {
+            tokio::select! { _ = stopped.wait_for(|stop| *stop) => {}, () = turn.notified() => {} }
+        });
+        let other = async {
+            let next = follow(&files, &node.documents, &node.signing, &network, peer, dialling, &*node.clock).await;
+            turn.notify_one();
+            dialling = next;
+            info!("not let in with this transport key; trying the other one");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! { served = serving => served?, () = other => {} }
+        link.abort();
+        network.shutdown().await;
+    }
+    if let Some(endpoint) = endpoint {
+        endpoint.stop().await;
+    }
     Ok(())
+}
+
+/// The endpoint for the hospital's own systems, where the configuration asks for one.
+async fn endpoint(config: &NodeConfig, node: &Answering) -> Result<Option<local::Running>, RunError> {
+    let Some(sekisho_node_config::Local { address, token_file }) = &config.local else { return Ok(None) };
+    let tokens = TokenFile::new(token_file);
+    tokens.names()?;
+    let routes = local::router(Arc::new(Local::new(node, tokens)));
+    let running = local::serve(*address, routes).await;
+    running.map(Some).map_err(|source| RunError::Local { address: *address, source })
 }
 
 /// Ends when the process is told to stop.

@@ -12,6 +12,7 @@
 mod columns;
 mod eligibility;
 mod files;
+pub mod known;
 pub mod mapping;
 mod patient_range;
 pub mod protected;

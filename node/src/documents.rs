@@ -1,23 +1,34 @@
-//! The signed documents that a node goes by: the newest roster, the newest status, and the permits it answered.
+//! The signed documents that a node goes by: governance key, committee, roster, status, regulators' orders, and the
+//! permits it answered.
 //!
-//! Promises: a roster or status replaces the pinned one only if its sequence number is higher, so a revocation
-//! that was seen is never unseen; of two documents with one number the first stays; nothing is served past its
-//! expiry, whether or not the node is connected. What is served is verified again from the stored envelope.
+//! Promises: a document replaces the pinned one only if its sequence number is higher, so a revocation that was seen is
+//! never unseen; of two documents with one number the first stays; a chain of committees or keys has no gaps; nothing is
+//! served past its expiry, whether or not the node is connected. What is served is verified again from the stored
+//! envelope.
 //!
 //! Deliberately absent: fetching documents, and deciding about a permit (that is the guard's).
 
+mod chains;
+mod orders;
+mod pin;
 #[cfg(test)]
 mod tests;
 
+pub use self::pin::GovernancePin;
+
 use chrono::{DateTime, Utc};
+use sekisho_node_config::Trust;
 use sekisho_protocol::{
+    committee::Committee,
     digest::Digest,
     dsse::{Document, Envelope, Verified},
     keys::PublicKey,
+    orders::{Orders, Regulator},
     permit::Permit,
-    receipt::Acceptance,
+    receipt::{Acceptance, DecidedBy},
     refusal::{Code, Refusal},
     roster::Roster,
+    sequence::{Gaps, Offered, follows},
     status::Status,
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -37,9 +48,24 @@ pub struct StoredPermit {
     pub study_id: String,
     /// When it was answered.
     pub at: DateTime<Utc>,
+    /// Who decided.
+    pub decided_by: DecidedBy,
+    /// Why, in the hospital's words.
+    pub reason: Option<String>,
     envelope: Vec<u8>,
     acceptance: Vec<u8>,
     refused: Option<Code>,
+}
+
+/// This node's answer to a permit, as it is kept.
+#[derive(Clone, Debug)]
+pub struct PermitAnswer {
+    /// The JSON of the signed acceptance.
+    pub acceptance: Vec<u8>,
+    /// Why it is refused, or not accepted yet.
+    pub refused: Option<Code>,
+    /// Why, in the hospital's words.
+    pub reason: Option<String>,
 }
 
 impl StoredPermit {
@@ -56,9 +82,27 @@ impl StoredPermit {
         Envelope::from_json::<Acceptance>(&self.acceptance).ok()
     }
 
-    /// Why it was refused; none when it was accepted.
+    /// Why it was refused, or is not accepted yet; none when it was accepted.
     pub fn refused(&self) -> Option<Code> {
         self.refused
+    }
+}
+
+/// Whom the configuration trusts: where every chain of signatures begins.
+#[derive(Clone, Debug)]
+pub struct Anchors {
+    /// The first governance key, unless the operator pinned another by hand.
+    pub governance: PublicKey,
+    /// The first committee.
+    pub committee: Committee,
+    /// Whose orders are obeyed.
+    pub regulators: Vec<Regulator>,
+}
+
+impl From<&Trust> for Anchors {
+    fn from(trust: &Trust) -> Self {
+        let Trust { governance_key, committee, regulators } = trust.clone();
+        Self { governance: governance_key, committee, regulators }
     }
 }
 
@@ -66,46 +110,69 @@ impl StoredPermit {
 #[derive(Clone, Debug)]
 pub struct Documents {
     store: Store,
-    governance: PublicKey,
+    anchors: Anchors,
+}
+
+/// The numbers of the newest documents that were seen, expired or not; 0 for none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seqs {
+    /// Rotations of the governance key.
+    pub governance: u64,
+    /// The committee; 0 is the pinned one.
+    pub committee: u64,
+    /// The roster.
+    pub roster: u64,
+    /// The status.
+    pub status: u64,
+    /// Each pinned regulator with its newest orders.
+    pub orders: Vec<(String, u64)>,
 }
 
 /// A document of which a node goes by the newest.
 trait Pinned: Document {
     const KIND: &'static str;
-    const STALE: Code;
     fn seq(&self) -> u64;
     fn prev(&self) -> Option<Digest>;
+}
+
+/// One that holds for a while, and without which nothing is answered.
+trait Expiring: Pinned {
+    const STALE: Code;
     fn expires(&self) -> DateTime<Utc>;
 }
 
-impl Pinned for Roster {
-    const KIND: &'static str = "roster";
+macro_rules! pinned {
+    ($($document:ty = $kind:literal;)*) => {$(
+        impl Pinned for $document {
+            const KIND: &'static str = $kind;
+
+            fn seq(&self) -> u64 {
+                self.seq
+            }
+
+            fn prev(&self) -> Option<Digest> {
+                self.prev
+            }
+        }
+    )*};
+}
+
+pinned! {
+    Roster = "roster";
+    Status = "status";
+    Orders = "orders";
+}
+
+impl Expiring for Roster {
     const STALE: Code = Code::StaleRoster;
-
-    fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    fn prev(&self) -> Option<Digest> {
-        self.prev
-    }
 
     fn expires(&self) -> DateTime<Utc> {
         self.expires
     }
 }
 
-impl Pinned for Status {
-    const KIND: &'static str = "status";
+impl Expiring for Status {
     const STALE: Code = Code::StaleStatus;
-
-    fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    fn prev(&self) -> Option<Digest> {
-        self.prev
-    }
 
     fn expires(&self) -> DateTime<Utc> {
         self.expires
@@ -113,9 +180,9 @@ impl Pinned for Status {
 }
 
 impl Documents {
-    /// The documents in `store`, believed when the key `governance` signed them.
-    pub fn new(store: Store, governance: PublicKey) -> Self {
-        Self { store, governance }
+    /// The documents in `store`, believed when what they are signed with leads back to the `anchors`.
+    pub fn new(store: Store, anchors: Anchors) -> Self {
+        Self { store, anchors }
     }
 
     /// Pins the roster in the envelope `bytes` if it is newer than the pinned one; the pinned one again is fine.
@@ -151,19 +218,29 @@ impl Documents {
         self.in_force(now).await
     }
 
-    /// The numbers of the newest roster and of the newest status that were seen, expired or not; 0 for none.
+    /// The numbers of the newest documents that were seen.
     ///
     /// # Errors
     /// `unavailable` when the database fails.
-    pub async fn seqs(&self) -> Result<(u64, u64), Refusal> {
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT kind, seq FROM pinned").fetch_all(self.store.read()).await.map_err(unavailable)?;
-        let seq = |kind| rows.iter().find(|(k, _)| k == kind).map_or(0, |(_, seq)| seq.unsigned_abs());
-        Ok((seq(Roster::KIND), seq(Status::KIND)))
+    pub async fn seqs(&self) -> Result<Seqs, Refusal> {
+        let mut connection = self.store.read().acquire().await.map_err(unavailable)?;
+        let (epoch, governance) = self.chain_of_keys(&mut connection).await?;
+        let committees = self.chain_of_committees(&mut connection).await?;
+        let mut orders = Vec::new();
+        for regulator in &self.anchors.regulators {
+            let pinned = pinned(&mut connection, Orders::KIND, &orders::line(regulator)).await.map_err(unavailable)?;
+            orders.push((regulator.name.clone(), pinned.map_or(0, |(seq, _, _)| seq)));
+        }
+        let mut seq = async |kind| {
+            let found = pinned(&mut connection, kind, &epoch.to_string()).await.map_err(unavailable)?;
+            Ok::<_, Refusal>(found.map_or(0, |(seq, _, _)| seq))
+        };
+        let (roster, status) = (seq(Roster::KIND).await?, seq(Status::KIND).await?);
+        Ok(Seqs { governance: governance.seq(), committee: committees.newest().seq, roster, status, orders })
     }
 
-    /// Keeps a permit, as the JSON of its envelope, with that of this node's answer; an earlier answer to the same
-    /// permit is replaced.
+    /// Keeps a permit, as the JSON of its envelope, with the answer of this node's policy, in place of an earlier one. What a
+    /// person decided stays: then nothing is kept, and false returned.
     ///
     /// # Errors
     /// `unavailable` when the database fails.
@@ -171,27 +248,66 @@ impl Documents {
         &self,
         permit: &Verified<Permit>,
         envelope: &[u8],
-        acceptance: &[u8],
-        refused: Option<Code>,
+        answer: &PermitAnswer,
         at: DateTime<Utc>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let mut tx = self.store.write().await.map_err(unavailable)?;
-        sqlx::query(
-            "INSERT INTO permit (digest, id, version, study_id, envelope, acceptance, refused, at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-            ON CONFLICT (digest) DO UPDATE SET envelope = ?5, acceptance = ?6, refused = ?7, at = ?8",
+        let kept = sqlx::query(
+            "INSERT INTO permit (digest, id, version, study_id, envelope, acceptance, refused, at, reason)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+            ON CONFLICT (digest) DO UPDATE SET envelope = ?5, acceptance = ?6, refused = ?7, at = ?8, reason = ?9
+            WHERE permit.decided_by = 'policy'",
         )
         .bind(permit.digest().as_bytes().as_slice())
         .bind(&permit.id)
         .bind(permit.version)
         .bind(&permit.study_id)
         .bind(envelope)
-        .bind(acceptance)
-        .bind(refused.map(Code::as_str))
+        .bind(&answer.acceptance)
+        .bind(answer.refused.map(Code::as_str))
         .bind(instant(at))
+        .bind(&answer.reason)
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)?;
+        Ok(kept.rows_affected() > 0)
+    }
+
+    /// Keeps what a person decided about a permit that arrived before. It is undelivered, so that the coordinator asks for it.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn decide(&self, permit: Digest, answer: &PermitAnswer, at: DateTime<Utc>) -> Result<(), Refusal> {
+        let mut tx = self.store.write().await.map_err(unavailable)?;
+        sqlx::query(
+            "UPDATE permit SET acceptance = ?2, refused = ?3, at = ?4, reason = ?5, decided_by = 'hand', delivered = 0
+            WHERE digest = ?1",
+        )
+        .bind(permit.as_bytes().as_slice())
+        .bind(&answer.acceptance)
+        .bind(answer.refused.map(Code::as_str))
+        .bind(instant(at))
+        .bind(&answer.reason)
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    /// Notes that the coordinator was given this answer.
+    ///
+    /// # Errors
+    /// `unavailable` when the database fails.
+    pub async fn delivered(&self, permit: &StoredPermit) -> Result<(), Refusal> {
+        let mut tx = self.store.write().await.map_err(unavailable)?;
+        // Another answer may have taken its place since it was read.
+        sqlx::query("UPDATE permit SET delivered = 1 WHERE digest = ?1 AND acceptance = ?2 AND delivered = 0")
+            .bind(permit.digest.as_bytes().as_slice())
+            .bind(&permit.acceptance)
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -221,51 +337,39 @@ impl Documents {
         rows.iter().map(stored_permit).collect::<Result<_, _>>().map_err(unavailable)
     }
 
-    /// The digests of every permit that was answered, accepted or refused; the latest answers first.
+    /// The digests of every permit whose answer the coordinator was given; the latest answers first.
     ///
     /// # Errors
     /// `unavailable` when the database fails.
     pub async fn permit_digests(&self) -> Result<Vec<Digest>, Refusal> {
-        let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT digest FROM permit ORDER BY at DESC, digest")
-            .fetch_all(self.store.read())
-            .await
-            .map_err(unavailable)?;
+        let stored: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT digest FROM permit WHERE delivered = 1 ORDER BY at DESC, digest")
+                .fetch_all(self.store.read())
+                .await
+                .map_err(unavailable)?;
         stored.iter().map(|digest| read_digest(digest)).collect::<Result<_, _>>().map_err(unavailable)
     }
 
-    async fn offer<D: Pinned>(&self, bytes: &[u8], now: DateTime<Utc>) -> Result<Verified<D>, Refusal> {
+    async fn offer<D: Expiring>(&self, bytes: &[u8], now: DateTime<Utc>) -> Result<Verified<D>, Refusal> {
         let envelope = Envelope::from_json::<D>(bytes)?;
-        let offered: Verified<D> = envelope.verify(&[self.governance], 1)?;
-        fresh(&offered, now)?;
-        let seq = i64::try_from(offered.seq())
-            .map_err(|_| Refusal::new(Code::Malformed, format!("the {}'s seq is beyond 2^63", D::NAME)))?;
         let mut tx = self.store.write().await.map_err(unavailable)?;
-        let statement = match pinned(&mut tx, D::KIND).await.map_err(unavailable)? {
-            None => "INSERT INTO pinned (kind, seq, digest, envelope) VALUES (?1, ?2, ?3, ?4)",
-            Some((at, digest, _)) if at == seq && digest == offered.digest() => return Ok(offered),
-            Some((at, digest, _)) => {
-                follows(&offered, at, seq, digest)?;
-                "UPDATE pinned SET seq = ?2, digest = ?3, envelope = ?4 WHERE kind = ?1"
-            }
-        };
-        sqlx::query(statement)
-            .bind(D::KIND)
-            .bind(seq)
-            .bind(offered.digest().as_bytes().as_slice())
-            .bind(envelope.to_json())
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
+        let (epoch, governance) = self.chain_of_keys(&mut tx).await?;
+        let offered: Verified<D> = envelope.verify(&[governance.key()], 1)?;
+        fresh(&offered, now)?;
+        pin(&mut tx, &epoch.to_string(), &offered, &envelope).await?;
         tx.commit().await.map_err(unavailable)?;
         Ok(offered)
     }
 
-    async fn in_force<D: Pinned>(&self, now: DateTime<Utc>) -> Result<Verified<D>, Refusal> {
+    /// The pinned document, if it is in force. It may be signed by an earlier key: it was taken while that one counted.
+    async fn in_force<D: Expiring>(&self, now: DateTime<Utc>) -> Result<Verified<D>, Refusal> {
         let mut connection = self.store.read().acquire().await.map_err(unavailable)?;
-        let Some((_, _, bytes)) = pinned(&mut connection, D::KIND).await.map_err(unavailable)? else {
+        let (epoch, governance) = self.chain_of_keys(&mut connection).await?;
+        let Some((_, _, bytes)) = pinned(&mut connection, D::KIND, &epoch.to_string()).await.map_err(unavailable)?
+        else {
             return Err(Refusal::new(D::STALE, format!("no {} has arrived yet", D::NAME)));
         };
-        let verified = Envelope::from_json::<D>(&bytes).and_then(|envelope| envelope.verify(&[self.governance], 1));
+        let verified = Envelope::from_json::<D>(&bytes).and_then(|envelope| envelope.verify(governance.keys(), 1));
         let document: Verified<D> =
             verified.map_err(|e| Refusal::new(D::STALE, format!("the pinned {} no longer verifies: {e}", D::NAME)))?;
         fresh(&document, now)?;
@@ -273,22 +377,7 @@ impl Documents {
     }
 }
 
-/// That `offered` with number `seq` may take the place of the pinned document, which has another digest.
-fn follows<D: Pinned>(offered: &Verified<D>, pinned_seq: i64, seq: i64, pinned: Digest) -> Result<(), Refusal> {
-    let older = |detail: String| Err(Refusal::new(Code::OlderDocument, detail));
-    if seq < pinned_seq {
-        return older(format!("{} {seq} is older than number {pinned_seq}, which was seen", D::NAME));
-    }
-    if seq == pinned_seq {
-        return older(format!("another {} of number {seq} was seen first", D::NAME));
-    }
-    if seq == pinned_seq + 1 && offered.prev() != Some(pinned) {
-        return older(format!("{} {seq} does not follow number {pinned_seq}, which was seen", D::NAME));
-    }
-    Ok(())
-}
-
-fn fresh<D: Pinned>(document: &Verified<D>, now: DateTime<Utc>) -> Result<(), Refusal> {
+fn fresh<D: Expiring>(document: &Verified<D>, now: DateTime<Utc>) -> Result<(), Refusal> {
     if now < document.expires() {
         return Ok(());
     }
@@ -296,18 +385,63 @@ fn fresh<D: Pinned>(document: &Verified<D>, now: DateTime<Utc>) -> Result<(), Re
     Err(Refusal::new(D::STALE, detail))
 }
 
-async fn pinned(connection: &mut SqliteConnection, kind: &str) -> Result<Option<(i64, Digest, Vec<u8>)>, StoreError> {
+/// Pins `offered` in its line, if it follows what is there.
+async fn pin<D: Pinned>(
+    connection: &mut SqliteConnection,
+    line: &str,
+    offered: &Verified<D>,
+    envelope: &Envelope,
+) -> Result<(), Refusal> {
+    let (seq, digest) = (offered.seq(), offered.digest());
+    let before = pinned(connection, D::KIND, line).await.map_err(unavailable)?.map(|(seq, digest, _)| (seq, digest));
+    if !follows(&Offered { name: D::NAME, seq, prev: offered.prev(), digest }, before, Gaps::Allowed)? {
+        return Ok(());
+    }
+    let statement = match before {
+        None => "INSERT INTO pinned (kind, line, seq, digest, envelope) VALUES (?1, ?2, ?3, ?4, ?5)",
+        Some(_) => "UPDATE pinned SET seq = ?3, digest = ?4, envelope = ?5 WHERE kind = ?1 AND line = ?2",
+    };
+    sqlx::query(statement)
+        .bind(D::KIND)
+        .bind(line)
+        .bind(number(seq)?)
+        .bind(digest.as_bytes().as_slice())
+        .bind(envelope.to_json())
+        .execute(connection)
+        .await
+        .map_err(unavailable)?;
+    Ok(())
+}
+
+async fn pinned(
+    connection: &mut SqliteConnection,
+    kind: &str,
+    line: &str,
+) -> Result<Option<(u64, Digest, Vec<u8>)>, StoreError> {
     let row: Option<(i64, Vec<u8>, Vec<u8>)> =
-        sqlx::query_as("SELECT seq, digest, envelope FROM pinned WHERE kind = ?1")
+        sqlx::query_as("SELECT seq, digest, envelope FROM pinned WHERE kind = ?1 AND line = ?2")
             .bind(kind)
+            .bind(line)
             .fetch_optional(connection)
             .await?;
-    row.map(|(seq, digest, envelope)| Ok((seq, read_digest(&digest)?, envelope))).transpose()
+    row.map(|(seq, digest, envelope)| Ok((seq.unsigned_abs(), read_digest(&digest)?, envelope))).transpose()
+}
+
+/// A number as it is stored.
+fn number(seq: u64) -> Result<i64, Refusal> {
+    seq.try_into().map_err(|_| unavailable(StoreError::Corrupt("sequence number")))
 }
 
 fn stored_permit(row: &SqliteRow) -> Result<StoredPermit, StoreError> {
     let refused: Option<&str> = row.try_get("refused")?;
+    let decided_by = match row.try_get("decided_by")? {
+        "policy" => DecidedBy::Policy,
+        "hand" => DecidedBy::Hand,
+        _ => return Err(StoreError::Corrupt("decision")),
+    };
     Ok(StoredPermit {
+        decided_by,
+        reason: row.try_get("reason")?,
         digest: read_digest(row.try_get("digest")?)?,
         id: row.try_get("id")?,
         version: row.try_get("version")?,

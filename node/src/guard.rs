@@ -12,7 +12,8 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::{Envelope, Verified},
     keys::PublicKey,
-    permit::Permit,
+    orders::{Concern, Orders, obey},
+    permit::{AuthorisedPerson, Permit},
     query::{MAX_LIFETIME, Query, Route, RoutedQuery},
     refusal::{Code, Refusal},
     roster::{Role, Roster},
@@ -30,12 +31,17 @@ pub struct Trust {
     pub name: String,
     /// The coordinator's peer id.
     pub coordinator_peer: String,
-    /// The committee that the configuration pins.
-    pub committee: Committee,
     /// The hospital's own ceiling for one query.
     pub max_micro_rho_per_query: MicroRho,
     /// The hospital's own ceiling for the delta of one query; with zero no query may have private group keys.
     pub max_atto_delta_per_query: AttoDelta,
+}
+
+impl Trust {
+    /// What a regulator's order can concern in a use of `permit` here.
+    pub fn concern<'a>(&'a self, permit: &'a Permit) -> Concern<'a> {
+        Concern { permit, holder: Some(&self.name), coordinator: &self.coordinator_peer }
+    }
 }
 
 /// The documents in force, each verified and fresh.
@@ -44,6 +50,10 @@ pub struct InForce {
     pub roster: Verified<Roster>,
     /// What is void.
     pub status: Verified<Status>,
+    /// The committee that the permit was taken under.
+    pub committee: Committee,
+    /// What regulators suspended.
+    pub orders: Vec<Verified<Orders>>,
 }
 
 /// A query and its route as they arrived.
@@ -87,7 +97,7 @@ impl SignedQuery {
     ///
     /// # Errors
     /// `not_on_roster`, `not_addressed`, `stale_message`, `quorum_not_met`, `duplicate_signer`, `bad_signature`,
-    /// `unknown_person`, `permit_unknown`.
+    /// `unknown_person`, `permit_unknown`, `regulator_order`.
     pub fn verify(
         self,
         permit: &Envelope,
@@ -95,7 +105,7 @@ impl SignedQuery {
         in_force: &InForce,
         now: DateTime<Utc>,
     ) -> Result<VerifiedQuery, Refusal> {
-        let permit = verify_permit(permit, &trust.committee, &in_force.status)?;
+        let permit = verify_permit(permit, &in_force.committee, &in_force.status)?;
         let persons: Vec<PublicKey> =
             permit.authorised_persons.iter().map(|p| p.key).filter(|key| counts(*key, &in_force.status)).collect();
         if !self.0.query.key_ids().any(|id| persons.iter().any(|key| key.fingerprint() == id)) {
@@ -118,6 +128,7 @@ impl SignedQuery {
         if query.expires > now + MAX_LIFETIME + SKEW || route.expires > now + MAX_LIFETIME + SKEW {
             return Err(Refusal::new(Code::StaleMessage, "the message expires more than 24 hours ahead"));
         }
+        obey(in_force.orders.iter().map(Verified::document), &trust.concern(&permit), now)?;
         Ok(VerifiedQuery { query, permit })
     }
 
@@ -179,8 +190,7 @@ impl VerifiedQuery {
 
     /// Who asks, by the id in the permit.
     pub fn person(&self) -> &str {
-        let signed = |key: PublicKey| self.query.signers().contains(&key.fingerprint());
-        self.permit.authorised_persons.iter().find(|p| signed(p.key)).map_or("", |p| &p.id)
+        signer(&self.query, &self.permit).map_or("", |p| &p.id)
     }
 
     /// The permit that the query names.
@@ -246,7 +256,17 @@ impl VerifiedQuery {
     }
 }
 
+/// The authorised person who signed.
+fn signer<'a>(query: &Verified<Query>, permit: &'a Permit) -> Option<&'a AuthorisedPerson> {
+    permit.authorised_persons.iter().find(|p| query.signers().contains(&p.key.fingerprint()))
+}
+
 impl AdmittedQuery {
+    /// Who asks.
+    pub fn person(&self) -> Option<&AuthorisedPerson> {
+        signer(&self.query, &self.permit)
+    }
+
     /// The question.
     pub fn query(&self) -> &Verified<Query> {
         &self.query

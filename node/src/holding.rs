@@ -30,7 +30,7 @@ use crate::data::{
     protected::{Eligible, TableError, register_all, rows, session},
     snapshot::{self, Progress, Settings, Snapshot, SnapshotError},
 };
-use crate::{hooks::Hooks, register::EligibleSet};
+use crate::{hooks::Hooks, policy::DataFacts, register::EligibleSet};
 
 /// How long a query waits for a new snapshot to be taken up; it goes on without the query, which may come again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,7 +89,7 @@ impl DataSet {
     /// at here and not in a query: a query that fails beyond an exact number of rows tells of one patient.
     pub async fn open(
         path: &Path,
-        governance: &PublicKey,
+        governance: &[PublicKey],
         snapshots: &Path,
         settings: &Settings,
         progress: &(dyn Fn(Progress<'_>) + Sync),
@@ -111,6 +111,16 @@ impl DataSet {
     /// The schema that the data is mapped to.
     pub fn schema(&self) -> &Verified<Schema> {
         self.source.mapping.schema()
+    }
+
+    /// The data set as the hospital's policy sees it.
+    pub fn facts(&self) -> DataFacts<'_> {
+        DataFacts { id: self.source.mapping.id(), synthetic: self.synthetic, schema: self.schema().document() }
+    }
+
+    /// The mapping, as it was read at the start.
+    pub fn mapping(&self) -> &Mapping {
+        &self.source.mapping
     }
 
     /// Whether the data are synthetic: declared so when the snapshot was taken, and still.

@@ -13,8 +13,10 @@
 
 mod caps;
 mod error;
+mod releases;
 mod run;
 mod statements;
+mod suspension;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +27,9 @@ use sqlx::{Row, sqlite::SqliteRow};
 
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
+pub use self::releases::ReleasedRuns;
 pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease};
+pub use self::suspension::{Suspended, Suspension};
 
 use self::caps::{read_delta, spent_in};
 use self::statements::{append, earmark_of, find, insert_charge, open_charge, use_nonce};
@@ -80,7 +84,7 @@ pub struct StudyBudget {
     pub spent: MicroRho,
     /// The delta that it spent; its permit says how much it may.
     pub spent_delta: AttoDelta,
-    /// Whether it rests after too many runs without an answer.
+    /// Whether it rests after too many runs without an answer, or is suspended by the hospital.
     pub suspended: bool,
 }
 
@@ -177,10 +181,11 @@ impl Ledger {
     /// transaction that is durable on return. A run that was charged before is returned as it is.
     ///
     /// # Errors
-    /// When another message used the nonce, the study or the register cannot pay, or the database fails; then
-    /// nothing was charged.
+    /// When the study is suspended, another message used the nonce, the study or the register cannot pay, or the database
+    /// fails; then nothing was charged.
     pub async fn reserve(&self, request: &ChargeRequest, log_entry: &[u8]) -> Result<Reserved, LedgerError> {
         let mut tx = self.store.write().await?;
+        suspension::open(&mut tx, &request.study_id, request.key.permit).await?;
         use_nonce(&mut tx, request).await?;
         if let Some(run) = find(&mut tx, &request.key).await? {
             tx.commit().await?;
@@ -235,25 +240,19 @@ impl Ledger {
         Ok(tx.commit().await?)
     }
 
-    /// Whether the study rests: [`MAX_NO_ANSWERS`] runs gave no answer since it was resumed, if it ever was.
+    /// Gives back what is set aside for a study and was not spent, when none of its permits is accepted here any longer.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn suspended(&self, study_id: &str) -> Result<bool, LedgerError> {
-        let count: Option<i64> = sqlx::query_scalar("SELECT no_answers FROM study WHERE study_id = ?1")
-            .bind(study_id)
-            .fetch_optional(self.store.read())
-            .await?;
-        Ok(count.is_some_and(rests))
-    }
-
-    /// Lets a suspended study ask again, and counts from nothing; its operator looked into the cause.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn resume(&self, study_id: &str) -> Result<(), LedgerError> {
+    pub async fn give_back(&self, study_id: &str) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
-        sqlx::query("UPDATE study SET no_answers = 0 WHERE study_id = ?1").bind(study_id).execute(&mut *tx).await?;
+        sqlx::query(
+            "UPDATE study SET earmark = spent WHERE study_id = ?1
+                AND NOT EXISTS (SELECT 1 FROM permit WHERE permit.study_id = ?1 AND refused IS NULL)",
+        )
+        .bind(study_id)
+        .execute(&mut *tx)
+        .await?;
         Ok(tx.commit().await?)
     }
 
@@ -263,10 +262,9 @@ impl Ledger {
     /// When the database fails.
     pub async fn budget(&self) -> Result<Budget, LedgerError> {
         let rows = sqlx::query(
-            "SELECT s.study_id, s.earmark, s.no_answers,
-                (SELECT coalesce(sum(c.micro_rho), 0) FROM charge c WHERE c.study_id = s.study_id) AS spent,
-                (SELECT coalesce(sum(c.atto_delta), 0) FROM charge c WHERE c.study_id = s.study_id) AS spent_delta
-            FROM study s ORDER BY s.study_id",
+            "SELECT study_id, earmark, no_answers, spent, spent_delta,
+                EXISTS (SELECT 1 FROM suspension WHERE study_id IN ('*', study.study_id)) AS suspended
+            FROM study ORDER BY study_id",
         )
         .fetch_all(self.store.read())
         .await?;
@@ -284,7 +282,7 @@ impl Ledger {
                 earmark: read_amount(row.try_get("earmark")?)?,
                 spent: read_amount(row.try_get("spent")?)?,
                 spent_delta: read_delta(row.try_get("spent_delta")?)?,
-                suspended: rests(row.try_get("no_answers")?),
+                suspended: rests(row.try_get("no_answers")?) || row.try_get::<bool, _>("suspended")?,
             };
             budget.spent = budget.spent.saturating_add(study.spent);
             budget.earmarked = budget.earmarked.saturating_add(study.earmark);

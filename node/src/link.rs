@@ -67,10 +67,21 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
         FromCoordinator::Ack { .. } => return Err(TalkError::Order),
     }
     for id in 1.. {
-        let (roster_seq, status_seq) = node.documents.seqs().await.map_err(|_| TalkError::Documents)?;
+        let seqs = node.documents.seqs().await.map_err(|_| TalkError::Documents)?;
+        let catalogue_seq = node.shelf.newest_seq().await.map_err(|_| TalkError::Documents)?;
         let permits = node.documents.permit_digests().await.map_err(|_| TalkError::Documents)?;
         let permits = permits.into_iter().take(MAX_PERMITS).map(|d| *d.as_bytes()).collect();
-        send(stream, &FromNode::Holdings(Holdings { id, roster_seq, status_seq, permits })).await?;
+        let holdings = Holdings {
+            id,
+            governance_seq: seqs.governance,
+            committee_seq: seqs.committee,
+            orders: seqs.orders,
+            roster_seq: seqs.roster,
+            status_seq: seqs.status,
+            catalogue_seq,
+            permits,
+        };
+        send(stream, &FromNode::Holdings(holdings)).await?;
         match control::decode(&read_frame(stream, WITHIN).await?)? {
             FromCoordinator::Ack { id: answered } if answered == id => {}
             FromCoordinator::Ack { .. } | FromCoordinator::Welcome { .. } => return Err(TalkError::Order),

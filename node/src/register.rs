@@ -2,16 +2,22 @@
 //!
 //! Promises: events are only ever added, so the set that a query ran on can be made again from its date and
 //! its place in the register ([`Register::eligible`] counts events up to `at_seq` only); an opt-out acts from
-//! its date on; an import is taken whole or not at all. The rules are those of Japan's NGMIA (Act No. 28 of
+//! its date on; an import, and a list of events, is taken whole or not at all. The rules are those of Japan's NGMIA (Act No. 28 of
 //! 2017: notice and a period before first use) and of EHDS Art. 71.
 //!
 //! No patient id is in any error, log or `Debug` of this module. Deliberately absent: any count that leaves
 //! the hospital ([`Register::counts`] is for its own screen), and correcting or deleting an event: a mistake is
 //! followed by another event.
 
+mod csv;
 mod eligible;
+mod encoding;
+mod entry;
 mod event;
 mod import;
+mod once;
+mod shown;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -29,11 +35,17 @@ use sekisho_protocol::{
     schema::Kind,
 };
 use sha2::{Digest as _, Sha256};
-use sqlx::{Row, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
+pub use self::csv::MAX_LINE_BYTES;
 pub use self::eligible::EligibleSet;
-pub use self::event::{Event, EventKind, PatientStatus};
-pub use self::import::{Imported, MAX_LINE_BYTES};
+pub use self::encoding::Encoding;
+pub use self::entry::{Entry, day};
+pub use self::event::{Event, EventKind, SaidBy};
+pub use self::import::{Imported, Importing};
+pub use self::once::{KEPT_DAYS, Once, OnceKey};
+pub use self::shown::rule_name;
+pub use self::status::{PatientStatus, Standing};
 
 use self::eligible::{Builder, History, Rule};
 use crate::store::{Store, StoreError, instant, read_instant};
@@ -68,6 +80,14 @@ pub enum RegisterError {
         line: u64,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// An event stands in the imported file twice; nothing was imported.
+    #[error("line {line}: the same event as in line {first}; nothing was imported")]
+    Twice {
+        /// The later line.
+        line: u64,
+        /// The earlier one.
+        first: u64,
     },
     /// The imported file cannot be read; nothing was imported.
     #[error("the file cannot be read: {0}; nothing was imported")]
@@ -105,6 +125,7 @@ impl From<RegisterError> for Refusal {
     fn from(error: RegisterError) -> Self {
         match &error {
             RegisterError::Line { .. }
+            | RegisterError::Twice { .. }
             | RegisterError::Read(_)
             | RegisterError::Event(_)
             | RegisterError::NotYet { .. }
@@ -141,8 +162,8 @@ impl Register {
         Self { store, sets: Arc::default(), hashed: Arc::new(Mutex::new((0, hasher))) }
     }
 
-    /// Records one event and returns its place. The same event may be recorded again: an opt-out after a
-    /// withdrawal of the same day counts.
+    /// Records one event of which nobody knows who said it, and returns its place. The same event may be recorded again: an
+    /// opt-out after a withdrawal of the same day counts.
     ///
     /// # Errors
     /// When the patient id, the day or the recorder is not one that the register takes.
@@ -154,22 +175,47 @@ impl Register {
         by: &str,
         at: DateTime<Utc>,
     ) -> Result<i64, RegisterError> {
-        let patient = import::patient(patient).map_err(RegisterError::Event)?;
-        import::day(&on.to_string()).map_err(RegisterError::Event)?;
-        let by = import::recorder(by)?;
+        let entry = Entry::new(patient, kind, Some(on), None, at).map_err(RegisterError::Event)?;
+        self.record_all(&[entry], by, at).await
+    }
+
+    /// Records all of `entries` in their order, or none, and returns the place of the last one. `by` says who does it.
+    ///
+    /// # Errors
+    /// When the recorder is not one that the register takes, or the database fails.
+    pub async fn record_all(&self, entries: &[Entry], by: &str, at: DateTime<Utc>) -> Result<i64, RegisterError> {
         let mut tx = self.store.write().await?;
-        let seq = sqlx::query_scalar(
-            "INSERT INTO register_event (seq, patient, kind, on_date, by, recorded_at)
-            VALUES ((SELECT coalesce(max(seq), 0) + 1 FROM register_event), ?1, ?2, ?3, ?4, ?5) RETURNING seq",
-        )
-        .bind(patient)
-        .bind(kind.as_str())
-        .bind(on.to_string())
-        .bind(by)
-        .bind(instant(at))
-        .fetch_one(&mut *tx)
-        .await?;
+        let seq = Self::append(&mut tx, entries, by, at).await?;
         tx.commit().await?;
+        Ok(seq)
+    }
+
+    /// Records `entries` inside the caller's transaction, and returns the register's last place.
+    pub(crate) async fn append(
+        tx: &mut SqliteConnection,
+        entries: &[Entry],
+        by: &str,
+        at: DateTime<Utc>,
+    ) -> Result<i64, RegisterError> {
+        let by = entry::recorder(by)?;
+        let last = "SELECT coalesce(max(seq), 0) FROM register_event";
+        let mut seq: i64 = sqlx::query_scalar(last).fetch_one(&mut *tx).await?;
+        for entry in entries {
+            seq += 1;
+            sqlx::query(
+                "INSERT INTO register_event (seq, patient, kind, on_date, by, recorded_at, said_by)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )
+            .bind(seq)
+            .bind(&entry.patient)
+            .bind(entry.kind.as_str())
+            .bind(entry.on.to_string())
+            .bind(by)
+            .bind(instant(at))
+            .bind(entry.said_by.map(SaidBy::as_str))
+            .execute(&mut *tx)
+            .await?;
+        }
         Ok(seq)
     }
 
@@ -179,7 +225,7 @@ impl Register {
     /// When the database fails.
     pub async fn status(&self, patient: &str) -> Result<Option<PatientStatus>, RegisterError> {
         let rows = sqlx::query(
-            "SELECT seq, kind, on_date, by, recorded_at FROM register_event WHERE patient = ?1 ORDER BY seq",
+            "SELECT seq, kind, on_date, by, recorded_at, said_by FROM register_event WHERE patient = ?1 ORDER BY seq",
         )
         .bind(patient.trim())
         .fetch_all(self.store.read())
@@ -189,6 +235,7 @@ impl Register {
                 seq: row.try_get("seq")?,
                 kind: EventKind::read(row.try_get("kind")?)?,
                 on: read_day(row.try_get("on_date")?)?,
+                said_by: row.try_get::<Option<&str>, _>("said_by")?.map(SaidBy::read).transpose()?,
                 by: row.try_get("by")?,
                 recorded_at: read_instant(row.try_get("recorded_at")?)?,
             })
@@ -274,7 +321,7 @@ impl Register {
             (from, hasher) = (0, Sha256::new_with_prefix(b"sekisho register v1"));
         }
         let mut rows = sqlx::query(
-            "SELECT seq, patient, kind, on_date, by, recorded_at FROM register_event
+            "SELECT seq, patient, kind, on_date, by, recorded_at, said_by FROM register_event
             WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
         )
         .bind(from)
@@ -285,9 +332,12 @@ impl Register {
             event.clear();
             event.extend_from_slice(&row.try_get::<i64, _>(0)?.to_be_bytes());
             for field in 1..6 {
-                let field: &str = row.try_get(field)?;
-                event.extend_from_slice(&(field.len() as u64).to_be_bytes());
-                event.extend_from_slice(field.as_bytes());
+                put_field(&mut event, row.try_get(field)?);
+            }
+            // Events without it hash as they did before there was such a field. No place is that large, so the mark is no next event.
+            if let Some(said_by) = row.try_get(6)? {
+                event.extend_from_slice(&u64::MAX.to_be_bytes());
+                put_field(&mut event, said_by);
             }
             hasher.update(&event);
         }
@@ -333,6 +383,12 @@ impl Register {
         }
         Ok(())
     }
+}
+
+/// A field of a hash, preceded by its length.
+fn put_field(bytes: &mut Vec<u8>, field: &str) {
+    bytes.extend_from_slice(&(field.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(field.as_bytes());
 }
 
 fn read_day(text: &str) -> Result<NaiveDate, StoreError> {

@@ -1,6 +1,7 @@
 //! The node's Arrow Flight service, for the coordinator only, on libp2p streams.
 //!
-//! `DoGet` answers a routed query, `GetFlightInfo` is its dry run, `DoAction("put")` hands in a roster, status or permit.
+//! `DoGet` answers a routed query, `GetFlightInfo` is its dry run, `DoAction("put")` hands in a roster, status or permit,
+//! `DoAction("catalogue")` with a number hands out the hospital's catalogue of that number.
 //! Everything else is unimplemented. What arrives is bounded by tonic before it is decoded.
 
 use std::{collections::HashMap, sync::Arc};
@@ -14,6 +15,7 @@ use arrow_flight::{
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use sekisho_protocol::{
+    control::ACTION_CATALOGUE,
     query::RoutedQuery,
     refusal::{Code, Refusal},
     transport::{PeerInfo, status_of},
@@ -46,6 +48,18 @@ impl Service {
             return Ok(());
         }
         Err(status_of(&Refusal::new(Code::NotOnRoster, "only the coordinator may ask this node")))
+    }
+}
+
+impl Service {
+    /// The catalogue whose number the body says in decimal digits.
+    async fn catalogue(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let number = str::from_utf8(body).ok().and_then(|text| text.parse().ok());
+        let seq = number.ok_or_else(|| Refusal::new(Code::Malformed, "the body is no number of a catalogue"))?;
+        let failed = |_| Refusal::new(Code::Unavailable, "the hospital's catalogues cannot be read");
+        let signed = self.0.shelf.signed(seq).await.map_err(failed)?;
+        let signed = signed.ok_or_else(|| Refusal::new(Code::Malformed, "there is no catalogue of this number"))?;
+        Ok(signed.envelope)
     }
 }
 
@@ -95,11 +109,12 @@ impl FlightService for Service {
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         self.only_coordinator(&request)?;
         let action = request.into_inner();
-        if action.r#type != "put" {
-            return Err(Status::unimplemented("this node takes the action put"));
-        }
-        let answer = put(&self.0, &action.body).await.map_err(|r| status_of(&r))?;
-        let body = answer.map(|envelope| envelope.to_json()).unwrap_or_default();
+        let body = match action.r#type.as_str() {
+            "put" => put(&self.0, &action.body).await.map(|answer| answer.map(|e| e.to_json()).unwrap_or_default()),
+            ACTION_CATALOGUE => self.catalogue(&action.body).await,
+            _ => return Err(Status::unimplemented("this node takes the actions put and catalogue")),
+        };
+        let body = body.map_err(|r| status_of(&r))?;
         Ok(Response::new(futures::stream::iter([Ok(arrow_flight::Result { body: body.into() })]).boxed()))
     }
 
@@ -131,6 +146,6 @@ impl FlightService for Service {
     }
 
     async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        Err(Status::unimplemented("the action is put"))
+        Err(Status::unimplemented("the actions are put and catalogue"))
     }
 }

@@ -23,7 +23,13 @@ use sqlx::{
 };
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_state.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_state.sql"),
+    include_str!("../migrations/0002_policy.sql"),
+    include_str!("../migrations/0003_register.sql"),
+    include_str!("../migrations/0004_trust.sql"),
+    include_str!("../migrations/0005_catalogue.sql"),
+];
 /// How many connections may read at once.
 const READERS: u32 = 3;
 /// How long a statement waits for another process (an import by the CLI, for one).

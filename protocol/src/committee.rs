@@ -14,10 +14,15 @@ use crate::{
     digest::Digest,
     dsse::{Document, DsseError, Envelope, MAX_SIGNATURES, Verified},
     keys::PublicKey,
+    permit::Permit,
+    refusal::{Code, Refusal},
+    sequence::{Gaps, Offered, follows},
 };
 
 /// The longest name or role in bytes.
 const MAX_TEXT: usize = 64;
+/// The most committees of one chain.
+pub const MAX_CHAIN: usize = 1000;
 
 /// One member: a name for people, the seat, and the key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +120,106 @@ impl Committee {
     }
 }
 
+/// The committees, from the pinned one to the one in force.
+#[derive(Clone, Debug)]
+pub struct CommitteeChain {
+    links: Vec<(Committee, Digest)>,
+}
+
+impl CommitteeChain {
+    /// The chain that begins with the committee of the configuration.
+    pub fn pinned(committee: Committee) -> Self {
+        // Names and numbers only: this cannot fail.
+        let digest = Digest::of(&serde_json::to_vec(&committee).unwrap_or_default());
+        Self { links: vec![(committee, digest)] }
+    }
+
+    /// The committee in force.
+    pub fn newest(&self) -> &Committee {
+        &self.last().0
+    }
+
+    /// Its digest: that of its document, or of what the configuration says.
+    pub fn digest(&self) -> Digest {
+        self.last().1
+    }
+
+    /// The digest of the pinned committee: what the chain hangs from.
+    pub fn root(&self) -> Digest {
+        self.links[0].1
+    }
+
+    /// The last seat that the owner of this key has or had.
+    pub fn seat(&self, key: Digest) -> Option<&CommitteeMember> {
+        self.links.iter().rev().find_map(|(committee, _)| committee.member(key))
+    }
+
+    /// The keys of the members in force whose key, or an earlier one, is among `keys`.
+    pub fn seats_of(&self, keys: impl IntoIterator<Item = Digest>) -> BTreeSet<Digest> {
+        let names: BTreeSet<&str> =
+            keys.into_iter().filter_map(|key| self.seat(key)).map(|m| m.name.as_str()).collect();
+        let members = self.newest().members.iter().filter(|m| names.contains(m.name.as_str()));
+        members.map(|m| m.key.fingerprint()).collect()
+    }
+
+    /// The committee with this digest, in force or not.
+    pub fn with_digest(&self, digest: Digest) -> Option<&Committee> {
+        self.links.iter().find(|(_, known)| *known == digest).map(|(committee, _)| committee)
+    }
+
+    /// Takes the next committee, when a quorum of the newest one signed it; says whether it is new. `void` says which
+    /// keys do not count.
+    ///
+    /// # Errors
+    /// `older_document` when it does not follow the newest one; or what its signatures lack.
+    pub fn take(
+        &mut self,
+        envelope: &Envelope,
+        void: impl Fn(Digest) -> bool,
+    ) -> Result<Option<Verified<Committee>>, Refusal> {
+        let (claimed, digest) = envelope.peek::<Committee>()?;
+        let offered = Offered { name: Committee::NAME, seq: claimed.seq, prev: claimed.prev, digest };
+        let pinned = (self.newest().seq > 0).then(|| (self.newest().seq, self.digest()));
+        if !follows(&offered, pinned, Gaps::Refused)? {
+            return Ok(None);
+        }
+        if self.links.len() > MAX_CHAIN {
+            return Err(Refusal::new(Code::TooLarge, format!("at most {MAX_CHAIN} committees are kept")));
+        }
+        let verified: Verified<Committee> = self.newest().verify(envelope, void)?;
+        self.links.push((verified.document().clone(), verified.digest()));
+        Ok(Some(verified))
+    }
+
+    /// Verifies a permit: with the committee `under` that it was taken under before, or with the newest one, which may
+    /// have signed it anew; the digest of the committee that did. Keys that the status voids, as `void` says, and the
+    /// members whom the permit recuses do not count.
+    ///
+    /// # Errors
+    /// Those of [`Committee::verify`] for the newest committee.
+    pub fn verify_permit(
+        &self,
+        envelope: &Envelope,
+        under: Option<Digest>,
+        void: impl Fn(Digest) -> bool,
+    ) -> Result<(Verified<Permit>, Digest), DsseError> {
+        let recused = envelope.peek::<Permit>()?.0.decision.recused;
+        let void = |key: Digest| void(key) || recused.contains(&key);
+        let earlier = under.and_then(|digest| Some((self.with_digest(digest)?, digest)));
+        if let Some((committee, digest)) = earlier
+            && let Ok(permit) = committee.verify(envelope, void)
+        {
+            return Ok((permit, digest));
+        }
+        self.newest().verify(envelope, void).map(|permit| (permit, self.digest()))
+    }
+
+    fn last(&self) -> &(Committee, Digest) {
+        // There is a pinned committee, so the list is never empty.
+        &self.links[self.links.len() - 1]
+    }
+}
+
 impl Document for Committee {
     const PAYLOAD_TYPE: &'static str = "application/vnd.sekisho.committee.v1+json";
     const NAME: &'static str = "committee";
@@ -142,3 +247,6 @@ impl Document for Committee {
         rule(self.reason.len() <= 1000, "the reason has at most 1000 bytes")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,10 @@ use crate::digest::Digest;
 /// The largest frame in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// The version of these messages.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+
+/// The Flight action by which the coordinator fetches a node's catalogue: the body is its number in decimal digits.
+pub const ACTION_CATALOGUE: &str = "catalogue";
 
 /// What a node says first on its control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +32,18 @@ pub struct Hello {
 pub struct Holdings {
     /// Grows with each message, so that an acknowledgement names what it answers.
     pub id: u64,
+    /// How many rotations of the governance key it has seen.
+    pub governance_seq: u64,
+    /// The number of its newest committee, 0 for the pinned one.
+    pub committee_seq: u64,
+    /// The regulators that it obeys, each with the number of its newest orders, 0 for none.
+    pub orders: Vec<(String, u64)>,
     /// The sequence number of its roster, 0 for none.
     pub roster_seq: u64,
     /// The sequence number of its status, 0 for none.
     pub status_seq: u64,
+    /// The sequence number of its newest catalogue, 0 for none.
+    pub catalogue_seq: u64,
     /// The permits that it has answered, by digest.
     pub permits: Vec<[u8; 32]>,
 }
@@ -122,7 +133,16 @@ mod tests {
     use super::*;
 
     fn holdings(permits: usize) -> FromNode {
-        FromNode::Holdings(Holdings { id: 7, roster_seq: 1, status_seq: 2, permits: vec![[9; 32]; permits] })
+        FromNode::Holdings(Holdings {
+            id: 7,
+            governance_seq: 1,
+            committee_seq: 3,
+            orders: vec![("ministry".into(), 4)],
+            roster_seq: 1,
+            status_seq: 2,
+            catalogue_seq: 3,
+            permits: vec![[9; 32]; permits],
+        })
     }
 
     #[test]
@@ -143,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_claims_a_huge_list_is_refused_without_allocating_it() {
-        // Variant 1, id 0, seqs 0, then a list length of 2^60.
+        // Variant 1, id 0, two seqs 0, then a list length of 2^60.
         let frame = [1, 0, 0, 0, 253, 0, 0, 0, 0, 0, 0, 0, 16];
         assert!(matches!(decode::<FromNode>(&frame), Err(FrameError::Malformed)));
     }

@@ -59,6 +59,48 @@ pub fn write(path: &Path, key: &SecretKey) -> Result<(), KeyFileError> {
     file.sync_all().map_err(io)
 }
 
+/// Where the key lies that shall take the place of the one at `path`: `signing.pem` gives way to `signing.next.pem`.
+pub fn next(path: &Path) -> PathBuf {
+    path.with_extension("next.pem")
+}
+
+/// Reads the key that shall take the place of the one at `path`; none when there is none.
+///
+/// # Errors
+/// When it is open to others, or no key.
+pub fn read_next(path: &Path) -> Result<Option<SecretKey>, KeyFileError> {
+    let next = next(path);
+    if next.exists() { read(&next).map(Some) } else { Ok(None) }
+}
+
+/// Reads the next key where there is one, and otherwise the one at `path`.
+///
+/// # Errors
+/// When the file is missing, open to others, or no key.
+pub fn read_newest(path: &Path) -> Result<SecretKey, KeyFileError> {
+    read_next(path)?.map_or_else(|| read(path), Ok)
+}
+
+/// Puts the next key in the place of the one at `path`, which stays beside it under its fingerprint, when `named` says
+/// that it is the one that counts. Says whether it did.
+///
+/// # Errors
+/// When a file cannot be read or moved.
+pub fn promote(path: &Path, named: impl FnOnce(&SecretKey) -> bool) -> Result<bool, KeyFileError> {
+    let Some(key) = read_next(path)? else { return Ok(false) };
+    if !named(&key) {
+        return Ok(false);
+    }
+    let io = |source| KeyFileError::Io { path: path.into(), source };
+    // After a stop between the two the old one has moved away already.
+    if path.exists() {
+        let retired = format!("retired-{}.pem", read(path)?.public().fingerprint().short());
+        fs::rename(path, path.with_extension(retired)).map_err(io)?;
+    }
+    fs::rename(next(path), path).map_err(io)?;
+    Ok(true)
+}
+
 /// Reads a key, refusing a file that anybody but its owner may read.
 ///
 /// # Errors
@@ -71,4 +113,31 @@ pub fn read(path: &Path) -> Result<SecretKey, KeyFileError> {
     }
     let pem = zeroize::Zeroizing::new(fs::read_to_string(path).map_err(io)?);
     SecretKey::from_pem(&pem).map_err(|source| KeyFileError::Key { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_key_takes_the_place_of_the_old_one_when_it_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("signing.pem");
+        let (old, new) = (SecretKey::generate(&mut rand::rng()), SecretKey::generate(&mut rand::rng()));
+        write(&path, &old).unwrap();
+        assert!(!promote(&path, |_| true).unwrap(), "there is no next key");
+        write(&next(&path), &new).unwrap();
+        assert!(!promote(&path, |key| key.public() == old.public()).unwrap());
+        assert_eq!(read(&path).unwrap().public(), old.public());
+        assert_eq!(read_newest(&path).unwrap().public(), new.public());
+        assert!(promote(&path, |key| key.public() == new.public()).unwrap());
+        assert_eq!(read(&path).unwrap().public(), new.public());
+        assert!(read_next(&path).unwrap().is_none());
+        let retired = format!("signing.retired-{}.pem", old.public().fingerprint().short());
+        assert_eq!(read(&dir.path().join(retired)).unwrap().public(), old.public());
+        // A stop after the old key moved away and before the new one took its place.
+        fs::rename(&path, next(&path)).unwrap();
+        assert!(promote(&path, |_| true).unwrap());
+        assert_eq!(read(&path).unwrap().public(), new.public());
+    }
 }

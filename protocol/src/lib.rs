@@ -11,15 +11,19 @@
 
 pub mod access;
 pub mod application;
+pub mod catalogue;
 pub mod clock;
 pub mod committee;
 pub mod control;
 pub mod decision;
 pub mod digest;
 pub mod dsse;
+pub mod governance;
 #[cfg(feature = "transport")]
 pub mod key_file;
 pub mod keys;
+pub mod orders;
+pub mod output_review;
 pub mod permit;
 pub mod publication;
 pub mod purpose;
@@ -29,7 +33,9 @@ pub mod refusal;
 pub mod review;
 pub mod roster;
 pub mod schema;
+pub mod sequence;
 pub mod status;
+pub mod supersession;
 #[cfg(feature = "transport")]
 pub mod transport;
 pub mod units;

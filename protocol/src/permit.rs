@@ -194,14 +194,8 @@ impl Dp {
         rule((1..=1_000_000).contains(&self.groups_per_patient), "dp.groups_per_patient is 1 to 1000000")?;
         rule((1..=1000).contains(&self.sites_per_patient), "dp.sites_per_patient is 1 to 1000")?;
         rule(self.micro_rho_per_query > MicroRho::ZERO, "dp.micro_rho_per_query must be above 0")?;
-        rule(
-            self.micro_rho_per_query <= self.micro_rho_total,
-            "dp.micro_rho_per_query is above micro_rho_total",
-        )?;
-        rule(
-            self.atto_delta_per_query <= self.atto_delta_total,
-            "dp.atto_delta_per_query is above atto_delta_total",
-        )?;
+        rule(self.micro_rho_per_query <= self.micro_rho_total, "dp.micro_rho_per_query is above micro_rho_total")?;
+        rule(self.atto_delta_per_query <= self.atto_delta_total, "dp.atto_delta_per_query is above atto_delta_total")?;
         rule(
             self.mechanism == Mechanism::Gaussian || self.atto_delta_total.is_zero(),
             "dp.mechanism laplace is pure epsilon: it has no delta",
@@ -385,6 +379,7 @@ impl Document for Permit {
             is_name(&self.id) && is_name(&self.study_id),
             "id and study_id are 1-64 lower-case letters, digits and hyphens",
         )?;
+        rule(self.study_id != crate::catalogue::STUDY, "study_id catalogue is every hospital's own")?;
         rule(self.version >= 1, "version counts from 1")?;
         rule(!self.purposes.is_empty(), "purposes must name at least one purpose")?;
         rule(

@@ -107,7 +107,42 @@ pub struct Acceptance {
     pub earmark: MicroRho,
     /// When.
     pub at: DateTime<Utc>,
+    /// Why, in the hospital's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who decided.
+    #[serde(default, skip_serializing_if = "DecidedBy::is_policy")]
+    pub decided_by: DecidedBy,
 }
+
+/// Who decided about a permit at a hospital.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecidedBy {
+    /// The hospital's policy, or its software.
+    #[default]
+    Policy,
+    /// A person.
+    Hand,
+}
+
+impl DecidedBy {
+    /// The name in documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Hand => "hand",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    fn is_policy(&self) -> bool {
+        *self == Self::Policy
+    }
+}
+
+/// The most characters of a reason.
+pub const MAX_REASON: usize = 500;
 
 impl Document for Acceptance {
     const PAYLOAD_TYPE: &'static str = "application/vnd.sekisho.acceptance.v1+json";
@@ -115,7 +150,11 @@ impl Document for Acceptance {
     const MAX_BYTES: usize = 4096;
 
     fn check(&self) -> Result<(), String> {
-        Ok(())
+        let fits = |reason: &String| reason.chars().count() <= MAX_REASON && !reason.chars().any(char::is_control);
+        if self.reason.as_ref().is_none_or(fits) {
+            return Ok(());
+        }
+        Err(format!("a reason is one line of at most {MAX_REASON} characters"))
     }
 }
 

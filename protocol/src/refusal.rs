@@ -116,6 +116,8 @@ codes! {
     AwaitingReview = "awaiting_review", "ask the same run again when two reviewers have released it; it costs nothing";
     /// The reviewers refused to let the result out.
     OutputRefused = "output_refused", "the reviewers' reasons are on record; ask a coarser question";
+    /// No such result waits, or waited, for a review here.
+    ResultUnknown = "result_unknown", "name a result that `sekisho output list` shows";
     /// The signer may not read or do this.
     NotAuthorised = "not_authorised", "sign with the key of somebody who may";
     /// The query alone costs more than it may.

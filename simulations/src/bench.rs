@@ -1,5 +1,6 @@
 //! Benchmarks. Figures are ratios within one run, since machines are noisy; nothing asserts them.
 
+mod admission;
 mod noise;
 mod query;
 mod source;
@@ -7,6 +8,7 @@ mod source;
 use serde_json::{Map, Value};
 
 pub use self::{
+    admission::{Admission, admission},
     noise::noise,
     query::{Query, prepare, query},
     source::Shape,

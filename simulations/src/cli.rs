@@ -11,6 +11,7 @@ use crate::{
     bench::{self, Shape},
     demo::{self, Demo},
     generate::{self, generate},
+    governance::{self, Governance},
     launch::{Launcher, Party},
     utility,
 };
@@ -25,10 +26,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Five synthetic hospitals, one approved study, three questions, in real processes.
-    #[command(after_help = "Example: sekisho-sim demo --keep --dir /tmp/demo")]
+    /// Synthetic hospitals and an approved study in real processes: three questions, or the whole of its governance.
+    #[command(
+        after_help = "Examples:\n  sekisho-sim demo --keep --dir /tmp/demo\n  sekisho-sim demo --story governance"
+    )]
     Demo {
-        /// Leave the network running, and say how to talk to it.
+        /// `questions`: five hospitals answer, each answer beside its truth. `governance`: three hospitals, from the
+        /// catalogue to the public register; every command is printed with what it says.
+        #[arg(long, value_enum, default_value_t = StoryKind::Questions)]
+        story: StoryKind,
+        /// Leave the network running, and say how to talk to it (questions only).
         #[arg(long)]
         keep: bool,
         /// Where everything goes, and stays; a new temporary folder if it is left out.
@@ -73,6 +80,12 @@ enum Command {
     Bench(Bench),
 }
 
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum StoryKind {
+    Questions,
+    Governance,
+}
+
 #[derive(Subcommand)]
 enum Bench {
     /// A bounded, noised query at one node against the same query in plain DataFusion.
@@ -102,6 +115,25 @@ enum Bench {
         /// Draws from each distribution.
         #[arg(long, default_value_t = 2_000_000)]
         samples: u32,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// How long a node takes to decide about a query, before it charges anything.
+    #[command(after_help = "Example: cargo run --release --bin sekisho-sim -- bench admission --output json")]
+    Admission {
+        /// Permits, each of a study of its own.
+        #[arg(long, default_value_t = 1000)]
+        permits: u32,
+        /// Changes in the patient register.
+        #[arg(long, default_value_t = 10_000)]
+        changes: u32,
+        /// Entries of the ledger.
+        #[arg(long, default_value_t = 100_000)]
+        entries: u32,
+        /// How many queries are asked.
+        #[arg(long, default_value_t = 1000)]
+        queries: u32,
         /// How to print.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -173,9 +205,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn command(command: Command) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().into_diagnostic()?;
     match command {
-        Command::Demo { keep, dir, quic, seed, patients } => {
+        Command::Demo { story, keep, dir, quic, seed, patients } => {
             let launcher = Launcher::new(std::env::current_exe().into_diagnostic()?);
-            runtime.block_on(demo::run(&Demo { dir, keep, quic, seed, patients }, launcher, now()))
+            match story {
+                StoryKind::Questions => {
+                    runtime.block_on(demo::run(&Demo { dir, keep, quic, seed, patients }, launcher, now()))
+                }
+                StoryKind::Governance => {
+                    runtime.block_on(governance::run(&Governance { dir, seed, patients }, launcher, now()))
+                }
+            }
         }
         Command::Generate { hospitals, patients, rows, seed, as_of, out } => {
             let as_of = as_of.unwrap_or_else(|| now().date_naive());
@@ -192,6 +231,10 @@ fn command(command: Command) -> Result<()> {
             runtime.block_on(bench::query(&bench::Query { shape, rows, repeat, dir }, output, now()))
         }
         Command::Bench(Bench::Noise { samples, output }) => bench::noise(samples, output),
+        Command::Bench(Bench::Admission { permits, changes, entries, queries, output }) => {
+            let asked = bench::Admission { permits, changes, entries, queries };
+            runtime.block_on(bench::admission(asked, output, now()))
+        }
         Command::Bench(Bench::Prepare { shape, rows, dir }) => {
             runtime.block_on(bench::prepare(shape, rows, &dir, now()))
         }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     generate::{self, generate},
     launch::Launcher,
-    network::{Network, Setup, Site},
+    network::{Accept, Network, Rules, Setup, Site},
     study::{self, PermitText, TrueCell},
 };
 
@@ -117,6 +117,7 @@ async fn play(demo: &Demo, dir: &Path, launcher: Launcher, now: DateTime<Utc>) -
         name: name.clone(),
         mapping: study::mapping(name, folder),
         register: Some(folder.join("register.csv")),
+        accept: Accept::Automatic,
     };
     let setup = Setup {
         dir: dir.join("network"),
@@ -126,6 +127,7 @@ async fn play(demo: &Demo, dir: &Path, launcher: Launcher, now: DateTime<Utc>) -
         register_rule: "jp-ngmia".into(),
         budget: None,
         status_lives: "24h".into(),
+        rules: Rules::default(),
     };
     let network = Network::build(&setup, launcher, &say)?;
     say("one coordinator and five nodes run, each a process of its own");

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod generate;
+pub mod governance;
 pub mod launch;
 pub mod network;
 pub mod solo;

@@ -27,6 +27,37 @@ pub struct Site {
     pub mapping: String,
     /// A register to import, if any.
     pub register: Option<PathBuf>,
+    /// How it decides on permits.
+    pub accept: Accept,
+}
+
+/// How a hospital decides on permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// By its policy, at once.
+    Automatic,
+    /// By a person.
+    ByHand,
+}
+
+/// Who decides, and what a permit needs.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The committee: names of keys, and roles. Two must sign a permit.
+    pub committee: [(&'static str, &'static str); 3],
+    /// Two signers of one role count once.
+    pub distinct_roles: bool,
+    /// A permit must answer an application.
+    pub application_required: bool,
+}
+
+impl Default for Rules {
+    /// Three roles, any two of them, and no application.
+    fn default() -> Self {
+        let committee =
+            [("ethicist", "ethicist"), ("patients", "patient-representative"), ("statistician", "statistician")];
+        Self { committee, distinct_roles: false, application_required: false }
+    }
 }
 
 /// What a network shall be.
@@ -46,6 +77,8 @@ pub struct Setup {
     pub budget: Option<(u64, u64)>,
     /// How long the status lives, as `sekisho` takes it: "24h".
     pub status_lives: String,
+    /// Who decides, and what a permit needs.
+    pub rules: Rules,
 }
 
 /// A network of processes.
@@ -70,6 +103,16 @@ fn free_port() -> Result<u16> {
     Err(miette!("no free port on loopback"))
 }
 
+/// Copies the files of one folder into a new one.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).into_diagnostic()?;
+    for file in fs::read_dir(from).into_diagnostic()? {
+        let file = file.into_diagnostic()?;
+        fs::copy(file.path(), to.join(file.file_name())).into_diagnostic()?;
+    }
+    Ok(())
+}
+
 impl Network {
     /// Builds the folder, starts the coordinator and the nodes, and waits until all are connected.
     ///
@@ -91,7 +134,8 @@ impl Network {
             hidden: Vec::new(),
         };
         progress("keys of governance, committee and researcher");
-        for name in ["governance", "ethicist", "patients", "statistician", "researcher"] {
+        for name in ["governance", "researcher"].into_iter().chain(setup.rules.committee.iter().map(|member| member.0))
+        {
             network.person(&["keys", "new", "--out", &network.key(name)])?;
         }
         progress("coordinator");
@@ -101,11 +145,14 @@ impl Network {
             format!("/ip4/127.0.0.1/tcp/{port}")
         };
         let governance = network.public_key("governance")?;
-        let committee = network.committee()?;
+        let committee = network.committee(setup)?;
         let home = dir.join("coordinator").display().to_string();
         let mut args = vec!["init", &home, "--listen", &address, "--door", &door, "--governance", &governance];
-        args.extend(["--committee-quorum", "2", "--permits-without-application"]);
-        args.extend(committee.iter().flat_map(|c| ["--committee", c.as_str()]));
+        args.extend(["--committee-quorum", "2"]);
+        args.extend(committee.iter().map(String::as_str));
+        if !setup.rules.application_required {
+            args.push("--permits-without-application");
+        }
         network.launcher.run(Party::Coordinator, &args)?;
         network.start_coordinator()?;
         network.sign_schema(&setup.schema)?;
@@ -132,14 +179,18 @@ impl Network {
 
     fn init_node(&mut self, setup: &Setup, site: &Site, address: &str, peer: &str) -> Result<()> {
         let home = self.dir.join("nodes").join(&site.name);
-        let (governance, committee) = (self.public_key("governance")?, self.committee()?);
+        let (governance, committee) = (self.public_key("governance")?, self.committee(setup)?);
         let folder = home.display().to_string();
+        let accept = match site.accept {
+            Accept::Automatic => "automatic",
+            Accept::ByHand => "by-hand",
+        };
         let budget = setup.budget.map(|(lifetime, query)| format!("{lifetime}:{query}"));
         let mut args =
             vec!["init", &folder, "--name", &site.name, "--coordinator", address, "--coordinator-peer", peer];
         args.extend(["--governance", &governance, "--quorum", "2", "--dataset", "data/dataset.toml"]);
-        args.extend(["--register-rule", &setup.register_rule]);
-        args.extend(committee.iter().flat_map(|c| ["--committee", c.as_str()]));
+        args.extend(["--register-rule", &setup.register_rule, "--accept", accept]);
+        args.extend(committee.iter().map(String::as_str));
         args.extend(budget.iter().flat_map(|b| ["--budget", b.as_str()]));
         self.launcher.run(Party::Node, &args)?;
         fs::create_dir_all(home.join("data")).into_diagnostic()?;
@@ -197,12 +248,16 @@ impl Network {
         Ok(fs::read_to_string(&path).into_diagnostic().wrap_err(path)?.trim().to_string())
     }
 
-    fn committee(&self) -> Result<Vec<String>> {
-        let member = |(name, role): &(&str, &str)| Ok(format!("{name}:{role}:{}", self.public_key(name)?));
-        [("ethicist", "ethicist"), ("patients", "patient-representative"), ("statistician", "statistician")]
-            .iter()
-            .map(member)
-            .collect()
+    /// The committee as both `init`s take it.
+    fn committee(&self, setup: &Setup) -> Result<Vec<String>> {
+        let mut args = Vec::new();
+        for (name, role) in &setup.rules.committee {
+            args.extend(["--committee".into(), format!("{name}:{role}:{}", self.public_key(name)?)]);
+        }
+        if setup.rules.distinct_roles {
+            args.push("--distinct-roles".into());
+        }
+        Ok(args)
     }
 
     /// A file of a node's folder.
@@ -242,6 +297,29 @@ impl Network {
             self.launcher.daemon(Party::Coordinator, &["run", "--config", &config], &self.hidden(), "door ", &log)?;
         self.coordinator = Some(daemon);
         Ok(())
+    }
+
+    /// Keeps a copy of the coordinator's state as it is now, under `name`; the coordinator is stopped for it.
+    ///
+    /// # Errors
+    /// When a file cannot be copied, or the coordinator does not start again.
+    pub fn keep_coordinator_state(&mut self, name: &str) -> Result<()> {
+        self.kill_coordinator();
+        let state = self.dir.join("coordinator/state");
+        copy_files(&state, &self.dir.join("kept").join(name))?;
+        self.start_coordinator()
+    }
+
+    /// Puts a kept state in the place of the coordinator's, as a coordinator would that forgets or denies what it knew.
+    ///
+    /// # Errors
+    /// When there is none of this name, or the coordinator does not start again.
+    pub fn swap_coordinator_state(&mut self, name: &str) -> Result<()> {
+        self.kill_coordinator();
+        let state = self.dir.join("coordinator/state");
+        fs::remove_dir_all(&state).into_diagnostic()?;
+        copy_files(&self.dir.join("kept").join(name), &state)?;
+        self.start_coordinator()
     }
 
     /// Kills the coordinator as `kill -9` does.
@@ -306,6 +384,15 @@ impl Network {
     pub fn node(&self, name: &str, args: &[&str]) -> Result<String> {
         let config = self.node_file(name, "node.toml");
         self.launcher.run(Party::Node, &[args, &["--config", &config]].concat())
+    }
+
+    /// Runs `sekisho-node` for the node `name`, whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn node_output(&self, name: &str, args: &[&str]) -> Result<Output> {
+        let config = self.node_file(name, "node.toml");
+        self.launcher.output(Party::Node, &[args, &["--config", &config]].concat())
     }
 
     /// Publishes a fresh status that lives for `lives`.

@@ -13,6 +13,8 @@ use sekisho_node::{
     departure::Departure,
     hooks::Hooks,
     permits,
+    policy::default_text,
+    register::Importing,
 };
 use sekisho_node_config::{Coordinator, TemplateValues, load, template};
 use sekisho_protocol::{
@@ -22,6 +24,7 @@ use sekisho_protocol::{
     dsse::{Document, Envelope},
     key_file,
     keys::SecretKey,
+    orders::Regulator,
     permit::Permit,
     query::{Query, Route, RoutedQuery, Terms},
     refusal::Refusal,
@@ -59,6 +62,10 @@ pub struct Solo {
     pub committee: [SecretKey; 3],
     /// The coordinator's signing key.
     pub coordinator: SecretKey,
+    /// The coordinator's peer id.
+    pub coordinator_peer: String,
+    /// Signs orders, as `ministry`.
+    pub regulator: SecretKey,
     /// May ask.
     pub researcher: SecretKey,
     /// The digests of the data sets' schemas.
@@ -78,7 +85,7 @@ impl Solo {
     pub async fn build(dir: &Path, plan: &Plan<'_>, clock: Arc<dyn Clock>) -> Result<Self> {
         let now = clock.now();
         let (governance, committee, coordinator, researcher) = (key(), [key(), key(), key()], key(), key());
-        let (signing, transport, coordinator_transport) = (key(), key(), key());
+        let (signing, transport, coordinator_transport, regulator) = (key(), key(), key(), key());
         std::fs::create_dir_all(dir).into_diagnostic()?;
         key_file::write(&dir.join("signing.pem"), &signing).into_diagnostic()?;
         key_file::write(&dir.join("transport.pem"), &transport).into_diagnostic()?;
@@ -110,11 +117,13 @@ impl Solo {
             committee: members,
             required_roles: Vec::new(),
             distinct_roles: false,
+            regulators: vec![Regulator { name: "ministry".into(), key: regulator.public() }],
             register_rule: plan.register_rule.into(),
             datasets,
             budget: Some(plan.budget),
         };
         std::fs::write(dir.join("node.toml"), template(&values)).into_diagnostic()?;
+        std::fs::write(dir.join("policy.cedar"), default_text(true)).into_diagnostic()?;
         let roster = Roster {
             seq: 1,
             prev: None,
@@ -143,9 +152,12 @@ impl Solo {
         // An answer within this process need not wait.
         node.departure = Departure::AtOnce;
         if let Some(register) = plan.register {
-            node.register.import_csv(register, "setup", now, &|_| {}).await.into_diagnostic()?;
+            node.register.import_csv(register, &Importing::by("setup", now), &|_| {}).await.into_diagnostic()?;
         }
-        let solo = Self { node: Arc::new(node), governance, committee, coordinator, researcher, schemas, roster };
+        let coordinator_peer = peer(&coordinator_transport)?;
+        let node = Arc::new(node);
+        let solo =
+            Self { node, governance, committee, coordinator, coordinator_peer, regulator, researcher, schemas, roster };
         solo.put(&solo.roster(), &[&solo.governance]).await.into_diagnostic()?;
         solo.put(&solo.status(1), &[&solo.governance]).await.into_diagnostic()?;
         Ok(solo)

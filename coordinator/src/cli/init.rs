@@ -13,6 +13,7 @@ use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     key_file,
     keys::{PublicKey, SecretKey},
+    orders::Regulator,
     roster::{Member, Role},
     transport::{Multiaddr, peer_id_of_seed},
 };
@@ -45,6 +46,9 @@ pub(super) struct Init {
     /// Two signers of one role count once.
     #[arg(long, requires = "committee")]
     distinct_roles: bool,
+    /// A regulator whose orders to suspend are obeyed; may be given several times.
+    #[arg(long, value_name = "NAME:KEY")]
+    regulator: Vec<Regulator>,
     /// Take permits that answer no application: for networks of synthetic data.
     #[arg(long)]
     permits_without_application: bool,
@@ -116,6 +120,9 @@ impl Init {
         }
         if self.committee.is_empty() {
             committee = COMMITTEE_BLANK.into();
+        }
+        for Regulator { name, key } in &self.regulator {
+            committee.push_str(&format!("\n# 停止命令に従う監督機関 / A regulator whose orders are obeyed.\n[[trust.regulators]]\nname = \"{name}\"\nkey = \"{key}\"\n"));
         }
         let tls = if self.door.ip().is_loopback() { TLS_COMMENTED } else { TLS_NEEDED };
         format!(

@@ -1,6 +1,14 @@
 //! A coordinator over real sockets, with nodes that are only as good as a row of a test says.
 
-use std::{collections::BTreeMap, sync::Mutex};
+mod output;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use arrow::{
     array::{AsArray, UInt32Array},
@@ -21,7 +29,6 @@ use sekisho_aggregation::{
     release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
 };
 use sekisho_protocol::{
-    clock::FixedClock,
     committee::{Committee, CommitteeMember},
     control::{self, FromCoordinator, FromNode, Hello, Holdings},
     digest::Digest,
@@ -29,7 +36,7 @@ use sekisho_protocol::{
     keys::SecretKey,
     permit::Permit,
     query::{Query, Route, RoutedQuery, Terms},
-    receipt::{Acceptance, DryRun, Receipt},
+    receipt::{Acceptance, DecidedBy, DryRun, Receipt},
     refusal::{Code, Refusal},
     roster::Member,
     schema::Schema,
@@ -200,7 +207,15 @@ impl FlightService for FakeNode {
         }
         let (_, permit) = envelope.peek::<Permit>().unwrap();
         let refused = (self.mode == Mode::Refuses).then_some(Code::Policy);
-        let answer = Acceptance { node: self.name.clone(), permit, refused, earmark: MicroRho::ZERO, at: now() };
+        let answer = Acceptance {
+            node: self.name.clone(),
+            permit,
+            refused,
+            earmark: MicroRho::ZERO,
+            at: now(),
+            reason: None,
+            decided_by: DecidedBy::Policy,
+        };
         let answer = Envelope::sign(&answer, &[&self.signing]).unwrap();
         Ok(Response::new(stream::iter([Ok(FlightResult::new(answer.to_json()))]).boxed()))
     }
@@ -236,6 +251,8 @@ struct World {
     dir: tempfile::TempDir,
     governance: SecretKey,
     committee: SecretKey,
+    /// Further members of the committee.
+    reviewers: Vec<SecretKey>,
     person: SecretKey,
     keys: BTreeMap<String, (SecretKey, Arc<SecretKey>)>,
     modes: BTreeMap<String, Mode>,
@@ -253,18 +270,36 @@ impl World {
         }
         let modes: BTreeMap<String, Mode> = (0..).map(|i| format!("h{i}")).zip(modes.iter().copied()).collect();
         let keys = modes.keys().map(|name| (name.clone(), (key(), Arc::new(key())))).collect();
-        let daemon = start(&dir, &governance, &committee).await.unwrap();
+        let reviewers = vec![key(), key(), key(), key()];
+        let daemon = start(&dir, &governance, &committee, &reviewers).await.unwrap();
         let mut granted = permit(&person, 1, Digest::of(b"unknown yet"));
         granted.data[0].holder_nodes = modes.keys().cloned().collect();
-        Self { dir, governance, committee, person, keys, modes, networks: Vec::new(), daemon, permit: granted }
+        Self {
+            dir,
+            governance,
+            committee,
+            reviewers,
+            person,
+            keys,
+            modes,
+            networks: Vec::new(),
+            daemon,
+            permit: granted,
+        }
     }
 
     /// The same with roster, status, schema and permit handed in.
     async fn with_documents(modes: &[Mode]) -> Self {
+        Self::with_permit(modes, |_, _| {}).await
+    }
+
+    /// The same with a permit that was changed before it was signed.
+    async fn with_permit(modes: &[Mode], change: impl FnOnce(&mut Permit, &[SecretKey])) -> Self {
         let mut w = Self::new(modes).await;
         w.put(&w.roster(1, None)).await.unwrap();
         w.put(&Envelope::sign(&status(1, None, Vec::new()), &[&w.governance]).unwrap()).await.unwrap();
         w.permit.schema = w.put(&Envelope::sign(&schema(), &[&w.governance]).unwrap()).await.unwrap().digest;
+        change(&mut w.permit, &w.reviewers);
         w.put(&w.signed_permit()).await.unwrap();
         w
     }
@@ -358,7 +393,27 @@ impl World {
     }
 }
 
-async fn start(dir: &tempfile::TempDir, governance: &SecretKey, committee: &SecretKey) -> Result<Daemon, DaemonError> {
+/// A clock that goes on by a millisecond whenever it is read.
+struct Ticking(AtomicI64);
+
+impl Clock for Ticking {
+    fn now(&self) -> DateTime<Utc> {
+        now() + Days::milliseconds(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+async fn start(
+    dir: &tempfile::TempDir,
+    governance: &SecretKey,
+    committee: &SecretKey,
+    reviewers: &[SecretKey],
+) -> Result<Daemon, DaemonError> {
+    let member = |(n, key): (usize, &SecretKey)| CommitteeMember {
+        name: format!("m-{n}"),
+        role: if n == 0 { "ethics" } else { "statistics" }.into(),
+        key: key.public(),
+    };
+    let members = std::iter::once(committee).chain(reviewers).enumerate().map(member).collect();
     let config = Config {
         state_dir: dir.path().join("state"),
         transport_key: dir.path().join("transport"),
@@ -367,20 +422,15 @@ async fn start(dir: &tempfile::TempDir, governance: &SecretKey, committee: &Secr
         door: DoorConfig { address: "127.0.0.1:0".parse().unwrap(), tls: None },
         trust: Trust {
             governance: governance.public(),
-            committee: Committee::pinned(
-                1,
-                Vec::new(),
-                false,
-                vec![CommitteeMember { name: "m".into(), role: "ethics".into(), key: committee.public() }],
-            )
-            .unwrap(),
+            committee: Committee::pinned(1, Vec::new(), false, members).unwrap(),
+            regulators: Vec::new(),
             application_required: false,
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
         log_format: LogFormat::Text,
         log_level: LogLevel::Info,
     };
-    Daemon::start(config, Arc::new(FixedClock(now())), Hooks::default()).await
+    Daemon::start(config, Arc::new(Ticking(AtomicI64::new(0))), Hooks::default()).await
 }
 
 fn refusal(error: FlightError) -> Refusal {
@@ -413,10 +463,10 @@ async fn documents_go_in_at_the_door_and_come_out_and_survive_a_restart() {
     assert_eq!(w.action("get", want(&unknown)).await.unwrap_err().code, Code::PermitUnknown);
     assert_eq!(w.action("get", b"{}".to_vec()).await.unwrap_err().code, Code::Malformed);
     assert_eq!(w.put(&w.query(SQL)).await.unwrap_err().code, Code::Malformed);
-    assert!(matches!(start(&w.dir, &w.governance, &w.committee).await, Err(DaemonError::InUse(_))));
+    assert!(matches!(start(&w.dir, &w.governance, &w.committee, &w.reviewers).await, Err(DaemonError::InUse(_))));
 
     w.daemon.run_until(async {}).await.unwrap();
-    let again = start(&w.dir, &w.governance, &w.committee).await.unwrap();
+    let again = start(&w.dir, &w.governance, &w.committee, &w.reviewers).await.unwrap();
     let w = World { daemon: again, ..World::new(&[]).await };
     let network = w.network().await;
     assert_eq!((network.roster_seq, network.status_seq, network.members[0].connected), (1, 1, false));

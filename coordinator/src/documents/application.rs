@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     application::{Application, MAX_VERSION},
-    committee::Committee,
+    committee::{Committee, CommitteeChain},
     decision::RefusedApplication,
     digest::Digest,
     dsse::{Envelope, Verified},
@@ -61,10 +61,10 @@ impl Reviews {
         self.of(version, Verdict::Complete).map(|r| r.at).filter(|at| changes.is_none_or(|c| *at > c)).min()
     }
 
-    /// The members of `committee` who declared a conflict over any version.
-    fn conflicted(&self, committee: &Committee) -> BTreeSet<Digest> {
-        let conflicts = self.0.iter().filter(|r| r.review.verdict == Verdict::Conflict).map(|r| r.review.member);
-        conflicts.filter(|key| committee.member(*key).is_some()).collect()
+    /// The members in force who declared a conflict over any version, under this key or an earlier one.
+    fn conflicted(&self, committees: &CommitteeChain) -> BTreeSet<Digest> {
+        let declared = self.0.iter().filter(|r| r.review.verdict == Verdict::Conflict).map(|r| r.review.member);
+        committees.seats_of(declared)
     }
 }
 
@@ -232,7 +232,7 @@ impl Documents {
         if self.store.holds(review.digest()).await.map_err(unavailable)? {
             return Ok(checked);
         }
-        if reviews.conflicted(committee).contains(&member.key.fingerprint()) {
+        if reviews.conflicted(&current.walked()?.committees).contains(&member.key.fingerprint()) {
             let detail =
                 format!("{} declared a conflict of interest over application {}", member.name, review.application);
             return Err(Refusal::new(Code::ConflictOfInterest, detail));
@@ -268,7 +268,12 @@ impl Documents {
             }
             let reviews = self.reviews(&decision.application).await?;
             reviewed(&newest, &reviews)?;
-            without_conflict(&reviews.conflicted(committee), committee, &decision.recused, &envelope)?;
+            without_conflict(
+                &reviews.conflicted(&current.walked()?.committees),
+                committee,
+                &decision.recused,
+                &envelope,
+            )?;
             if let Some(permit) = current.permit_for(decision.digest) {
                 let detail =
                     format!("permit {} version {} grants this application; revoke it", permit.id, permit.version);
@@ -309,28 +314,14 @@ impl Documents {
         Ok((publication.digest(), Place { name: claimed.id, seq: 0 }, envelope.to_json()))
     }
 
-    /// What is behind a permit that is new here: the version before it, and the application that it answers.
-    pub(super) async fn check_lineage(&self, new: &Held<Permit>, current: &Current) -> Result<(), Refusal> {
-        let what = format!("permit {} version {}", new.id, new.version);
-        let before = match new.version {
-            1 => None,
-            version => {
-                let place = Place { name: new.id.clone(), seq: u64::from(version) - 1 };
-                let digest = self.store.digest_at(Kind::Permit, &place).await.map_err(unavailable)?;
-                let gap = || supersession(&what, format!("version {} is not known here", version - 1));
-                Some(digest.ok_or_else(gap)?)
-            }
-        };
-        if new.supersedes != before {
-            let rule =
-                before.map_or("it has nothing to supersede".into(), |digest| format!("it must supersede {digest}"));
-            return Err(supersession(&what, rule));
-        }
+    /// That a permit that is new here answers an application which was reviewed, and is no wider than it.
+    pub(super) async fn check_application_of(&self, new: &Held<Permit>, current: &Current) -> Result<(), Refusal> {
         let (id, digest) = match (&new.application_id, new.application) {
             (Some(id), Some(digest)) => (id, digest),
             (None, None) if !self.trust.application_required => return Ok(()),
             (Some(_), None) if !self.trust.application_required => return Ok(()),
             (None | Some(_), None) | (None, Some(_)) => {
+                let what = format!("permit {} version {}", new.id, new.version);
                 let detail = format!("{what} names no application by id and digest, and none is taken without one");
                 return Err(Refusal::new(Code::ApplicationUnknown, detail));
             }
@@ -344,7 +335,12 @@ impl Documents {
         }
         let envelope = Envelope::from_json::<Permit>(&new.envelope)?;
         let committee = current.committee()?;
-        without_conflict(&reviews.conflicted(committee), committee, &new.decision.recused, &envelope)?;
+        without_conflict(
+            &reviews.conflicted(&current.walked()?.committees),
+            committee,
+            &new.decision.recused,
+            &envelope,
+        )?;
         Ok(new.within(&newest.application)?)
     }
 }

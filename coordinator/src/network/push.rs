@@ -1,4 +1,5 @@
-//! Sending a node the documents that it lacks: roster, status, then permits, one at a time.
+//! Sending a node the documents that it lacks, one at a time: first what says whose signatures count (rotations of the
+//! governance key, committees), then roster, status, regulators' orders, and permits.
 //!
 //! A node verifies them for itself; to a permit it answers with a signed `acceptance/1`, which is verified and kept.
 
@@ -11,6 +12,7 @@ use sekisho_protocol::{
     control::Holdings,
     digest::Digest,
     dsse::Envelope,
+    orders::Orders,
     permit::Permit,
     receipt::Acceptance,
     refusal::{Code, Refusal},
@@ -20,7 +22,7 @@ use tokio::time::timeout;
 
 use super::{Nodes, Peer, holder, holder_refused, keys_of, lock, nodes_of, refusal_of_node};
 use crate::{
-    documents::{Accepted, Current, Held},
+    documents::{Accepted, Chains, Current, Held},
     report::{HolderReport, HolderState},
     store::Kind,
 };
@@ -44,20 +46,37 @@ struct Missing<'a> {
     envelope: &'a [u8],
 }
 
+impl<'a> Missing<'a> {
+    fn of<D>(kind: Kind, seq: u64, held: &'a Held<D>) -> Self {
+        Self { accepted: Accepted { kind, digest: held.digest() }, seq, envelope: held.envelope() }
+    }
+}
+
 /// What `node` lacks of the documents in force, in the order in which it must learn them.
 fn missing<'a>(current: &'a Current, holdings: &Holdings, node: &'a str, now: DateTime<Utc>) -> Vec<Missing<'a>> {
     let mut missing = Vec::new();
+    if let Some(chains) = current.chains() {
+        let rotations = chains.rotations().iter().filter(|held| held.seq > holdings.governance_seq);
+        missing.extend(rotations.map(|held| Missing::of(Kind::Governance, held.seq, held)));
+        let elections = chains.elections().iter().filter(|held| held.seq > holdings.committee_seq);
+        missing.extend(elections.map(|held| Missing::of(Kind::Committee, held.seq, held)));
+    }
     if let Ok(roster) = current.roster(now)
         && roster.seq > holdings.roster_seq
     {
-        let accepted = Accepted { kind: Kind::Roster, digest: roster.digest() };
-        missing.push(Missing { accepted, seq: roster.seq, envelope: roster.envelope() });
+        missing.push(Missing::of(Kind::Roster, roster.seq, roster));
     }
     if let Ok(status) = current.status(now)
         && status.seq > holdings.status_seq
     {
-        let accepted = Accepted { kind: Kind::Status, digest: status.digest() };
-        missing.push(Missing { accepted, seq: status.seq, envelope: status.envelope() });
+        missing.push(Missing::of(Kind::Status, status.seq, status));
+    }
+    for held in current.chains().map(Chains::orders).unwrap_or_default() {
+        // A node names the regulators that it obeys; it refuses the orders of others.
+        let known = holdings.orders.iter().find(|(name, _)| *name == held.regulator);
+        if known.is_some_and(|(_, seq)| *seq < held.seq) {
+            missing.push(Missing::of(Kind::Orders, held.seq, held));
+        }
     }
     let holds = |permit: Digest| holdings.permit_digests().any(|held| held == permit);
     missing.extend(
@@ -67,8 +86,7 @@ fn missing<'a>(current: &'a Current, holdings: &Holdings, node: &'a str, now: Da
 }
 
 fn permission(permit: &Held<Permit>) -> Missing<'_> {
-    let accepted = Accepted { kind: Kind::Permit, digest: permit.digest() };
-    Missing { accepted, seq: 0, envelope: permit.envelope() }
+    Missing::of(Kind::Permit, 0, permit)
 }
 
 impl Nodes {
@@ -77,10 +95,12 @@ impl Nodes {
         let mut pause = PAUSE;
         loop {
             peer.spoke.notified().await;
-            match self.push_missing(peer).await {
+            // A catalogue that cannot be had keeps no document back.
+            let (pushed, fetched) = (self.push_missing(peer).await, self.fetch_catalogues(peer).await);
+            match pushed.and(fetched) {
                 Ok(()) => pause = PAUSE,
                 Err(refusal) => {
-                    tracing::warn!(peer = %peer.id, code = %refusal.code, "a node did not take a document");
+                    tracing::warn!(peer = %peer.id, code = %refusal.code, "a node did not take a document, or hand one out");
                     tokio::time::sleep(pause).await;
                     pause = (2 * pause).min(LONGEST_PAUSE);
                 }
@@ -107,12 +127,21 @@ impl Nodes {
         failed
     }
 
-    /// Sends a new document, and what they lack before it, to all nodes that it concerns; a schema concerns none.
+    /// Sends a new document, and what they lack before it, to all nodes that it concerns; a schema or a review of output
+    /// concerns none.
     pub async fn announce(&self, accepted: Accepted) -> Vec<HolderReport> {
         let current = self.documents.current();
         let names = match accepted.kind {
-            Kind::Schema | Kind::Application | Kind::Review | Kind::Decision | Kind::Publication => Vec::new(),
-            Kind::Roster | Kind::Status => nodes_of(&current).map(|member| member.name.clone()).collect(),
+            Kind::Roster | Kind::Status | Kind::Committee | Kind::Governance | Kind::Orders => {
+                nodes_of(&current).map(|member| member.name.clone()).collect()
+            }
+            Kind::Schema
+            | Kind::Application
+            | Kind::Review
+            | Kind::Decision
+            | Kind::Publication
+            | Kind::OutputReview
+            | Kind::Catalogue => Vec::new(),
             Kind::Permit => current.permit(accepted.digest).map(|permit| permit.holders()).unwrap_or_default(),
         };
         let one = async |name: String| match current.pinned_roster().and_then(|roster| roster.member(&name)) {
@@ -127,13 +156,18 @@ impl Nodes {
         let told = timeout(PUSH_TIME, self.deliver(member, current, accepted)).await;
         match told.unwrap_or_else(|_| Err(late())) {
             Ok(None) => holder(&member.name, HolderState::Answered),
-            Ok(Some(code)) => holder_refused(&member.name, Refusal::new(code, "the hospital refused the permit")),
+            Ok(Some(refusal)) => holder_refused(&member.name, refusal),
             Err(refusal) => holder_refused(&member.name, refusal),
         }
     }
 
-    /// Sends one document after what comes before it; the answer is the code by which a permit was refused.
-    async fn deliver(&self, member: &Member, current: &Current, accepted: Accepted) -> Result<Option<Code>, Refusal> {
+    /// Sends one document after what comes before it; the answer is why a permit was not accepted.
+    async fn deliver(
+        &self,
+        member: &Member,
+        current: &Current,
+        accepted: Accepted,
+    ) -> Result<Option<Refusal>, Refusal> {
         let id = self.connected(member).ok_or_else(|| Refusal::new(Code::Offline, "it is not connected"))?;
         let peer = self.peer(id);
         let _turn = peer.push.lock().await;
@@ -142,6 +176,16 @@ impl Nodes {
         // A permit that was handed in again is sent again, for the sake of the node's answer.
         if accepted.kind == Kind::Permit && !documents.iter().any(|d| d.accepted == accepted) {
             documents.push(permission(current.permit(accepted.digest)?));
+        }
+        if accepted.kind == Kind::Orders && !documents.iter().any(|d| d.accepted == accepted) {
+            let held = current.chains().map(Chains::orders).unwrap_or_default();
+            let orders = held.iter().find(|held| held.digest() == accepted.digest);
+            let known =
+                |o: &Held<Orders>| holdings.orders.iter().any(|(name, seq)| *name == o.regulator && *seq >= o.seq);
+            if !orders.is_some_and(|orders| known(orders)) {
+                let detail = "it pins no such regulator, or has not said yet what it holds";
+                return Err(Refusal::new(Code::NotAuthorised, detail));
+            }
         }
         // Other permits wait for the node's next word.
         documents.retain(|d| d.accepted.kind != Kind::Permit || d.accepted == accepted);
@@ -165,7 +209,7 @@ impl Nodes {
         member: &Member,
         current: &Current,
         document: &Missing<'_>,
-    ) -> Result<Option<Code>, Refusal> {
+    ) -> Result<Option<Refusal>, Refusal> {
         let late = |_| Refusal::new(Code::Offline, format!("no answer within {} s", PUSH_TIME.as_secs()));
         let body = timeout(PUSH_TIME, self.put(member, document.envelope)).await.map_err(late)??;
         let refused = match document.accepted.kind {
@@ -173,10 +217,15 @@ impl Nodes {
             Kind::Roster
             | Kind::Status
             | Kind::Schema
+            | Kind::Committee
+            | Kind::Governance
+            | Kind::Orders
             | Kind::Application
             | Kind::Review
             | Kind::Decision
-            | Kind::Publication => None,
+            | Kind::Publication
+            | Kind::OutputReview
+            | Kind::Catalogue => None,
         };
         let mut holdings = lock(&peer.holdings);
         match document.accepted.kind {
@@ -185,12 +234,18 @@ impl Nodes {
             Kind::Permit if holdings.permits.len() < MAX_NOTED => {
                 holdings.permits.push(*document.accepted.digest.as_bytes());
             }
+            Kind::Governance => holdings.governance_seq = holdings.governance_seq.max(document.seq),
+            Kind::Committee => holdings.committee_seq = holdings.committee_seq.max(document.seq),
+            // The node says for itself which orders it holds; the rest is not for nodes.
             Kind::Permit
+            | Kind::Orders
             | Kind::Schema
             | Kind::Application
             | Kind::Review
             | Kind::Decision
-            | Kind::Publication => {}
+            | Kind::Publication
+            | Kind::OutputReview
+            | Kind::Catalogue => {}
         }
         Ok(refused)
     }
@@ -203,14 +258,14 @@ impl Nodes {
         Ok(first.map(|answer| answer.body.to_vec()).unwrap_or_default())
     }
 
-    /// Verifies and keeps a node's answer to a permit; returns why it refused, if it did.
+    /// Verifies and keeps a node's answer to a permit; returns why it did not accept, if it did not.
     async fn accept_answer(
         &self,
         member: &Member,
         current: &Current,
         permit: Digest,
         body: &[u8],
-    ) -> Result<Option<Code>, Refusal> {
+    ) -> Result<Option<Refusal>, Refusal> {
         let malformed = |detail: &str| Refusal::new(Code::Malformed, detail);
         let envelope = Envelope::from_json::<Acceptance>(body)?;
         let answer = envelope.verify::<Acceptance>(&keys_of(member, current), 1)?;
@@ -221,6 +276,7 @@ impl Nodes {
         if let Err(error) = kept {
             tracing::error!(%error, "an acceptance could not be stored");
         }
-        Ok(answer.refused)
+        let why = answer.reason.as_deref().unwrap_or("the hospital has not accepted the permit");
+        Ok(answer.refused.map(|code| Refusal::new(code, why)))
     }
 }

@@ -28,7 +28,10 @@ use super::{
     number::{digits_for, fixed, significant},
     print::{empty, plain},
 };
-use crate::report::{ALL_HOLDERS, HOLDER, ResultReport};
+use crate::{
+    listing::quoted,
+    report::{ALL_HOLDERS, HOLDER, ResultReport},
+};
 
 /// The column that says what is particular about a cell.
 const CELL_NOTE: &str = "cell_note";
@@ -231,12 +234,6 @@ fn text(column: &ArrayRef, row: usize) -> Result<Option<String>, Failure> {
     let format = ArrayFormatter::try_new(column, &FormatOptions::default());
     let value = format.and_then(|f| f.value(row).try_to_string());
     value.map(Some).map_err(|e| Failure::answer("result", e))
-}
-
-/// A field of RFC 4180: quoted when it must be, and when it is empty, so that it is not taken for NULL.
-fn quoted(text: &str) -> String {
-    let must = text.is_empty() || text.contains([',', '"', '\n', '\r']) || text.trim() != text;
-    if must { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
 }
 
 #[cfg(test)]

@@ -32,9 +32,10 @@ use super::{
     door::Door,
     failure::{Exit, Failure},
     file,
-    print::{self, ListOutput, Output},
+    print::{self, Output},
 };
 use crate::{
+    listing::Listing,
     report::ApplicationReport,
     requirements::{Missing, Requirements},
 };
@@ -62,7 +63,7 @@ pub enum Command {
         file: PathBuf,
         /// How the missing fields are printed.
         #[arg(long, value_enum, default_value = "table")]
-        output: ListOutput,
+        output: Listing,
     },
     /// Say what each query would cost and how exact its answer would be; exit code 1 when one is not admissible.
     #[command(after_help = "Example:\n  sekisho application dry-run application.toml --schema stays.dsse.json")]
@@ -120,7 +121,7 @@ pub enum Command {
         key: PathBuf,
         /// How the list is printed.
         #[arg(long, value_enum, default_value = "table")]
-        output: ListOutput,
+        output: Listing,
     },
 }
 
@@ -205,17 +206,17 @@ fn new(guided: bool, from: Option<&Path>) -> Result<String, Failure> {
     toml::to_string(&draft).map_err(|e| Failure::input(e.to_string(), "see `sekisho application new`"))
 }
 
-fn check(path: &Path, output: ListOutput) -> Result<Exit, Failure> {
+fn check(path: &Path, output: Listing) -> Result<Exit, Failure> {
     let draft = draft::read(path)?;
     let missing = requirements()?.missing(&draft);
     // A list entry without what makes it one is no application, and has been named already.
     let malformed = draft::application(versioned(draft, None), path).err();
-    if output != ListOutput::Table || !missing.is_empty() {
+    if output != Listing::Table || !missing.is_empty() {
         print::list(
             output,
+            &missing,
             ["missing field", "what it is", "内容", "asked for by"],
             text::missing(&missing),
-            &missing,
         )?;
     }
     if !missing.is_empty() {
@@ -262,7 +263,8 @@ async fn signed(
     }
     if let Some(newest) = newest.filter(|newest| says_the_same(&newest.application, &application)) {
         let version = newest.application.version;
-        let detail = format!("version {version} of application {} says the same; it is handed in already", application.id);
+        let detail =
+            format!("version {version} of application {} says the same; it is handed in already", application.id);
         return Err(Failure::input(detail, "change the draft, if there is to be another version"));
     }
     if !missing.is_empty() {
@@ -303,7 +305,7 @@ fn says_the_same(earlier: &Application, later: &Application) -> bool {
 ///
 /// # Errors
 /// When there are none for them, or the coordinator cannot be reached.
-pub async fn list(key: &Path, output: ListOutput, context: &Context) -> Result<(), Failure> {
+pub async fn list(key: &Path, output: Listing, context: &Context) -> Result<(), Failure> {
     let key = key_file::read(key)?;
     let reports: Vec<ApplicationReport> = context.door().await?.read(Item::Applications, &key, context.now).await?;
     let row = |r: &ApplicationReport| {
@@ -322,7 +324,7 @@ pub async fn list(key: &Path, output: ListOutput, context: &Context) -> Result<(
         ]
     };
     let header = ["application", "version", "state", "applicant", "basis", "handed in", "complete since", "digest"];
-    print::list(output, header, reports.iter().map(row), &reports)
+    print::list(output, &reports, header, reports.iter().map(row))
 }
 
 #[cfg(test)]

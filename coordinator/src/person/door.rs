@@ -32,10 +32,11 @@ use tonic::{
 
 use super::{failure::Failure, file, print::note};
 use crate::report::{
-    ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, CONFIDENCE_KEY, DryRunReport, ListWant, Listed,
-    NetworkReport, PutReport, RESULT_KEY, ResultReport, Want,
+    ACTION_BUDGET, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
+    BudgetReport, CONFIDENCE_KEY, DryRunReport, ListWant, Listed, NetworkReport, PutReport, RESULT_KEY, RegisterWant,
+    ResultReport, TrustReport, Want,
 };
-use crate::store::Kind;
+use crate::{store::Kind, use_register::UseRegister};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an action may take; a permit goes to every hospital first.
@@ -158,6 +159,15 @@ impl Door {
         json(ACTION_READ, &body)
     }
 
+    /// Fetches the public use register.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached.
+    pub async fn register(&mut self, want: &RegisterWant) -> Result<UseRegister, Failure> {
+        let body = self.action(ACTION_REGISTER, bytes(want)?).await?;
+        json(ACTION_REGISTER, &body)
+    }
+
     /// Asks after the state of the network.
     ///
     /// # Errors
@@ -165,6 +175,24 @@ impl Door {
     pub async fn network(&mut self) -> Result<NetworkReport, Failure> {
         let body = self.action(ACTION_NETWORK, Vec::new()).await?;
         json(ACTION_NETWORK, &body)
+    }
+
+    /// Asks whose signatures count.
+    ///
+    /// # Errors
+    /// When the coordinator cannot be reached.
+    pub async fn trust(&mut self) -> Result<TrustReport, Failure> {
+        let body = self.action(ACTION_TRUST, Vec::new()).await?;
+        json(ACTION_TRUST, &body)
+    }
+
+    /// Asks what the study that `name` names has left.
+    ///
+    /// # Errors
+    /// When no such study is known, or the coordinator cannot be reached.
+    pub async fn budget(&mut self, name: &str) -> Result<BudgetReport, Failure> {
+        let body = self.action(ACTION_BUDGET, bytes(&name)?).await?;
+        json(ACTION_BUDGET, &body)
     }
 
     /// Asks what a signed query would cost and who would admit it.

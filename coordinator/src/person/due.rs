@@ -27,9 +27,10 @@ use super::{
     Context,
     failure::{Exit, Failure},
     file, governance, permit,
-    print::{self, ListOutput, Output},
+    print::{self, Output},
 };
 use crate::{
+    listing::Listing,
     periods::Periods,
     report::{ApplicationReport, ApplicationState, Listed, Want},
     store::Kind,
@@ -55,7 +56,7 @@ pub struct Due {
     key: Option<PathBuf>,
     /// How the list is printed.
     #[arg(long, value_enum, default_value = "table")]
-    output: ListOutput,
+    output: Listing,
 }
 
 /// Something that was published.
@@ -166,11 +167,11 @@ pub async fn run(command: &Due, context: &Context) -> Result<Exit, Failure> {
         [state, d.due.to_string(), task, d.about.clone(), done, d.article.clone()]
     };
     let header = ["state", "due", "task", "about", "done", "asked for by"];
-    if command.output == ListOutput::Table && duties.is_empty() {
+    if command.output == Listing::Table && duties.is_empty() {
         print::note(&format!("nothing is late, and nothing is due within {} days of {today}", command.within));
         return Ok(Exit::Done);
     }
-    print::list(command.output, header, duties.iter().map(row), &duties)?;
+    print::list(command.output, &duties, header, duties.iter().map(row))?;
     Ok(Exit::Done)
 }
 

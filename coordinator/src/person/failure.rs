@@ -95,6 +95,12 @@ impl Failure {
         Self { place, ..self }
     }
 
+    /// The same, with other advice.
+    #[must_use]
+    pub fn with_advice(self, advice: &str) -> Self {
+        Self { advice: advice.into(), ..self }
+    }
+
     /// The exit code.
     pub fn exit(&self) -> Exit {
         self.exit

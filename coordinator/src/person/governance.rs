@@ -9,6 +9,7 @@
 use sekisho_protocol::{
     digest::Digest,
     dsse::{Document, Envelope, Verified},
+    governance::GovernanceChain,
     keys::SecretKey,
     refusal::{Code, Refusal},
 };
@@ -36,11 +37,30 @@ pub async fn newest<D: Document>(
         Err(failure) if failure.code() == none.as_str() => return Ok(None),
         Err(failure) => return Err(failure),
     };
-    let verified = envelope.verify::<D>(&[key.public()], 1).map_err(|e| {
+    if let Ok(verified) = envelope.verify::<D>(&[key.public()], 1) {
+        return Ok(Some(verified));
+    }
+    // After a rotation an earlier key counts, as far as rotations that this key signed itself lead back to it.
+    let chain = chain(door).await?;
+    let keys = if chain.seq() > 0 && chain.key() == key.public() { chain.keys() } else { &[key.public()] };
+    let verified = envelope.verify::<D>(keys, 1).map_err(|e| {
         let fingerprint = key.public().fingerprint();
         Refusal::new(Code::BadSignature, format!("key {fingerprint} did not sign the {} in force: {e}", D::NAME))
     })?;
     Ok(Some(verified))
+}
+
+/// The chain of governance keys, walked from the one that the coordinator pins.
+///
+/// # Errors
+/// When it cannot be fetched, or a link does not verify.
+pub async fn chain(door: &mut Door) -> Result<GovernanceChain, Failure> {
+    let report = door.trust().await?;
+    let mut chain = GovernanceChain::pinned(report.governance);
+    for link in &report.rotations {
+        chain.take(link)?;
+    }
+    Ok(chain)
 }
 
 /// The number and the previous digest of the document after `current`.

@@ -52,6 +52,16 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Draft the next version of a permit: its contents, the next number, and what it supersedes.
+    #[command(after_help = "Example:\n  sekisho permit amend permit-1 --out permit-1.json")]
+    Amend {
+        /// A file, an id (its newest version), or a digest.
+        #[arg(value_name = "FILE|ID|DIGEST")]
+        permit: String,
+        /// Where the draft goes, to be changed and given to `sekisho permit new --from`; it must not exist.
+        #[arg(long, value_name = "FILE.json")]
+        out: PathBuf,
+    },
     /// Add a committee member's signature to a permit, after showing what is signed.
     #[command(after_help = "Example:\n  sekisho permit sign permit.dsse.json --key member.pem")]
     Sign {
@@ -127,6 +137,13 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             file::write_new(out, &envelope.to_json())?;
             print::out(&digest.to_string())?;
         }
+        Command::Amend { permit, out } => {
+            let (_, permit, digest) = find(permit, context).await?;
+            let next = amended(permit, digest)?;
+            file::write_new(out, format!("{}\n", print::json(&next)?).as_bytes())?;
+            print::out(&print::pairs(&[("version", next.version.to_string()), ("supersedes", digest.to_string())]))?;
+            print::note("the study's spending goes on; change the draft, then `sekisho permit new --from` it");
+        }
         Command::Sign { file, key } => {
             let key = key_file::read(key)?;
             let envelope = file::read_envelope::<Permit>(file)?;
@@ -170,6 +187,13 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
         }
     }
     Ok(Exit::Done)
+}
+
+/// The version after `permit`, with the same contents.
+fn amended(permit: Permit, digest: Digest) -> Result<Permit, Failure> {
+    let last = || Failure::input("the permit has the last version there is", "ask for a permit of another id");
+    let version = permit.version.checked_add(1).ok_or_else(last)?;
+    Ok(Permit { version, supersedes: Some(digest), ..permit })
 }
 
 /// A permit from a file, or by id or digest from the coordinator. Nobody's signature is checked.

@@ -19,7 +19,10 @@ use super::{
     failure::{Exit, Failure},
     number::significant,
 };
-use crate::report::{HolderReport, HolderState, PrivacyReport, PutReport};
+use crate::{
+    listing::{self, Listing},
+    report::{HolderReport, HolderState, PrivacyReport, PutReport},
+};
 
 /// Lines above, below and under the header; none between rows.
 const STYLE: TableStyle = TableStyle::new()
@@ -34,44 +37,6 @@ pub enum Output {
     Table,
     /// For programs.
     Json,
-}
-
-/// How a list is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ListOutput {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-    /// For spreadsheets.
-    Csv,
-}
-
-/// Prints a list: `rows` under `header`, or `values` as JSON.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn list<const N: usize>(
-    output: ListOutput,
-    header: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-    values: &impl Serialize,
-) -> Result<(), Failure> {
-    match output {
-        ListOutput::Table => out(&table(header, rows)),
-        ListOutput::Json => out(&json(values)?),
-        ListOutput::Csv => {
-            let line = |cells: &[String]| cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(",");
-            let lines = std::iter::once(line(&header.map(String::from))).chain(rows.into_iter().map(|row| line(&row)));
-            out(&lines.collect::<Vec<_>>().join("\n"))
-        }
-    }
-}
-
-/// A cell of CSV (RFC 4180), its line ends as spaces.
-fn csv_cell(text: &str) -> String {
-    let text = plain(text);
-    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
 /// `text` with control and direction-changing characters replaced by U+FFFD; line ends become spaces.
@@ -118,6 +83,24 @@ pub fn note(text: &str) {
 /// When a number or a key has no form in JSON, which no report has.
 pub fn json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map_err(|e| Failure::input(e.to_string(), "use --output table"))
+}
+
+/// Prints a list: `rows` under `header`, or `value` as JSON. In CSV no text of a stranger is a formula.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn list<const N: usize>(
+    output: Listing,
+    value: &impl Serialize,
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> Result<(), Failure> {
+    let safe = |row: [String; N]| row.map(|cell| listing::defused(&plain(&cell)));
+    out(&match output {
+        Listing::Table => table(header, rows),
+        Listing::Json => json(value)?,
+        Listing::Csv => listing::csv(header, rows.into_iter().map(safe)),
+    })
 }
 
 /// A spinner on standard error, when that is a terminal. It goes when it is dropped.

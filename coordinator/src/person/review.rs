@@ -27,8 +27,10 @@ use super::{
     application::{self, Recompute},
     failure::{Exit, Failure},
     file, permit,
-    print::{self, ListOutput, Output},
+    print::{self, Output},
 };
+
+use crate::listing::Listing;
 
 /// What a member does.
 #[derive(Debug, Subcommand)]
@@ -41,7 +43,7 @@ pub enum Command {
         key: PathBuf,
         /// How the list is printed.
         #[arg(long, value_enum, default_value = "table")]
-        output: ListOutput,
+        output: Listing,
     },
     /// Print an application with all that members said of it.
     #[command(after_help = "Example:\n  sekisho review show application-1 --key member.pem --recompute")]

@@ -9,29 +9,32 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use sekisho_protocol::{
     digest::Digest,
+    dsse::Envelope,
     key_file,
     refusal::Code,
     roster::{Member, Role, Roster, is_name},
 };
 
 use super::{
-    Context, duration,
+    Context,
+    door::Door,
+    duration,
     failure::{Exit, Failure},
     file,
     governance::{following, newest, publish, show},
     print::{self, Output},
 };
-use crate::report::Want;
+use crate::{report::Want, store::Kind};
 
 /// How the next roster is signed.
 #[derive(Debug, Args)]
 pub struct Signing {
     /// The governance key.
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    pub(super) key: PathBuf,
     /// How long the roster holds.
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = duration::parse)]
-    expires_in: TimeDelta,
+    pub(super) expires_in: TimeDelta,
 }
 
 /// What to do with the roster.
@@ -58,9 +61,18 @@ pub enum Command {
         #[command(flatten)]
         signing: Signing,
     },
+    /// Sign the same roster anew, for another year.
+    #[command(after_help = "Example:\n  sekisho roster refresh --key governance.pem --expires-in 365d")]
+    Refresh {
+        #[command(flatten)]
+        signing: Signing,
+    },
     /// Print the roster in force, as the coordinator has it (its signature is not checked).
-    #[command(after_help = "Example:\n  sekisho roster show --output json")]
+    #[command(after_help = "Example:\n  sekisho roster show --seq 3 --output json")]
     Show {
+        /// An earlier roster by its number, as for receipts that a key signed which has given way to another.
+        #[arg(long, value_name = "N")]
+        seq: Option<u64>,
         /// For people or for programs.
         #[arg(long, value_enum, default_value = "table")]
         output: Output,
@@ -85,13 +97,28 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             }
             change(Change::Add { members, replace: *replace }, signing, context).await
         }
+        Command::Refresh { signing } => refresh(signing, context).await,
         Command::Remove { names, signing } => change(Change::Remove(names), signing, context).await,
-        Command::Show { output } => {
-            let (envelope, roster, digest) = context.door().await?.get::<Roster>(&Want::Roster).await?;
+        Command::Show { seq, output } => {
+            let mut door = context.door().await?;
+            let (envelope, roster, digest) = match seq {
+                None => door.get::<Roster>(&Want::Roster).await?,
+                Some(seq) => earlier(&mut door, *seq).await?,
+            };
             show(&envelope, &roster, digest, *output, table)?;
             Ok(Exit::Done)
         }
     }
+}
+
+/// The roster of this number, from the coordinator's history.
+async fn earlier(door: &mut Door, seq: u64) -> Result<(Envelope, Roster, Digest), Failure> {
+    let listed = door.list(Kind::Roster, None).await?;
+    let found = listed.into_iter().find(|listed| listed.seq == seq);
+    let none = || Failure::input(format!("the coordinator has no roster {seq}"), "see `sekisho roster show`");
+    let envelope = found.ok_or_else(none)?.envelope;
+    let (roster, digest) = envelope.peek::<Roster>().map_err(|e| Failure::answer("roster", e))?;
+    Ok((envelope, roster, digest))
 }
 
 fn member(path: &std::path::Path) -> Result<Member, Failure> {
@@ -101,6 +128,14 @@ fn member(path: &std::path::Path) -> Result<Member, Failure> {
             "name the file that `sekisho-node init` or `sekisho-coordinator init` wrote",
         )
     })
+}
+
+/// Publishes the roster in force, valid anew.
+///
+/// # Errors
+/// As [`run`].
+pub async fn refresh(signing: &Signing, context: &Context) -> Result<Exit, Failure> {
+    change(Change::Add { members: Vec::new(), replace: false }, signing, context).await
 }
 
 async fn change(change: Change<'_>, signing: &Signing, context: &Context) -> Result<Exit, Failure> {

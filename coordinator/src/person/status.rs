@@ -28,10 +28,10 @@ use crate::report::Want;
 pub struct Signing {
     /// The governance key.
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    pub(super) key: PathBuf,
     /// How long the status holds.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration::parse)]
-    valid_for: TimeDelta,
+    pub(super) valid_for: TimeDelta,
 }
 
 /// What to do with the status.

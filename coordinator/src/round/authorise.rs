@@ -91,6 +91,7 @@ fn check(query: &Query, permit: &Held<Permit>, current: &Current, now: DateTime<
     if status.suspended_studies.contains(&permit.study_id) {
         return refuse(Code::Suspended, format!("study {} is suspended", permit.study_id));
     }
+    current.obey(permit, now)?;
     if now < permit.validity.from {
         return refuse(Code::PermitNotYetValid, format!("permit {} is valid from {}", permit.id, permit.validity.from));
     }

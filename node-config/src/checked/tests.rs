@@ -1,3 +1,5 @@
+use sekisho_protocol::permit::OptOutRule;
+
 use super::*;
 use crate::template::{
     TemplateValues, template,
@@ -6,6 +8,9 @@ use crate::template::{
 
 /// The window of the template, as it is commented out.
 const WINDOW: &str = "# window_days = 30\n# window_micro_rho = 500000";
+
+/// The endpoint of the template, as it is commented out.
+const LOCAL: &str = "# [local]\n# address = \"127.0.0.1:8816\"\n# token_file = \"local-tokens\"";
 
 /// The configuration that a file with `text` in the folder `/etc/sekisho` means, or what is said about it.
 fn read(text: &str) -> Result<NodeConfig, String> {
@@ -51,12 +56,41 @@ fn a_window_and_deltas_are_taken_as_written() {
 }
 
 #[test]
+fn the_days_of_a_preset_may_be_lengthened_and_its_rule_kept() {
+    for (rule, days, expect) in [
+        ("jp-ngmia", "days = 30", Some((OptOutRule::JpNgmia, 30))),
+        ("jp-ngmia", "days = 3650", Some((OptOutRule::JpNgmia, 3650))),
+        ("jp-ngmia", "", Some((OptOutRule::JpNgmia, 30))),
+        ("jp-ngmia", "days = 29", None),
+        ("eu-ehds", "", Some((OptOutRule::EuEhds, 0))),
+        ("eu-ehds", "days = 30", Some((OptOutRule::EuEhds, 30))),
+    ] {
+        let text = template(&values()).replace("days = 30", days).replace("\"jp-ngmia\"", &format!("{rule:?}"));
+        let read = read(&text).ok().map(|config| (config.register.rule, config.register.days));
+        assert_eq!(read, expect, "{rule} {days}");
+    }
+    let ehds = template(&TemplateValues { register_rule: "eu-ehds".into(), ..values() });
+    assert!(ehds.contains("days = 0") && read(&ehds).is_ok());
+}
+
+#[test]
+fn the_endpoint_is_off_unless_it_is_written_down_on_loopback() {
+    assert_eq!(read(&template(&values())).unwrap().local, None);
+    for address in ["127.0.0.1:8816", "127.8.8.8:1", "[::1]:8816"] {
+        let text = template(&values())
+            .replace(LOCAL, &format!("[local]\naddress = {address:?}\ntoken_file = \"keys/tokens\""));
+        let local = Local { address: address.parse().unwrap(), token_file: "keys/tokens".into() };
+        assert_eq!(read(&text).unwrap().local, Some(local));
+    }
+}
+
+#[test]
 fn optional_tables_may_be_left_out() {
     let whole = template(&values());
     let (head, tail) = whole.split_once("[budget]").unwrap();
     let (_, register) = tail.split_once("[register]").unwrap();
     let (register, _) = register.split_once("days").unwrap();
-    let config = read(&format!("{head}[register]{register}")).unwrap();
+    let config = read(&format!("{head}[policy]\nfile = \"p\"\n[register]{register}")).unwrap();
     assert_eq!(config.budget, BudgetFile::default().try_into().unwrap());
     assert_eq!(config.register.days, 30);
     assert!(config.datasets.is_empty());
@@ -87,8 +121,17 @@ fn a_wrong_value_is_refused_with_its_key() {
         (WINDOW, "window_days = 30\nwindow_micro_rho = 5000001", "`budget.window_micro_rho`"),
         ("lifetime_atto_delta = 0", "lifetime_atto_delta = 1000000000000001", "`budget.lifetime_atto_delta`"),
         ("delta_per_query = 0", "delta_per_query = 1", "`budget.max_atto_delta_per_query`"),
+        ("file = \"policy.cedar\"", "file = \"\"", "`policy.file`"),
+        ("[policy]\nfile = \"policy.cedar\"\n", "", "\"policy\""),
         ("rule = \"jp-ngmia\"", "rule = \"none\"", "`register.rule`"),
-        ("days = 30", "days = 0", "`register.days`"),
+        ("days = 30", "days = 29", "`register.days`"),
+        ("days = 30", "days = 3651", "`register.days`"),
+        (LOCAL, "[local]\naddress = \"0.0.0.0:8816\"\ntoken_file = \"t\"", "`local.address`"),
+        (LOCAL, "[local]\naddress = \"192.0.2.7:8816\"\ntoken_file = \"t\"", "`local.address`"),
+        (LOCAL, "[local]\naddress = \"localhost:8816\"\ntoken_file = \"t\"", "`local.address`"),
+        (LOCAL, "[local]\naddress = \"127.0.0.1:0\"\ntoken_file = \"t\"", "`local.address`"),
+        (LOCAL, "[local]\naddress = \"127.0.0.1:8816\"\ntoken_file = \"\"", "`local.token_file`"),
+        (LOCAL, "[local]\naddress = \"127.0.0.1:8816\"", "token_file"),
         ("mapping = \"data/dataset.toml\"", "mapping = \"\"", "`datasets[0].mapping`"),
         ("memory_mb = 512", "memory_mb = 63", "`snapshots.memory_mb`"),
         ("keep = 2", "keep = 1", "`snapshots.keep`"),
@@ -123,6 +166,7 @@ fn paths_start_from_the_folder_of_the_file_and_a_missing_file_is_named() {
     std::fs::remove_dir_all(&folder).unwrap();
     assert_eq!(config.state_dir, PathBuf::from("/var/state"));
     assert_eq!(config.transport_key, folder.join("keys/transport.pem"));
+    assert_eq!(config.policy, folder.join("policy.cedar"));
     assert_eq!(config.datasets, [folder.join("data/dataset.toml")]);
     assert!(unknown.contains("`surprise`") && unknown.contains("node.toml"), "{unknown}");
     assert!(load(&path).unwrap_err().to_string().contains("node.toml"));

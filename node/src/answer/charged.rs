@@ -11,20 +11,19 @@ use sekisho_aggregation::{
 };
 use sekisho_protocol::{
     digest::Digest,
-    dsse::{DsseError, Envelope, Verified},
-    query::Query,
+    dsse::{DsseError, Envelope},
     receipt::{Receipt, ReservationRecord},
     refusal::{Code, Refusal},
 };
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, warn};
 
-use super::{Answer, Answering, Ready, SOFTWARE};
+use super::{Answer, Answering, Question, Reading, SOFTWARE};
 use crate::{
     data::snapshot::Snapshot,
     execute::execute,
     holding::tables,
-    ledger::{ChargeRequest, Cost, Reserved, Run, RunKey, RunState, StoredRelease},
+    ledger::{ChargeRequest, Cost, Reserved, Run, RunState, StoredRelease},
 };
 
 struct Commitments {
@@ -38,19 +37,22 @@ struct Failed(String);
 
 impl Answering {
     /// Serves a stored release, or reserves, executes, releases and logs, all before `deadline`.
-    pub(super) async fn charged(self: &Arc<Self>, ready: &Arc<Ready>, deadline: Instant) -> Result<Answer, Refusal> {
-        if let Some(Run { state: RunState::Released(stored), .. }) = self.ledger.find(&ready.key()).await? {
+    pub(crate) async fn charged(
+        self: &Arc<Self>,
+        question: &Arc<Question>,
+        deadline: Instant,
+    ) -> Result<Answer, Refusal> {
+        if let Some(Run { state: RunState::Released(stored), .. }) = self.ledger.find(&question.key).await? {
             return served(&stored);
         }
-        let permit = ready.admitted.permit().digest();
-        let query = ready.admitted.query();
-        let charges = Durable { answering: self, ready, register_seq: self.register.seq().await? };
-        let reservation = Reservation::make(&ready.plan, permit, query.key(), query.run, &charges).await?;
+        let charges = Durable { answering: self, question, register_seq: self.register.seq().await? };
+        let (plan, key) = (&question.reading.plan, question.key);
+        let reservation = Reservation::make(plan, key.permit, key.query_key, key.run, &charges).await?;
         // From here on there is one code: a cause could tell of the data. A task of its own, so that a panic is one
         // cause more, and so is a run that never comes back to be told of its deadline.
         let charge_id = reservation.record().charge_id;
-        let (node, ready) = (Arc::clone(self), Arc::clone(ready));
-        let mut run = tokio::spawn(async move { node.run(&ready, reservation).await }.in_current_span());
+        let (node, question) = (Arc::clone(self), Arc::clone(question));
+        let mut run = tokio::spawn(async move { node.run(&question, reservation).await }.in_current_span());
         let why = match timeout_at(deadline, &mut run).await {
             Ok(Ok(Ok(answer))) => return Ok(answer),
             Ok(Ok(Err(Failed(why)))) => why,
@@ -67,22 +69,22 @@ impl Answering {
         Err(Refusal::new(Code::NoAnswer, "the query was charged and has no answer"))
     }
 
-    async fn run(&self, ready: &Ready, reservation: Reservation<Run>) -> Result<Answer, Failed> {
+    async fn run(&self, question: &Question, reservation: Reservation<Run>) -> Result<Answer, Failed> {
         self.hooks.at("reserved");
         let run = reservation.record().clone();
         let failed = Failed;
         if let RunState::Released(stored) = &run.state {
             return served(stored).map_err(|e| failed(e.detail));
         }
-        let permit = ready.admitted.permit();
-        let rules = [permit.optout, self.own_rule];
-        let kind = ready.plan.patient_kind().ok_or_else(|| failed("patients of two types".into()))?;
+        let Reading { plan, data, snapshot, _slot: _ } = &question.reading;
+        let rules = [question.optout, self.own_rule];
+        let kind = plan.patient_kind().ok_or_else(|| failed("patients of two types".into()))?;
         let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
         let eligible = eligible.map_err(|_| failed("the register".into()))?;
-        let snapshot = ready.data.snapshot_of_run(&ready.snapshot, &run.snapshot).map_err(|e| failed(e.detail))?;
+        let snapshot = data.snapshot_of_run(snapshot, &run.snapshot).map_err(|e| failed(e.detail))?;
         let tables = tables(&snapshot, eligible, self.memory_bytes).map_err(|e| failed(e.to_string()))?;
-        let raw = execute(&ready.plan, &reservation, &tables).await.map_err(|e| failed(e.to_string()))?;
-        let (plan, charge, synthetic) = (Arc::clone(&ready.plan), reservation.charge().clone(), snapshot.synthetic());
+        let raw = execute(plan, &reservation, &tables).await.map_err(|e| failed(e.to_string()))?;
+        let (plan, charge, synthetic) = (Arc::clone(plan), reservation.charge().clone(), snapshot.synthetic());
         // Noise for many cells takes seconds of a processor: not on a thread that others wait for.
         let release = tokio::task::spawn_blocking(move || {
             Release::make(&plan, raw, &reservation, run.as_of, synthetic, &mut ChaCha20Rng::from_os_rng())
@@ -90,7 +92,7 @@ impl Answering {
         let release = release.await.ok().flatten().ok_or_else(|| failed("no release could be made".into()))?;
         let commitments = self.commitments(&snapshot, run.register_seq).await;
         let commitments = commitments.map_err(|_| failed("the register".into()))?;
-        let receipt = self.receipt(ready, &charge, &run, &release, &commitments, synthetic);
+        let receipt = self.receipt(question, &charge, &run, &release, &commitments, synthetic);
         let receipt = receipt.map_err(|e| failed(e.to_string()))?;
         let (header, cells) = release.to_bytes();
         let stored = StoredRelease { header, cells, receipt: receipt.to_json(), salts: commitments.salts };
@@ -110,7 +112,7 @@ impl Answering {
 
     fn receipt(
         &self,
-        ready: &Ready,
+        question: &Question,
         charge: &Charge,
         run: &Run,
         release: &Release,
@@ -120,11 +122,11 @@ impl Answering {
         let receipt = Receipt {
             node: self.trust.name.clone(),
             permit: charge.permit,
-            study_id: ready.admitted.permit().study_id.clone(),
-            query: ready.admitted.query().digest(),
+            study_id: question.study_id.clone(),
+            query: question.query,
             query_key: charge.query_key,
             run: charge.run,
-            plan: ready.plan.digest(),
+            plan: question.reading.plan.digest(),
             micro_rho: charge.micro_rho,
             atto_delta: charge.atto_delta,
             synthetic,
@@ -139,7 +141,7 @@ impl Answering {
     }
 }
 
-fn served(stored: &StoredRelease) -> Result<Answer, Refusal> {
+pub(crate) fn served(stored: &StoredRelease) -> Result<Answer, Refusal> {
     let broken = || Refusal::new(Code::NoAnswer, "a stored release cannot be read");
     let release = Release::from_bytes(&stored.header, &stored.cells).map_err(|_| broken())?;
     let receipt = Envelope::from_json::<Receipt>(&stored.receipt).map_err(|_| broken())?;
@@ -149,7 +151,7 @@ fn served(stored: &StoredRelease) -> Result<Answer, Refusal> {
 /// The ledger as the reservation sees it: a charge with all that the run is bound to.
 pub(super) struct Durable<'a> {
     pub(super) answering: &'a Answering,
-    pub(super) ready: &'a Ready,
+    pub(super) question: &'a Question,
     pub(super) register_seq: i64,
 }
 
@@ -158,14 +160,13 @@ impl Charges for Durable<'_> {
     type Error = Refusal;
 
     async fn charge(&self, charge: &Charge) -> Result<Run, Refusal> {
-        let (node, query): (&Answering, &Verified<Query>) = (self.answering, self.ready.admitted.query());
-        let permit = self.ready.admitted.permit();
+        let (node, question) = (self.answering, self.question);
         let at = node.clock.now();
         let as_of: NaiveDate = node.clock.today();
         let record = ReservationRecord {
             node: node.trust.name.clone(),
-            study_id: permit.study_id.clone(),
-            query: query.digest(),
+            study_id: question.study_id.clone(),
+            query: question.query,
             query_key: charge.query_key,
             run: charge.run,
             micro_rho: charge.micro_rho,
@@ -174,16 +175,16 @@ impl Charges for Durable<'_> {
         };
         let entry = Envelope::sign(&record, &[&node.signing])?.to_json();
         let request = ChargeRequest {
-            key: RunKey { permit: charge.permit, query_key: charge.query_key, run: charge.run },
-            study_id: permit.study_id.clone(),
-            permit_total: Cost::total_of(&permit.dp),
-            query: query.digest(),
-            nonce: query.nonce.clone(),
-            nonce_expires: query.expires,
+            key: question.key,
+            study_id: question.study_id.clone(),
+            permit_total: question.permit_total,
+            query: question.query,
+            nonce: question.nonce.clone(),
+            nonce_expires: question.nonce_expires,
             cost: Cost { micro_rho: charge.micro_rho, atto_delta: charge.atto_delta },
             register_seq: self.register_seq,
             as_of,
-            snapshot: self.ready.snapshot.id().to_string(),
+            snapshot: question.reading.snapshot.id().to_string(),
             at,
         };
         match node.ledger.reserve(&request, &entry).await? {

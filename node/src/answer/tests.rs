@@ -13,7 +13,7 @@ use sekisho_node_config::Window;
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     dsse::Document,
-    keys::PublicKey,
+    keys::{PublicKey, SecretKey},
     permit::{OptOutRule, Permit},
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Receipt, ReservationRecord},
@@ -29,6 +29,7 @@ use crate::{
         mapping::Mapping,
         snapshot::{self, Settings},
     },
+    documents::Anchors,
     holding::HoldingError,
     ledger::Caps,
     permits::put,
@@ -73,7 +74,7 @@ fn caps(window: Option<Window>) -> Caps {
 async fn open(dir: &Path, governance: PublicKey, max_rows: u64) -> Result<DataSet, HoldingError> {
     let (mapping, snapshots, settings) =
         (dir.join("mapping.toml"), dir.join("snapshots"), Settings::with_memory(64 << 20));
-    DataSet::open(&mapping, &governance, &snapshots, &settings, &|_| {}, Noon.now(), max_rows).await
+    DataSet::open(&mapping, &[governance], &snapshots, &settings, &|_| {}, Noon.now(), max_rows).await
 }
 
 impl Case {
@@ -87,26 +88,27 @@ impl Case {
         fs::write(dir.path().join("stay.csv"), "pid,age\na,40\nb,50\n").unwrap();
         let store = Store::open(&dir.path().join("node.db")).await.unwrap();
         let micro_rho = |amount| MicroRho::try_from(amount).unwrap();
+        let member = CommitteeMember { name: "m".into(), role: "ethics".into(), key: committee.public() };
+        let anchors = Anchors {
+            governance: governance.public(),
+            committee: Committee::pinned(1, Vec::new(), false, vec![member]).unwrap(),
+            regulators: Vec::new(),
+        };
         let mut node = Answering {
             trust: Trust {
                 name: "west".into(),
                 coordinator_peer: "peer-1".into(),
-                committee: Committee::pinned(
-                    1,
-                    Vec::new(),
-                    false,
-                    vec![CommitteeMember { name: "m".into(), role: "ethics".into(), key: committee.public() }],
-                )
-                .unwrap(),
                 max_micro_rho_per_query: micro_rho(1000),
                 max_atto_delta_per_query: AttoDelta::ZERO,
             },
+            policy: Policy::parse(&crate::policy::default_text(true)).unwrap(),
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
             ledger: Ledger::new(store.clone(), caps(None)),
             register: Register::new(store.clone()),
-            documents: Documents::new(store, governance.public()),
+            shelf: crate::catalogue::Shelf::new(store.clone()),
+            documents: Documents::new(store, anchors),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
-            signing: Arc::new(key()),
+            signing: Arc::new(Signing::from(key())),
             clock: Arc::new(Noon),
             timeout: Duration::from_secs(60),
             memory_bytes: 1 << 28,
@@ -162,8 +164,11 @@ impl Case {
     /// Grants a permit with this delta for a query and in total.
     async fn permit_of_delta(&self, version: u32, total: u64, delta: (u64, u64)) -> Digest {
         let (public, now) = (self.researcher.public(), Noon.now());
+        let seen = self.node.documents.permits().await.unwrap();
+        let before = seen.iter().filter(|p| p.version < version).max_by_key(|p| p.version).map(|p| p.digest);
+        let supersedes = before.or_else(|| (version > 1).then(|| Digest::of(b"not seen here")));
         let permit: Permit = serde_json::from_value(serde_json::json!({
-            "id": "permit", "version": version, "basis": "EHDS-69", "issuer": "i", "study_id": "study",
+            "id": "permit", "version": version, "supersedes": supersedes, "basis": "EHDS-69", "issuer": "i", "study_id": "study",
             "schema": self.schema, "decision": {"date": now.date_naive(), "reasons": "r"},
             "purposes": ["scientific_research"], "data_user": "u", "principal_investigator": "p",
             "authorised_persons": [
@@ -303,7 +308,8 @@ async fn a_window_that_is_spent_says_so_and_stored_releases_are_still_served() {
 async fn delta_is_admitted_up_to_the_permit_the_ceiling_and_the_hospital() {
     let case = Case::new(|_| {}).await;
     let most = 1_000_000_000_000;
-    let (with, without) = (case.permit_of_delta(2, 10_000, (2 * most, 3 * most)).await, case.permit(1, 10_000).await);
+    let without = case.permit(1, 10_000).await;
+    let with = case.permit_of_delta(2, 10_000, (2 * most, 3 * most)).await;
     let now = Noon.now();
     for (permit, synthetic, asked, hospital, expect) in [
         (without, false, 0, 0, "ok"),
@@ -321,7 +327,8 @@ async fn delta_is_admitted_up_to_the_permit_the_ceiling_and_the_hospital() {
         trust.max_atto_delta_per_query = AttoDelta::try_from(hospital).unwrap();
         let documents = &case.node.documents;
         let (roster, status) = (documents.roster(now).await.unwrap(), documents.status(now).await.unwrap());
-        let in_force = InForce { roster, status };
+        let committee = documents.committee_of(permit).await.unwrap();
+        let in_force = InForce { roster, status, committee, orders: Vec::new() };
         let envelope = documents.permit(permit).await.unwrap().unwrap().envelope().unwrap();
         let signed = SignedQuery::from_json(&case.query_of_delta(permit, SQL, 1, asked)).unwrap();
         let verified = signed.verify(&envelope, &trust, &in_force, now).unwrap();
@@ -335,7 +342,7 @@ async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
     let case = Case::new(|_| {}).await;
     let permit = case.permit_of_delta(1, 10_000, (30, 40)).await;
     let ready = case.node.ready(&case.query(permit, SQL, 1)).await.map_err(|r| r.code).unwrap();
-    let durable = Durable { answering: &case.node, ready: &ready, register_seq: 0 };
+    let durable = Durable { answering: &case.node, question: &ready.question, register_seq: 0 };
     let charge = |run, atto_delta| Charge {
         permit,
         query_key: Digest::of(b"question"),
@@ -386,7 +393,7 @@ impl Case {
         let dir = self.dir.path();
         fs::write(dir.join("stay.csv"), format!("pid,age\n{stays}")).unwrap();
         fs::write(dir.join("mapping.toml"), MAPPING.replace("SYNTHETIC", synthetic)).unwrap();
-        let mapping = Mapping::load(&dir.join("mapping.toml"), &self.governance.public()).unwrap();
+        let mapping = Mapping::load(&dir.join("mapping.toml"), &[self.governance.public()]).unwrap();
         let (settings, hooks) = (Settings::with_memory(64 << 20), Hooks::default());
         let taken = snapshot::take(&mapping, &dir.join("snapshots"), &settings, &|_| {}, &hooks, Noon.now()).await;
         taken.unwrap().id().to_owned()

@@ -12,7 +12,7 @@ use crate::ledger::{Budget, Ledger, WindowBudget};
 
 /// Prints the budget of the node that is configured at `path`.
 pub(super) async fn budget(path: &Path, output: Output, clock: &impl Clock) -> Result<()> {
-    let (config, ledger) = opened(path).await?;
+    let (config, ledger, _) = opened(path).await?;
     let budget = ledger.budget().await.into_diagnostic()?;
     let window = ledger.window(clock.now()).await.into_diagnostic()?;
     match output {

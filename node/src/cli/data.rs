@@ -8,7 +8,7 @@ use sekisho_node_config::NodeConfig;
 use sekisho_protocol::clock::Clock;
 use serde_json::{Value, json};
 
-use super::{Output, configured, progress::Screen, table};
+use super::{Output, configured, progress::Screen, schema_keys, table};
 use crate::{
     daemon::{self, SystemClock},
     data::{
@@ -70,9 +70,10 @@ fn folder(config: &NodeConfig) -> PathBuf {
 
 async fn take(config: &NodeConfig, output: Output, clock: &SystemClock, hooks: &Hooks) -> Result<()> {
     let settings = Settings::with_memory(config.snapshots.memory_bytes);
+    let governance = schema_keys(config).await?;
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
     for path in &config.datasets {
-        let mapping = Mapping::load(path, &config.trust.governance_key).into_diagnostic()?;
+        let mapping = Mapping::load(path, &governance).into_diagnostic()?;
         let (screen, reports) = (Screen::new(), std::sync::Mutex::new(Vec::new()));
         let progress = |progress: Progress<'_>| {
             screen.show(&progress);

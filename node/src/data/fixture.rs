@@ -129,7 +129,7 @@ died = "dead"
     }
 
     pub(super) fn load(&self) -> Result<Mapping, MappingError> {
-        Mapping::load(&self.path("mapping.toml"), &self.governance())
+        Mapping::load(&self.path("mapping.toml"), &[self.governance()])
     }
 
     pub(super) fn snapshots(&self) -> PathBuf {

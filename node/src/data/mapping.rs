@@ -253,11 +253,11 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Reads the mapping at `path` and the schema that it names, which `governance` must have signed.
+    /// Reads the mapping at `path` and the schema that it names, which one of the `governance` keys must have signed.
     ///
     /// # Errors
     /// When a file cannot be read, a key is unknown, the schema does not verify, or a column is missing.
-    pub fn load(path: &Path, governance: &PublicKey) -> Result<Self, MappingError> {
+    pub fn load(path: &Path, governance: &[PublicKey]) -> Result<Self, MappingError> {
         let syntax = |reason: String| MappingError::Syntax { path: path.into(), reason };
         let text = String::from_utf8(read(path, MAX_BYTES)?).map_err(|_| syntax("not UTF-8".into()))?;
         let file: MappingFile = toml::from_str(&text).map_err(|e| syntax(e.to_string()))?;
@@ -269,7 +269,7 @@ impl Mapping {
         let schema_path = base.join(&file.schema);
         let schema = read(&schema_path, 2 * Schema::MAX_BYTES as u64)?;
         let schema = Envelope::from_json::<Schema>(&schema)
-            .and_then(|envelope| envelope.verify::<Schema>(&[*governance], 1))
+            .and_then(|envelope| envelope.verify::<Schema>(governance, 1))
             .map_err(|source| MappingError::Schema { path: schema_path, source })?;
         let mut tables = BTreeMap::new();
         for (name, table) in file.tables {
@@ -363,7 +363,7 @@ mod tests {
     fn a_schema_that_another_key_signed_is_not_used() {
         let fixture = Fixture::new();
         let stranger = Fixture::new();
-        let error = Mapping::load(&fixture.path("mapping.toml"), &stranger.governance()).unwrap_err();
+        let error = Mapping::load(&fixture.path("mapping.toml"), &[stranger.governance()]).unwrap_err();
         assert!(matches!(error, MappingError::Schema { source: DsseError::Quorum { .. }, .. }), "{error}");
     }
 }

@@ -1,5 +1,5 @@
 use chrono::Duration;
-use sekisho_protocol::{keys::SecretKey, units::MicroRho};
+use sekisho_protocol::{committee::CommitteeMember, keys::SecretKey, units::MicroRho};
 
 use super::*;
 
@@ -26,8 +26,14 @@ fn signed<D: Document>(document: &D, key: &SecretKey) -> (Vec<u8>, Digest) {
     (envelope.to_json(), envelope.peek::<D>().unwrap().1)
 }
 
+fn anchors(key: &SecretKey) -> Anchors {
+    let member = CommitteeMember { name: "m".into(), role: "ethics".into(), key: key.public() };
+    let committee = Committee::pinned(1, Vec::new(), false, vec![member]).unwrap();
+    Anchors { governance: key.public(), committee, regulators: Vec::new() }
+}
+
 async fn open(dir: &tempfile::TempDir, key: &SecretKey) -> Documents {
-    Documents::new(Store::open(&dir.path().join("node.db")).await.unwrap(), key.public())
+    Documents::new(Store::open(&dir.path().join("node.db")).await.unwrap(), anchors(key))
 }
 
 fn code<T>(result: Result<T, Refusal>) -> String {
@@ -57,7 +63,8 @@ async fn only_a_newer_document_that_follows_replaces_the_pinned_one() {
         (signed(&status(u64::MAX, other, 24, "a"), &key).0, "malformed", 9),
     ] {
         assert_eq!(code(documents.offer_status(&offered, at(0)).await), expect);
-        assert_eq!(documents.seqs().await.unwrap(), (0, pinned));
+        let seqs = documents.seqs().await.unwrap();
+        assert_eq!((seqs.roster, seqs.status), (0, pinned));
     }
 }
 
@@ -97,7 +104,8 @@ async fn the_database_never_goes_back_to_an_older_document() {
         "UPDATE pinned SET envelope = x'00'",
         "UPDATE pinned SET kind = 'roster', seq = 9",
         "DELETE FROM pinned",
-        "INSERT OR REPLACE INTO pinned SELECT kind, 4, digest, envelope FROM pinned",
+        "INSERT OR REPLACE INTO pinned SELECT kind, line, 4, digest, envelope FROM pinned",
+        "UPDATE pinned SET line = '1', seq = 9",
     ] {
         assert!(sqlx::query(statement).execute(&tamper).await.is_err(), "{statement}");
     }
@@ -132,9 +140,12 @@ async fn a_permit_is_kept_with_the_latest_answer_to_it() {
     assert!(documents.permit(digest).await.unwrap().is_none());
     for (refused, hour) in [(Some(Code::Policy), 1), (None, 2)] {
         let node = "tokyo".to_string();
-        let acceptance = Acceptance { node, permit: digest, refused, earmark: MicroRho::ZERO, at: at(hour) };
+        let (decided_by, reason) = (DecidedBy::Policy, refused.map(|_| "why".to_string()));
+        let (earmark, at) = (MicroRho::ZERO, at(hour));
+        let acceptance = Acceptance { node, permit: digest, refused, earmark, at, reason: reason.clone(), decided_by };
         let acceptance = Envelope::sign(&acceptance, &[&key]).unwrap();
-        documents.put_permit(&verified, &envelope.to_json(), &acceptance.to_json(), refused, at(hour)).await.unwrap();
+        let answer = PermitAnswer { acceptance: acceptance.to_json(), refused, reason: reason.clone() };
+        assert!(documents.put_permit(&verified, &envelope.to_json(), &answer, at).await.unwrap());
         let expect = StoredPermit {
             digest,
             id: "p-1".into(),
@@ -143,7 +154,9 @@ async fn a_permit_is_kept_with_the_latest_answer_to_it() {
             envelope: envelope.to_json(),
             acceptance: acceptance.to_json(),
             refused,
-            at: at(hour),
+            decided_by,
+            reason,
+            at,
         };
         let found = documents.permit(digest).await.unwrap().unwrap();
         assert_eq!(found, expect);
@@ -152,5 +165,42 @@ async fn a_permit_is_kept_with_the_latest_answer_to_it() {
         assert_eq!(found.acceptance().unwrap().to_json(), acceptance.to_json());
         assert_eq!(documents.permits().await.unwrap(), [expect]);
     }
+    assert_eq!(documents.permit_digests().await.unwrap(), [digest]);
+}
+
+#[tokio::test]
+async fn what_a_person_decided_only_a_person_changes_and_the_coordinator_is_to_ask_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = SecretKey::generate(&mut rand::rng());
+    let documents = open(&dir, &key).await;
+    let envelope = Envelope::sign(&permit(&key), &[&key]).unwrap();
+    let verified: Verified<Permit> = envelope.verify(&[key.public()], 1).unwrap();
+    let digest = verified.digest();
+    let (policy, hand) = (DecidedBy::Policy, DecidedBy::Hand);
+    for (decided_by, refused, kept, held) in [
+        (policy, Some(Code::PermitWaiting), true, true),
+        (policy, Some(Code::Policy), true, true),
+        (hand, None, true, false),
+        (policy, Some(Code::PermitWaiting), false, false),
+        (hand, Some(Code::PermitRefused), true, false),
+        (policy, None, false, false),
+    ] {
+        let acceptance = format!("{decided_by:?} {refused:?}").into_bytes();
+        let answer = PermitAnswer { acceptance: acceptance.clone(), refused, reason: None };
+        match decided_by {
+            DecidedBy::Policy => {
+                let put = documents.put_permit(&verified, &envelope.to_json(), &answer, at(1)).await.unwrap();
+                assert_eq!(put, kept, "{refused:?}");
+            }
+            DecidedBy::Hand => documents.decide(digest, &answer, at(1)).await.unwrap(),
+        }
+        let stored = documents.permit(digest).await.unwrap().unwrap();
+        assert_eq!(stored.acceptance == acceptance, kept, "{decided_by:?} {refused:?}");
+        assert_eq!(documents.permit_digests().await.unwrap().contains(&digest), held, "{decided_by:?} {refused:?}");
+    }
+    let stored = documents.permit(digest).await.unwrap().unwrap();
+    documents.delivered(&StoredPermit { acceptance: b"an older answer".into(), ..stored.clone() }).await.unwrap();
+    assert!(documents.permit_digests().await.unwrap().is_empty());
+    documents.delivered(&stored).await.unwrap();
     assert_eq!(documents.permit_digests().await.unwrap(), [digest]);
 }

@@ -87,10 +87,16 @@ pub(super) async fn spent_in(
     window: Window,
     now: DateTime<Utc>,
 ) -> Result<MicroRho, LedgerError> {
-    let spent: i64 = sqlx::query_scalar("SELECT coalesce(sum(micro_rho), 0) FROM charge WHERE charged_at > ?1")
-        .bind(instant(begin(window, now)))
-        .fetch_one(connection)
-        .await?;
+    // Whole days from their totals, and of the day on which the window begins what came after its beginning: "U" follows
+    // the "T" of every instant of that day.
+    let spent: i64 = sqlx::query_scalar(
+        "SELECT coalesce((SELECT sum(micro_rho) FROM charge_day WHERE day > substr(?1, 1, 10)), 0)
+            + coalesce((SELECT sum(micro_rho) FROM charge
+                WHERE charged_at > ?1 AND charged_at < substr(?1, 1, 10) || 'U'), 0)",
+    )
+    .bind(instant(begin(window, now)))
+    .fetch_one(connection)
+    .await?;
     Ok(read_amount(spent)?)
 }
 
@@ -149,11 +155,11 @@ impl Caps {
         now: DateTime<Utc>,
     ) -> Result<Spent, LedgerError> {
         let row = sqlx::query(
-            "SELECT coalesce(sum(micro_rho) FILTER (WHERE study_id = ?1), 0) AS study_rho,
-                coalesce(sum(atto_delta) FILTER (WHERE study_id = ?1), 0) AS study_delta,
-                coalesce(sum(micro_rho), 0) AS all_rho,
-                coalesce(sum(atto_delta), 0) AS all_delta
-            FROM charge",
+            "SELECT coalesce(sum(spent) FILTER (WHERE study_id = ?1), 0) AS study_rho,
+                coalesce(sum(spent_delta) FILTER (WHERE study_id = ?1), 0) AS study_delta,
+                coalesce(sum(spent), 0) AS all_rho,
+                coalesce(sum(spent_delta), 0) AS all_delta
+            FROM study",
         )
         .bind(study_id)
         .fetch_one(&mut *connection)

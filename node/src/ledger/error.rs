@@ -5,6 +5,7 @@ use sekisho_protocol::{
     units::{AttoDelta, MicroRho},
 };
 
+use super::Suspended;
 use crate::store::StoreError;
 
 /// Why nothing was charged, set aside or stored.
@@ -52,6 +53,23 @@ pub enum LedgerError {
         /// What was asked.
         asked: AttoDelta,
     },
+    /// The hospital suspended the study, or everything.
+    #[error("{} suspended by this hospital: {reason}", match what { Suspended::Study(study) => format!("study {study} is"), Suspended::Everything => "everything is".into() })]
+    Suspended {
+        /// What.
+        what: Suspended,
+        /// Why.
+        reason: String,
+    },
+    /// Too many runs of the study gave no answer.
+    #[error("study {study} had too many queries without an answer")]
+    Rests {
+        /// The study.
+        study: String,
+    },
+    /// The hospital does not answer under the permit.
+    #[error("this hospital's answer to the permit is {0}")]
+    Permit(Code),
     /// Another message used the nonce.
     #[error("another message used this nonce")]
     ReplayedNonce,
@@ -84,6 +102,8 @@ impl From<LedgerError> for Refusal {
                 Self::new(Code::BudgetLifetime, error.to_string())
             }
             LedgerError::Window { .. } => Self::new(Code::BudgetWindow, error.to_string()),
+            LedgerError::Suspended { .. } | LedgerError::Rests { .. } => Self::new(Code::Suspended, error.to_string()),
+            LedgerError::Permit(code) => Self::new(*code, error.to_string()),
             LedgerError::ReplayedNonce => Self::new(Code::ReplayedNonce, error.to_string()),
             LedgerError::AlreadyReleased | LedgerError::UnknownCharge => {
                 Self::new(Code::NoAnswer, "the run gave no answer")

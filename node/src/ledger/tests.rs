@@ -76,6 +76,10 @@ fn told<T>(result: Result<T, LedgerError>) -> String {
         Err(LedgerError::Window { left, .. }) => format!("window {}", left.get()),
         Err(LedgerError::StudyDelta { left, .. }) => format!("study delta {}", left.get()),
         Err(LedgerError::LifetimeDelta { left, .. }) => format!("lifetime delta {}", left.get()),
+        Err(LedgerError::Suspended { what: Suspended::Study(study), reason }) => format!("suspended {study}: {reason}"),
+        Err(LedgerError::Suspended { what: Suspended::Everything, reason }) => format!("suspended all: {reason}"),
+        Err(LedgerError::Rests { study }) => format!("rests {study}"),
+        Err(LedgerError::Permit(code)) => code.to_string(),
         Err(LedgerError::ReplayedNonce) => "nonce".into(),
         Err(LedgerError::AlreadyReleased) => "released".into(),
         Err(LedgerError::UnknownCharge) => "unknown".into(),
@@ -191,7 +195,7 @@ async fn three_missing_answers_suspend_a_study_whatever_lies_between_and_cost_al
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path(), 100).await;
     ledger.earmark("a", rho(100)).await.unwrap();
-    let mut run = 0;
+    let (mut run, permit) = (0, Digest::of(b"permit"));
     for (answered, suspended) in
         [(true, false), (false, false), (true, false), (false, false), (true, false), (false, true)]
     {
@@ -201,17 +205,94 @@ async fn three_missing_answers_suspend_a_study_whatever_lies_between_and_cost_al
             true => ledger.complete(charged.charge_id, &release()).await.unwrap(),
             false => ledger.fail(charged.charge_id, at(1)).await.unwrap(),
         }
-        assert_eq!(ledger.suspended("a").await.unwrap(), suspended, "after run {run}");
+        assert_eq!(ledger.open("a", permit).await.is_err(), suspended, "after run {run}");
     }
+    assert_eq!(told(reserve(&ledger, &request("a", 1, 7, 1)).await), "rests a");
     assert_eq!(ledger.budget().await.unwrap().spent, rho(6));
-    ledger.resume("a").await.unwrap();
-    for suspended in [false, false, false, true] {
-        assert_eq!(ledger.suspended("a").await.unwrap(), suspended, "counted from nothing");
+    ledger.resume(&Suspended::Study("a".into())).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(told(ledger.open("a", permit).await), "ok", "counted from nothing");
         run += 1;
         let (_, charged) = reserve(&ledger, &request("a", 1, run, 1)).await.unwrap();
         ledger.fail(charged.charge_id, at(1)).await.unwrap();
     }
-    assert!(!ledger.suspended("nobody").await.unwrap());
+    assert_eq!(told(ledger.open("a", permit).await), "rests a");
+    assert_eq!(told(ledger.open("nobody", permit).await), "ok");
+}
+
+#[tokio::test]
+async fn what_is_suspended_is_charged_no_more_and_a_resumed_study_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    // The operator's command is another process.
+    let operator = capped(dir.path(), Caps { lifetime: total(rho(100)), window: None }).await;
+    for study in ["a", "b"] {
+        ledger.earmark(study, rho(50)).await.unwrap();
+    }
+    let (a, everything) = (Suspended::Study("a".into()), Suspended::Everything);
+    let mut run = 0;
+    for (suspend, resume, of_a, of_b) in [
+        (Some(&a), None, "suspended a: why", "ok"),
+        (Some(&everything), None, "suspended all: why", "suspended all: why"),
+        (None, Some(&everything), "suspended a: why", "ok"),
+        (Some(&everything), Some(&a), "suspended all: why", "suspended all: why"),
+        (None, Some(&everything), "ok", "ok"),
+    ] {
+        if let Some(what) = suspend {
+            operator.suspend(what, "why", at(0)).await.unwrap();
+        }
+        if let Some(what) = resume {
+            operator.resume(what).await.unwrap();
+        }
+        run += 1;
+        for (study, expect) in [("a", of_a), ("b", of_b)] {
+            assert_eq!(told(ledger.open(study, Digest::of(study.as_bytes())).await), expect);
+            assert_eq!(told(reserve(&ledger, &request(study, 1, run, 1)).await), expect, "{suspend:?} {resume:?}");
+        }
+    }
+    assert!(operator.suspensions().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_charge_is_reserved_after_a_suspension_returned() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = ledger(dir.path(), 1_000_000).await;
+    let operator = capped(dir.path(), Caps { lifetime: total(rho(1_000_000)), window: None }).await;
+    node.earmark("a", rho(1_000_000)).await.unwrap();
+    let mut asking = Vec::new();
+    for question in 0..4 {
+        let node = node.clone();
+        asking.push(tokio::spawn(async move {
+            let mut run = 1;
+            while reserve(&node, &request("a", question, run, 1)).await.is_ok() {
+                run += 1;
+            }
+            run
+        }));
+    }
+    while node.log_len().await.unwrap() < 20 {
+        tokio::task::yield_now().await;
+    }
+    operator.suspend(&Suspended::Study("a".into()), "why", at(0)).await.unwrap();
+    let then = node.log_len().await.unwrap();
+    for asked in asking {
+        asked.await.unwrap();
+    }
+    assert_eq!(node.log_len().await.unwrap(), then);
+}
+
+#[tokio::test]
+async fn an_earmark_that_is_given_back_covers_what_was_spent_and_serves_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    ledger.earmark("a", rho(80)).await.unwrap();
+    reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap();
+    assert_eq!(told(ledger.earmark("b", rho(90)).await), "lifetime 20");
+    ledger.give_back("a").await.unwrap();
+    ledger.give_back("nobody").await.unwrap();
+    ledger.earmark("b", rho(90)).await.unwrap();
+    assert_eq!(told(reserve(&ledger, &request("a", 1, 2, 1)).await), "study 0");
+    assert_eq!(told(ledger.earmark("a", rho(11)).await), "lifetime 10");
 }
 
 #[tokio::test]
@@ -245,8 +326,11 @@ async fn the_database_refuses_tampering() {
         "DELETE FROM release",
         "INSERT OR REPLACE INTO release VALUES (1, x'00', x'00', x'00', x'00')",
         "UPDATE study SET earmark = 5",
+        "UPDATE study SET spent = 9",
+        "UPDATE charge_day SET micro_rho = 9",
+        "DELETE FROM charge_day",
         "DELETE FROM study",
-        "INSERT OR REPLACE INTO study VALUES ('a', 0, 0)",
+        "INSERT OR REPLACE INTO study (study_id, earmark) VALUES ('a', 0)",
     ] {
         assert!(sqlx::query(statement).execute(&tamper).await.is_err(), "{statement}");
     }

@@ -42,6 +42,16 @@ impl Rule {
         };
         notified <= latest && history.died.is_none_or(|died| died >= notified)
     }
+
+    /// The days, ascending, on which what [`admits`](Self::admits) says of `history` may change.
+    pub(super) fn turning_days(self, history: &History) -> Vec<NaiveDate> {
+        let noticed = self.notice_days.and_then(|days| history.notified?.checked_add_days(Days::new(days.into())));
+        let said = history.opt_outs.iter().chain(&history.withdrawals).map(|(_, on)| *on);
+        let mut days: Vec<_> = noticed.into_iter().chain(said).collect();
+        days.sort_unstable();
+        days.dedup();
+        days
+    }
 }
 
 /// What happened to one patient, as far as eligibility depends on it.

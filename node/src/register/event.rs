@@ -1,16 +1,13 @@
-//! What happened to a patient, and what that makes of them on a given day.
+//! What happened to a patient, and who said so.
+
+use std::str::FromStr;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sekisho_protocol::permit::OptOut;
 
-use super::{
-    RegisterError,
-    eligible::{History, Rule},
-};
 use crate::store::StoreError;
 
 /// What happened to a patient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// Was told of the use of their records.
     Notified,
@@ -23,7 +20,9 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The name in the database and on the command line.
+    const ALL: [Self; 4] = [Self::Notified, Self::OptedOut, Self::OptOutWithdrawn, Self::Died];
+
+    /// The name in the database, in files and in messages.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Notified => "notified",
@@ -33,11 +32,78 @@ impl EventKind {
         }
     }
 
+    /// The name for people in Japan; files may have it.
+    pub const fn japanese(self) -> &'static str {
+        match self {
+            Self::Notified => "通知",
+            Self::OptedOut => "利用停止",
+            Self::OptOutWithdrawn => "利用停止の撤回",
+            Self::Died => "死亡",
+        }
+    }
+
     pub(super) fn read(text: &str) -> Result<Self, StoreError> {
-        [Self::Notified, Self::OptedOut, Self::OptOutWithdrawn, Self::Died]
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or(StoreError::Corrupt("register event"))
+    }
+}
+
+impl FromStr for EventKind {
+    type Err = &'static str;
+
+    /// Reads the English or the Japanese name.
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        Self::ALL.into_iter().find(|kind| text == kind.as_str() || text == kind.japanese()).ok_or(
+            "an event is none of notified, opted_out, opt_out_withdrawn, died (通知, 利用停止, 利用停止の撤回, 死亡)",
+        )
+    }
+}
+
+/// Who said that a patient opts out, or takes it back. Under NGMIA it is the patient, who acts for them, or their bereaved family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaidBy {
+    /// The patient.
+    Patient,
+    /// A guardian, or another legal representative.
+    Guardian,
+    /// The family of a patient who died.
+    Bereaved,
+}
+
+impl SaidBy {
+    const ALL: [Self; 3] = [Self::Patient, Self::Guardian, Self::Bereaved];
+
+    /// The name in the database, in files and in messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Patient => "self",
+            Self::Guardian => "guardian",
+            Self::Bereaved => "bereaved",
+        }
+    }
+
+    /// The name for people in Japan; files may have it.
+    pub const fn japanese(self) -> &'static str {
+        match self {
+            Self::Patient => "本人",
+            Self::Guardian => "代理人",
+            Self::Bereaved => "遺族",
+        }
+    }
+
+    pub(super) fn read(text: &str) -> Result<Self, StoreError> {
+        Self::ALL.into_iter().find(|who| who.as_str() == text).ok_or(StoreError::Corrupt("register event"))
+    }
+}
+
+impl FromStr for SaidBy {
+    type Err = &'static str;
+
+    /// Reads the English or the Japanese name.
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        Self::ALL
             .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or(StoreError::Corrupt("register event"))
+            .find(|who| text == who.as_str() || text == who.japanese())
+            .ok_or("said_by is none of self, guardian, bereaved (本人, 代理人, 遺族)")
     }
 }
 
@@ -50,46 +116,10 @@ pub struct Event {
     pub kind: EventKind,
     /// From which day on it counts.
     pub on: NaiveDate,
+    /// Who said so, where it is known.
+    pub said_by: Option<SaidBy>,
     /// Who recorded it.
     pub by: String,
     /// When it was recorded.
     pub recorded_at: DateTime<Utc>,
-}
-
-/// What the register knows of one patient, for the hospital's own screen.
-#[derive(Clone, Debug)]
-pub struct PatientStatus {
-    /// Every event, in the order of recording.
-    pub events: Vec<Event>,
-}
-
-impl PatientStatus {
-    /// The first day on which the patient is known to have been told.
-    pub fn notified_on(&self) -> Option<NaiveDate> {
-        self.history().notified
-    }
-
-    /// The day of death, if one is recorded.
-    pub fn died_on(&self) -> Option<NaiveDate> {
-        self.history().died
-    }
-
-    /// Whether an opt-out acts on the day `as_of`.
-    pub fn opted_out(&self, as_of: NaiveDate) -> bool {
-        self.history().opted_out(as_of)
-    }
-
-    /// Whether the patient is eligible under all `rules` on the day `as_of`.
-    ///
-    /// # Errors
-    /// [`RegisterError::NoRule`] when there is no rule.
-    pub fn eligible(&self, rules: &[OptOut], as_of: NaiveDate) -> Result<bool, RegisterError> {
-        Ok(Rule::of(rules)?.admits(&self.history(), as_of))
-    }
-
-    fn history(&self) -> History {
-        let mut history = History::default();
-        self.events.iter().for_each(|e| history.add(e.seq, e.kind, e.on));
-        history
-    }
 }

@@ -1,263 +1,217 @@
-//! Importing notices, opt-outs and deaths from CSV: the whole file in one transaction, or nothing.
+//! Importing events from CSV: the whole file in one transaction, or nothing.
 //!
-//! UTF-8 (a byte-order mark is passed over), one header line with `patient_id`, `notified_on`,
-//! `opted_out_on` and `died_on` in any order, then a line per patient; days are `YYYY-MM-DD`, blank means
-//! that there is none. RFC 4180 quotes are read, but no line breaks inside them. An event that the register
-//! has (same patient, sort and day) is not added again, so importing a file twice is harmless; a blank takes
-//! nothing back, which is what [`super::Register::record`] is for.
+//! The file is read line by line, twice when its encoding is to be found out. An event that the register has (same patient,
+//! sort and day) is not added again, so importing a file twice is harmless; one that stands in the file twice is an error that
+//! names both lines. A blank takes nothing back, which is what a withdrawal is for. Which patients the data does not know is
+//! counted for the hospital's own console: a register may be ahead of the data.
 
-use std::path::Path;
+use std::{io::SeekFrom, path::Path};
 
-use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::SqliteConnection;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, BufReader};
+use sqlx::{Row as _, SqliteConnection};
+use tokio::io::{AsyncRead, AsyncSeek, AsyncSeekExt, BufReader};
 
-use super::{EventKind, MAX_PATIENT_BYTES, Register, RegisterError};
-use crate::store::instant;
+use super::{
+    Register, RegisterError,
+    csv::{Layout, Lines},
+    encoding::{Decided, Encoding},
+    entry::{Entry, recorder},
+};
+use crate::{data::known::KnownPatients, store::instant};
 
-/// The longest line that is read, in bytes.
-pub const MAX_LINE_BYTES: usize = 4096;
 /// How many events are written by one statement.
 const BATCH: usize = 2000;
 /// After how many lines `progress` is called.
 const PROGRESS_LINES: u64 = 50_000;
-const COLUMNS: [&str; 4] = ["patient_id", "notified_on", "opted_out_on", "died_on"];
 
-/// What an import did.
+/// How a file is imported.
+#[derive(Clone, Copy)]
+pub struct Importing<'a> {
+    /// Who does it.
+    pub by: &'a str,
+    /// Now.
+    pub at: DateTime<Utc>,
+    /// How the file's characters are written.
+    pub encoding: Encoding,
+    /// The patients that the data knows, to look for others.
+    pub known: Option<&'a KnownPatients>,
+    /// Whether a patient that the data does not know is an error.
+    pub known_only: bool,
+}
+
+impl<'a> Importing<'a> {
+    /// By `by` at the hour `at`, whichever encoding it is, without a look at the data.
+    pub fn by(by: &'a str, at: DateTime<Utc>) -> Self {
+        Self { by, at, encoding: Encoding::Auto, known: None, known_only: false }
+    }
+}
+
+/// What an import did; for the hospital's own console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Imported {
     /// Lines with a patient.
     pub lines: u64,
     /// Events that were new.
     pub events: u64,
+    /// Patients with an event in the file that the data does not know, where that was looked at.
+    pub unknown: Option<u64>,
 }
 
-/// One event to be written: patient, sort, day.
+/// One event to be written: line, patient, sort, day, who said it, whether the data knows the patient.
 #[derive(Serialize)]
-struct Row(String, &'static str, String);
+struct Row(u64, String, &'static str, String, Option<&'static str>, bool);
 
 impl Register {
-    /// Imports the CSV file at `path`; `by` says who does it. `progress` is called now and then with the number of
-    /// lines that were read.
+    /// Imports the CSV file at `path`. `progress` is called now and then with the number of lines that were read.
     ///
     /// # Errors
-    /// [`RegisterError::Line`] names the first bad line and what is wrong, never its content; then, or when
-    /// reading or the database fails, nothing is imported.
+    /// [`RegisterError::Line`] and [`RegisterError::Twice`] name the first bad line and what is wrong, never its content; then,
+    /// or when reading or the database fails, nothing is imported.
     pub async fn import_csv(
         &self,
         path: &Path,
-        by: &str,
-        at: DateTime<Utc>,
+        importing: &Importing<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Imported, RegisterError> {
-        self.import(tokio::fs::File::open(path).await?, by, at, progress).await
+        self.import(tokio::fs::File::open(path).await?, importing, progress).await
     }
 
     /// Imports from a reader, as [`import_csv`](Self::import_csv) does from a file.
     ///
     /// # Errors
     /// The same.
-    pub async fn import<R: AsyncRead + Unpin + Send>(
+    pub async fn import<R: AsyncRead + AsyncSeek + Unpin + Send>(
         &self,
-        reader: R,
-        by: &str,
-        at: DateTime<Utc>,
+        mut reader: R,
+        importing: &Importing<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Imported, RegisterError> {
-        let by = recorder(by)?;
-        let mut lines = Lines { reader: BufReader::new(reader), line: Vec::new(), number: 0 };
-        let header = match lines.next().await? {
-            Some(header) => header.strip_prefix('\u{feff}').unwrap_or(header),
-            None => return Err(RegisterError::Line { line: 1, reason: "the file is empty; it needs a header" }),
-        };
-        let order = columns(header).map_err(|reason| RegisterError::Line { line: 1, reason })?;
-        let mut tx = self.store.write().await?;
-        let (mut batch, mut done) = (Vec::new(), Imported { lines: 0, events: 0 });
-        while lines.next().await?.is_some() {
-            let text = lines.text()?;
-            if text.trim().is_empty() {
+        let by = recorder(importing.by)?;
+        let encoding = importing.encoding.decide(&mut Lines::new(BufReader::new(&mut reader))).await?;
+        reader.seek(SeekFrom::Start(0)).await?;
+        let mut lines = Lines::new(BufReader::new(reader));
+        let layout = layout(&mut lines, encoding).await?;
+        let mut batches = Batches { tx: self.store.write().await?, rows: Vec::new(), by, at: importing.at, events: 0 };
+        let mut read = 0;
+        while let Some(line) = lines.next().await? {
+            let text = encoding.text(line).ok_or(encoding.unreadable());
+            if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
                 continue;
             }
-            let rows = events(text, order);
-            batch.extend(rows.map_err(|reason| RegisterError::Line { line: lines.number, reason })?);
-            done.lines += 1;
-            if batch.len() >= BATCH {
-                done.events += write(&mut tx, &mut batch, by, at).await?;
-            }
-            if done.lines.is_multiple_of(PROGRESS_LINES) {
-                progress(done.lines);
+            let rows = text.and_then(|text| rows(layout.entries(&text, importing.at)?, importing));
+            let line = lines.number();
+            batches.add(line, rows.map_err(|reason| RegisterError::Line { line, reason })?).await?;
+            read += 1;
+            if u64::is_multiple_of(read, PROGRESS_LINES) {
+                progress(read);
             }
         }
-        done.events += write(&mut tx, &mut batch, by, at).await?;
-        tx.commit().await?;
-        Ok(done)
+        let (events, unknown) = batches.commit().await?;
+        Ok(Imported { lines: read, events, unknown: importing.known.map(|_| unknown) })
     }
 }
 
-/// Writes the events of `batch` that are new, in their order, and empties it.
-async fn write(
-    tx: &mut SqliteConnection,
-    batch: &mut Vec<Row>,
-    by: &str,
+/// The layout that the first line tells.
+async fn layout<R: tokio::io::AsyncBufRead + Unpin>(
+    lines: &mut Lines<R>,
+    encoding: Decided,
+) -> Result<Layout, RegisterError> {
+    let wrong = |reason| RegisterError::Line { line: 1, reason };
+    let header = lines.next().await?.ok_or(wrong("the file is empty; it needs a header"))?;
+    let header = encoding.text(header).ok_or(wrong(encoding.unreadable()))?;
+    Layout::of(header.strip_prefix('\u{feff}').unwrap_or(&header)).map_err(wrong)
+}
+
+/// The rows of one line's entries, still without its number.
+fn rows(entries: Vec<Entry>, importing: &Importing<'_>) -> Result<Vec<Row>, &'static str> {
+    let row = |entry: Entry| {
+        let known = importing.known.is_none_or(|known| known.holds(&entry.patient));
+        if importing.known_only && !known {
+            return Err("the patient is not in the data; leave out --known-only to import it all the same");
+        }
+        let said_by = entry.said_by.map(super::SaidBy::as_str);
+        Ok(Row(0, entry.patient, entry.kind.as_str(), entry.on.to_string(), said_by, known))
+    };
+    entries.into_iter().map(row).collect()
+}
+
+/// Writes rows in batches, all in one transaction.
+struct Batches<'a> {
+    tx: sqlx::Transaction<'static, sqlx::Sqlite>,
+    rows: Vec<Row>,
+    by: &'a str,
     at: DateTime<Utc>,
-) -> Result<u64, RegisterError> {
-    let json = serde_json::to_string(batch).map_err(|e| RegisterError::Read(e.into()))?;
-    batch.clear();
-    let done = sqlx::query(
-        "INSERT INTO register_event (seq, patient, kind, on_date, by, recorded_at)
-        SELECT (SELECT coalesce(max(seq), 0) FROM register_event) + row_number() OVER (ORDER BY place),
-            patient, kind, on_date, ?2, ?3
-        FROM (
-            SELECT min(key) AS place, value ->> 0 AS patient, value ->> 1 AS kind, value ->> 2 AS on_date
-            FROM json_each(?1) GROUP BY patient, kind, on_date
-        ) AS new
-        WHERE NOT EXISTS (
-            SELECT 1 FROM register_event old
-            WHERE old.patient = new.patient AND old.kind = new.kind AND old.on_date = new.on_date
+    events: u64,
+}
+
+impl Batches<'_> {
+    async fn add(&mut self, line: u64, rows: Vec<Row>) -> Result<(), RegisterError> {
+        self.rows.extend(rows.into_iter().map(|row| Row(line, row.1, row.2, row.3, row.4, row.5)));
+        if self.rows.len() >= BATCH { self.write().await } else { Ok(()) }
+    }
+
+    /// Writes the events that are new, in their order.
+    async fn write(&mut self) -> Result<(), RegisterError> {
+        let json = serde_json::to_string(&self.rows).map_err(|e| RegisterError::Read(e.into()))?;
+        let rows = self.rows.len() as u64;
+        self.rows.clear();
+        let from: i64 =
+            sqlx::query_scalar("SELECT coalesce(max(place), 0) FROM register_import").fetch_one(&mut *self.tx).await?;
+        let staged = sqlx::query(
+            "INSERT INTO register_import (line, patient, kind, on_date, said_by, known)
+            SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+            FROM json_each(?1) WHERE true ORDER BY key ON CONFLICT (patient, kind, on_date) DO NOTHING",
         )
-        ORDER BY place",
+        .bind(&json)
+        .execute(&mut *self.tx)
+        .await?;
+        if staged.rows_affected() < rows {
+            return Err(twice(&mut self.tx, &json).await?);
+        }
+        let done = sqlx::query(
+            "INSERT INTO register_event (seq, patient, kind, on_date, by, recorded_at, said_by)
+            SELECT (SELECT coalesce(max(seq), 0) FROM register_event) + row_number() OVER (ORDER BY place),
+                patient, kind, on_date, ?2, ?3, said_by
+            FROM register_import new
+            WHERE place > ?1 AND NOT EXISTS (
+                SELECT 1 FROM register_event old
+                WHERE old.patient = new.patient AND old.kind = new.kind AND old.on_date = new.on_date
+            )
+            ORDER BY place",
+        )
+        .bind(from)
+        .bind(self.by)
+        .bind(instant(self.at))
+        .execute(&mut *self.tx)
+        .await?;
+        self.events += done.rows_affected();
+        Ok(())
+    }
+
+    /// Writes the rest and commits; returns how many events were new, and how many patients the data does not know.
+    async fn commit(mut self) -> Result<(u64, u64), RegisterError> {
+        self.write().await?;
+        let unknown: i64 = sqlx::query_scalar("SELECT count(DISTINCT patient) FROM register_import WHERE NOT known")
+            .fetch_one(&mut *self.tx)
+            .await?;
+        sqlx::query("DELETE FROM register_import").execute(&mut *self.tx).await?;
+        self.tx.commit().await?;
+        Ok((self.events, unknown.unsigned_abs()))
+    }
+}
+
+/// The first event of the batch that stands in an earlier line too.
+async fn twice(tx: &mut SqliteConnection, json: &str) -> Result<RegisterError, RegisterError> {
+    let found = sqlx::query(
+        "SELECT again.value ->> 0 AS line, first.line AS first
+        FROM json_each(?1) again JOIN register_import first
+            ON first.patient = again.value ->> 1 AND first.kind = again.value ->> 2 AND first.on_date = again.value ->> 3
+        WHERE first.line <> again.value ->> 0 ORDER BY 1 LIMIT 1",
     )
     .bind(json)
-    .bind(by)
-    .bind(instant(at))
-    .execute(tx)
+    .fetch_one(tx)
     .await?;
-    Ok(done.rows_affected())
-}
-
-/// Reads lines of bounded length.
-struct Lines<R> {
-    reader: R,
-    line: Vec<u8>,
-    number: u64,
-}
-
-impl<R: AsyncBufRead + Unpin> Lines<R> {
-    /// The next line without its end; none after the last.
-    async fn next(&mut self) -> Result<Option<&str>, RegisterError> {
-        self.line.clear();
-        self.number += 1;
-        let mut ended = true;
-        loop {
-            let chunk = self.reader.fill_buf().await?;
-            if chunk.is_empty() {
-                break;
-            }
-            let end = chunk.iter().position(|b| *b == b'\n');
-            let taken = end.map_or(chunk.len(), |end| end + 1);
-            if self.line.len() + taken > MAX_LINE_BYTES {
-                return Err(RegisterError::Line { line: self.number, reason: "the line is longer than 4096 bytes" });
-            }
-            self.line.extend_from_slice(&chunk[..taken]);
-            self.reader.consume(taken);
-            ended = false;
-            if end.is_some() {
-                break;
-            }
-        }
-        if ended { Ok(None) } else { self.text().map(Some) }
-    }
-
-    /// The line that was read last.
-    fn text(&self) -> Result<&str, RegisterError> {
-        let text = std::str::from_utf8(&self.line).map_err(|_| RegisterError::Line {
-            line: self.number,
-            reason: "it is not UTF-8; save the file as UTF-8",
-        })?;
-        Ok(text.trim_end_matches(['\n', '\r']))
-    }
-}
-
-/// Where each of [`COLUMNS`] is in a line.
-fn columns(header: &str) -> Result<[usize; 4], &'static str> {
-    const WRONG: &str = "the header must be patient_id,notified_on,opted_out_on,died_on";
-    let names = fields(header)?;
-    if names.len() != COLUMNS.len() {
-        return Err(WRONG);
-    }
-    let mut order = [0; 4];
-    for (place, column) in order.iter_mut().zip(COLUMNS) {
-        *place = names.iter().position(|name| name.trim() == column).ok_or(WRONG)?;
-    }
-    Ok(order)
-}
-
-fn events(line: &str, order: [usize; 4]) -> Result<Vec<Row>, &'static str> {
-    let fields = fields(line)?;
-    if fields.len() != COLUMNS.len() {
-        return Err("it does not have 4 fields");
-    }
-    let [id, days @ ..] = order;
-    let id = patient(&fields[id])?;
-    let mut rows = Vec::new();
-    for (place, kind) in days.into_iter().zip([EventKind::Notified, EventKind::OptedOut, EventKind::Died]) {
-        let text = fields[place].trim();
-        if !text.is_empty() {
-            rows.push(Row(id.into(), kind.as_str(), day(text)?.to_string()));
-        }
-    }
-    Ok(rows)
-}
-
-/// Splits a line at its commas; quotes as in RFC 4180.
-fn fields(line: &str) -> Result<Vec<String>, &'static str> {
-    let mut fields = vec![String::new()];
-    let (mut quoted, mut closed) = (false, false);
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        let field = fields.last_mut().ok_or("it has no field")?;
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            '"' if quoted => (quoted, closed) = (false, true),
-            '"' if field.is_empty() && !closed => quoted = true,
-            ',' if !quoted => {
-                closed = false;
-                fields.push(String::new());
-            }
-            '"' => return Err("a quotation mark stands inside a field"),
-            _ if closed => return Err("something follows a closing quotation mark"),
-            other => field.push(other),
-        }
-    }
-    if quoted { Err("a quotation mark is not closed") } else { Ok(fields) }
-}
-
-/// A patient id as the register keeps it: without blanks around it.
-pub(super) fn patient(id: &str) -> Result<&str, &'static str> {
-    let id = id.trim();
-    if id.is_empty() {
-        return Err("the patient id is blank");
-    }
-    if id.len() > MAX_PATIENT_BYTES {
-        return Err("the patient id is longer than 256 bytes");
-    }
-    if id.chars().any(char::is_control) {
-        return Err("the patient id has a control character");
-    }
-    Ok(id)
-}
-
-/// A day, written `YYYY-MM-DD`, of 1900 to 2199.
-pub(super) fn day(text: &str) -> Result<NaiveDate, &'static str> {
-    let day: NaiveDate = text.parse().map_err(|_| "a day is not written YYYY-MM-DD")?;
-    if day.to_string() != text {
-        return Err("a day is not written YYYY-MM-DD");
-    }
-    if !(1900..2200).contains(&day.year()) {
-        return Err("a day is not of the years 1900 to 2199");
-    }
-    Ok(day)
-}
-
-/// The name of whoever records.
-pub(super) fn recorder(by: &str) -> Result<&str, RegisterError> {
-    let by = by.trim();
-    if by.is_empty() || by.len() > 128 || by.chars().any(char::is_control) {
-        return Err(RegisterError::Event("whoever records is named by 1 to 128 bytes"));
-    }
-    Ok(by)
+    let line = |name: &str| found.try_get::<i64, _>(name).map(i64::unsigned_abs);
+    Ok(RegisterError::Twice { line: line("line")?, first: line("first")? })
 }

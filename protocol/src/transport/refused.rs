@@ -9,7 +9,7 @@ const CODE_KEY: &str = "sekisho-code";
 /// The gRPC status that carries `refusal`.
 pub fn status_of(refusal: &Refusal) -> Status {
     let grpc = match refusal.code {
-        Code::PermitUnknown | Code::ApplicationUnknown => Grpc::NotFound,
+        Code::PermitUnknown | Code::ApplicationUnknown | Code::ResultUnknown => Grpc::NotFound,
         Code::BadSignature | Code::QuorumNotMet | Code::DuplicateSigner | Code::UnknownPerson | Code::NotOnRoster => {
             Grpc::Unauthenticated
         }

@@ -7,7 +7,7 @@ use datafusion::{
     prelude::{CsvReadOptions, SessionContext},
 };
 use sekisho_protocol::{dsse::Envelope, receipt::Receipt};
-use sekisho_sim::network::{Network, Setup, Site};
+use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
 use sekisho_tests::{PermitText, permit_toml, real_data};
 use serde_json::Value;
 
@@ -88,6 +88,7 @@ async fn five_regions_agree_with_the_known_answers() {
         name: (*region).into(),
         mapping: mapping(region, folder),
         register: None,
+        accept: Accept::Automatic,
     };
     let setup = Setup {
         dir: dir.path().into(),
@@ -97,6 +98,7 @@ async fn five_regions_agree_with_the_known_answers() {
         register_rule: "eu-ehds".into(),
         budget: Some((3 * RHO, RHO)),
         status_lives: "24h".into(),
+        rules: Rules::default(),
     };
     let network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     let holders = REGIONS.map(String::from);

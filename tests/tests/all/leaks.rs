@@ -13,7 +13,7 @@ use std::{
 use sekisho_sim::{
     generate::{self, generate},
     launch::Party,
-    network::{Network, Setup, Site},
+    network::{Accept, Network, Rules, Setup, Site},
     study::{self, PermitText},
 };
 use serde_json::Value;
@@ -156,6 +156,7 @@ async fn no_planted_identifier_is_in_logs_state_ledgers_or_on_the_wire() {
         name: name.clone(),
         mapping: study::mapping(name, &hospitals.join(name)),
         register: Some(hospitals.join(name).join("register.csv")),
+        accept: Accept::Automatic,
     };
     let setup = Setup {
         dir: dir.path().join("network"),
@@ -165,6 +166,7 @@ async fn no_planted_identifier_is_in_logs_state_ledgers_or_on_the_wire() {
         register_rule: "jp-ngmia".into(),
         budget: None,
         status_lives: "24h".into(),
+        rules: Rules::default(),
     };
     let mut network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     // The nodes' link and the researcher's go through taps, and logs say all they can.

@@ -1,17 +1,25 @@
 //! What crosses crates: real processes, sockets, files and attacks. One binary, so that it links once.
 
 mod bounds;
+mod catalogue;
 mod corpus;
 mod demo;
+mod distinguish;
 mod eicu;
 mod engine;
+mod governance;
 mod kill;
 mod layering;
 mod leaks;
 mod library;
+mod lifetime;
+mod local;
 mod mimic;
 mod opt_out;
+mod pins;
+mod policy;
 mod refusals;
+mod rotation;
 mod snapshots;
 mod sql;
 mod utility;

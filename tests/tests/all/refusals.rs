@@ -55,7 +55,10 @@ impl Case {
     }
 
     async fn granted(&self, change: impl FnOnce(&mut Value)) -> Digest {
-        self.solo.grant(&self.solo.permit("other", "stay", &COLUMNS, change).unwrap()).await.unwrap()
+        // Each a permit of its own: a second one of the same version would be refused.
+        let mut permit = self.solo.permit("other", "stay", &COLUMNS, change).unwrap();
+        permit.id = format!("other-{:016x}", rand::random::<u64>());
+        self.solo.grant(&permit).await.unwrap()
     }
 }
 
@@ -166,7 +169,7 @@ async fn documents_with_wrong_or_missing_signatures() {
     older.members.pop();
     assert_eq!(code(solo.put(&older, &[&solo.governance]).await).await, Err(Code::OlderDocument));
     older.seq = 0;
-    assert_eq!(code(solo.put(&older, &[&solo.governance]).await).await, Err(Code::OlderDocument));
+    assert_eq!(code(solo.put(&older, &[&solo.governance]).await).await, Err(Code::Malformed));
     for field in ["sig", "payload"] {
         let roster = Envelope::sign(&Roster { seq: 3, ..solo.roster() }, &[&solo.governance]).unwrap();
         assert_eq!(offer(&tampered(&roster, field)).await, Err(Code::BadSignature), "a roster's {field}");
@@ -294,7 +297,11 @@ async fn budgets_of_query_study_and_lifetime() {
         assert_eq!(case.code(&case.solo.query(case.permit, SQL, RHO, run)).await, Ok(()), "run {run}");
     }
     assert_eq!(case.code(&case.solo.query(case.permit, SQL, RHO, 11)).await, Err(Code::BudgetStudy));
-    let newer = case.solo.permit("study", "stay", &COLUMNS, |p| p["version"] = 2.into()).unwrap();
+    let second = |p: &mut Value| {
+        p["version"] = 2.into();
+        p["supersedes"] = case.permit.to_string().into();
+    };
+    let newer = case.solo.permit("study", "stay", &COLUMNS, second).unwrap();
     let newer = case.solo.grant(&newer).await.unwrap();
     assert_eq!(case.code(&case.solo.query(newer, SQL, RHO, 1)).await, Err(Code::BudgetStudy));
     // The stored runs are still served.

@@ -39,7 +39,7 @@ fn trust(governance: &SecretKey, committee: &[SecretKey], application_required: 
     };
     let members = committee.iter().zip(seats).map(member).collect();
     let committee = Committee::pinned(2, Vec::new(), true, members).unwrap();
-    Trust { governance: governance.public(), committee, application_required }
+    Trust { governance: governance.public(), committee, regulators: Vec::new(), application_required }
 }
 
 impl World {
@@ -338,7 +338,7 @@ async fn a_permit_answers_an_application_and_is_no_wider() {
             Code::WiderThanApplication,
             "validity.to",
         ),
-        ("supersedes", w.permit(digest, |p| p.supersedes = Some(digest)), Code::Supersession, "nothing to supersede"),
+        ("supersedes", w.permit(digest, |p| p.supersedes = Some(digest)), Code::Supersession, "supersedes nothing"),
     ] {
         let refusal = w.put(&w.signed(&permit, &[0, 1])).await.unwrap_err();
         assert_eq!(refusal.code, code, "{fact}: {}", refusal.detail);

@@ -75,7 +75,7 @@ fn every_commented_field_of_the_template_is_a_field() {
 fn a_draft_names_what_it_lacks_and_is_refused_for_what_is_prohibited() {
     let run = |from: &str, to: &str| {
         let (_folder, path) = written(&draft::TEMPLATE.replacen(from, to, 1));
-        check(&path, ListOutput::Csv)
+        check(&path, Listing::Csv)
     };
     assert_eq!(run("ada", "ada").unwrap(), Exit::Done);
     for (from, to, code, says) in [

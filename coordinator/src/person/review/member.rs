@@ -5,6 +5,7 @@ use std::path::Path;
 use chrono::NaiveDate;
 use sekisho_protocol::{
     access::Item,
+    committee::CommitteeChain,
     decision::{Outcome, RefusedApplication},
     digest::Digest,
     dsse::Envelope,
@@ -20,6 +21,7 @@ use crate::{
     person::{
         Context,
         application::{self, Fetched, Recompute},
+        committee,
         door::Door,
         failure::{Exit, Failure},
         grant, permit,
@@ -45,18 +47,20 @@ async fn reviews(
     reports.into_iter().rev().map(read).collect()
 }
 
-fn conflicted(reviews: &[(ReviewReport, Review)]) -> Vec<Digest> {
+/// The members in force who declared a conflict, under this key or an earlier one, as far as the coordinator says.
+fn conflicted(reviews: &[(ReviewReport, Review)], committees: &CommitteeChain) -> Vec<Digest> {
     let conflicts = reviews.iter().filter(|(_, review)| review.verdict == Verdict::Conflict);
-    conflicts.map(|(_, review)| review.member).collect()
+    committees.seats_of(conflicts.map(|(_, review)| review.member)).into_iter().collect()
 }
 
-/// The keys of those who declared a conflict over an application, as far as the coordinator says.
+/// The keys of the members in force who declared a conflict over an application, as far as the coordinator says.
 ///
 /// # Errors
 /// When the owner of `key` may not read it, or the coordinator cannot be reached.
 pub async fn conflicts(application: &str, key: &Path, context: &Context) -> Result<Vec<Digest>, Failure> {
     let key = key_file::read(key)?;
-    Ok(conflicted(&reviews(application, &key, &mut context.door().await?, context).await?))
+    let reviews = reviews(application, &key, &mut context.door().await?, context).await?;
+    Ok(conflicted(&reviews, &committee::chain(context).await?.0))
 }
 
 /// A member, the newest version of an application, and what was said of it.
@@ -66,6 +70,7 @@ pub struct Member {
     door: Door,
     fetched: Fetched,
     reviews: Vec<(ReviewReport, Review)>,
+    committees: CommitteeChain,
 }
 
 impl Member {
@@ -80,7 +85,8 @@ impl Member {
         let unknown = || Refusal::new(Code::ApplicationUnknown, format!("no application {application} is known"));
         let fetched = versions.into_iter().next().ok_or_else(unknown)?;
         let reviews = reviews(application, &key, &mut door, context).await?;
-        Ok(Self { key, door, fetched, reviews })
+        let (committees, _) = committee::chain(context).await?;
+        Ok(Self { key, door, fetched, reviews, committees })
     }
 
     /// That nothing is missing which the law asks for, and no purpose is prohibited.
@@ -106,18 +112,14 @@ impl Member {
             return Err(Refusal::new(Code::ApplicationUnknown, detail).into());
         }
         let own = self.key.public().fingerprint();
-        let conflicted = conflicted(&self.reviews);
-        let name = |key: &Digest| {
-            let of =
-                |(report, review): &(ReviewReport, Review)| report.member.clone().filter(|_| review.member == *key);
-            self.reviews.iter().find_map(of).unwrap_or_default()
-        };
+        let conflicted = conflicted(&self.reviews, &self.committees);
         if conflicted.contains(&own) || recused.contains(&own) {
             return Err(Refusal::new(Code::ConflictOfInterest, "this key's owner is recused").into());
         }
         match conflicted.iter().find(|key| !recused.contains(key)) {
             Some(key) => {
-                let detail = format!("{} (key {key}) declared a conflict of interest and is not recused", name(key));
+                let name = self.committees.seat(*key).map_or("a member", |member| member.name.as_str());
+                let detail = format!("{name} (key {key}) declared a conflict of interest and is not recused");
                 Err(Refusal::new(Code::ConflictOfInterest, detail).into())
             }
             None => Ok(()),
@@ -152,7 +154,7 @@ impl Member {
             outcome: Outcome::Refused,
             reasons: reasons.into(),
             date,
-            recused: conflicted(&self.reviews),
+            recused: conflicted(&self.reviews, &self.committees),
         }
     }
 

@@ -1,0 +1,74 @@
+//! A question that will be charged: what it is, what the run is bound to, and who pays.
+//!
+//! There are two ways to one. A person's query was admitted first. The hospital's own counts for its catalogue need nobody's
+//! permit, since the hospital asks itself, and go the same way from here on: reservation, register, noise, release, receipt.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use sekisho_aggregation::plan::PrivatePlan;
+use sekisho_protocol::{
+    digest::Digest,
+    permit::{OptOut, Permit},
+    query::Query,
+};
+
+use crate::{
+    catalogue::OwnCount,
+    data::snapshot::Snapshot,
+    guard::AdmittedQuery,
+    holding::DataSet,
+    ledger::{Cost, RunKey},
+    policy::Allowed,
+    slots::Slot,
+};
+
+/// What a run reads, by which plan, in whose place.
+pub(crate) struct Reading {
+    /// The plan that this node made of the SQL.
+    pub(crate) plan: Arc<PrivatePlan>,
+    /// The data set.
+    pub(crate) data: Arc<DataSet>,
+    /// Its current snapshot.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// Held for as long as anything works on the question.
+    pub(crate) _slot: Arc<Slot>,
+}
+
+/// A question that will be charged.
+pub(crate) struct Question {
+    pub(super) key: RunKey,
+    pub(super) study_id: String,
+    pub(super) permit_total: Cost,
+    pub(super) optout: OptOut,
+    pub(super) query: Digest,
+    pub(super) nonce: String,
+    pub(super) nonce_expires: DateTime<Utc>,
+    pub(super) reading: Reading,
+}
+
+impl Question {
+    /// A person's query that was admitted, and that the hospital's policy allows.
+    pub(super) fn admitted(admitted: &AdmittedQuery, _allowed: &Allowed, reading: Reading) -> Self {
+        let (permit, query) = (admitted.permit(), admitted.query());
+        Self::of(permit, permit.digest(), query, query.digest(), reading)
+    }
+
+    /// The hospital's own count.
+    pub(crate) fn own(count: &OwnCount, reading: Reading) -> Self {
+        Self::of(count.permit(), count.permit_digest(), count.query(), count.query_digest(), reading)
+    }
+
+    fn of(permit: &Permit, permit_digest: Digest, query: &Query, query_digest: Digest, reading: Reading) -> Self {
+        Self {
+            key: RunKey { permit: permit_digest, query_key: query.key(), run: query.run },
+            study_id: permit.study_id.clone(),
+            permit_total: Cost::total_of(&permit.dp),
+            optout: permit.optout,
+            query: query_digest,
+            nonce: query.nonce.clone(),
+            nonce_expires: query.expires,
+            reading,
+        }
+    }
+}

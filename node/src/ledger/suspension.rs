@@ -1,0 +1,130 @@
+//! What rests: a study after too many runs without an answer, and what the hospital suspended.
+//!
+//! Promises: a suspension is durable before [`Ledger::suspend`] returns, and no charge that is reserved after that passes
+//! it, whichever process wrote it: it is looked at again inside the transaction that charges.
+
+use chrono::{DateTime, Utc};
+use sekisho_protocol::{digest::Digest, refusal::Code};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use super::{Ledger, LedgerError, rests};
+use crate::store::{StoreError, instant, read_instant};
+
+/// What stands for every study; no study has this name.
+const EVERYTHING: &str = "*";
+
+/// What is suspended or resumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Suspended {
+    /// One study.
+    Study(String),
+    /// Every study.
+    Everything,
+}
+
+/// What the hospital suspended, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspension {
+    /// What.
+    pub what: Suspended,
+    /// Why; whoever asks is told.
+    pub reason: String,
+    /// Since when.
+    pub at: DateTime<Utc>,
+}
+
+impl Suspended {
+    fn key(&self) -> &str {
+        match self {
+            Self::Study(study) => study,
+            Self::Everything => EVERYTHING,
+        }
+    }
+
+    fn from_key(key: String) -> Self {
+        if key == EVERYTHING { Self::Everything } else { Self::Study(key) }
+    }
+}
+
+/// That the study may be charged now, under the permit `permit`.
+pub(super) async fn open(connection: &mut SqliteConnection, study_id: &str, permit: Digest) -> Result<(), LedgerError> {
+    let suspended: Option<(String, String)> =
+        sqlx::query_as("SELECT study_id, reason FROM suspension WHERE study_id IN (?1, ?2) ORDER BY study_id LIMIT 1")
+            .bind(EVERYTHING)
+            .bind(study_id)
+            .fetch_optional(&mut *connection)
+            .await?;
+    if let Some((key, reason)) = suspended {
+        return Err(LedgerError::Suspended { what: Suspended::from_key(key), reason });
+    }
+    let no_answers: Option<i64> = sqlx::query_scalar("SELECT no_answers FROM study WHERE study_id = ?1")
+        .bind(study_id)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if no_answers.is_some_and(rests) {
+        return Err(LedgerError::Rests { study: study_id.into() });
+    }
+    let refused: Option<Option<String>> = sqlx::query_scalar("SELECT refused FROM permit WHERE digest = ?1")
+        .bind(permit.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    match refused.flatten() {
+        None => Ok(()),
+        Some(code) => Err(LedgerError::Permit(code.parse::<Code>().map_err(|_| StoreError::Corrupt("refusal code"))?)),
+    }
+}
+
+impl Ledger {
+    /// That the study may be charged now, under the permit `permit`. [`Ledger::reserve`] looks again.
+    ///
+    /// # Errors
+    /// [`LedgerError::Suspended`], [`LedgerError::Rests`], [`LedgerError::Permit`].
+    pub async fn open(&self, study_id: &str, permit: Digest) -> Result<(), LedgerError> {
+        let mut tx = self.store.read().begin().await.map_err(StoreError::from)?;
+        open(&mut tx, study_id, permit).await
+    }
+
+    /// Suspends a study or everything; a suspension that is there gets the new reason.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn suspend(&self, what: &Suspended, reason: &str, at: DateTime<Utc>) -> Result<(), LedgerError> {
+        let mut tx = self.store.write().await?;
+        sqlx::query(
+            "INSERT INTO suspension (study_id, reason, at) VALUES (?1, ?2, ?3)
+            ON CONFLICT (study_id) DO UPDATE SET reason = ?2, at = ?3",
+        )
+        .bind(what.key())
+        .bind(reason)
+        .bind(instant(at))
+        .execute(&mut *tx)
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Lifts a suspension. A study also counts its runs without an answer from nothing again: its operator looked into the
+    /// cause. Everything lifts the suspension of everything alone.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn resume(&self, what: &Suspended) -> Result<(), LedgerError> {
+        let mut tx = self.store.write().await?;
+        sqlx::query("DELETE FROM suspension WHERE study_id = ?1").bind(what.key()).execute(&mut *tx).await?;
+        sqlx::query("UPDATE study SET no_answers = 0 WHERE study_id = ?1").bind(what.key()).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// What the hospital suspended, everything first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn suspensions(&self) -> Result<Vec<Suspension>, LedgerError> {
+        let rows = sqlx::query("SELECT study_id, reason, at FROM suspension ORDER BY study_id");
+        let rows = rows.fetch_all(self.store.read()).await?;
+        let read = |row: SqliteRow| {
+            let what = Suspended::from_key(row.try_get("study_id")?);
+            Ok(Suspension { what, reason: row.try_get("reason")?, at: read_instant(row.try_get("at")?)? })
+        };
+        rows.into_iter().map(read).collect()
+    }
+}

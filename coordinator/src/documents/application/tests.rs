@@ -367,6 +367,24 @@ async fn a_member_with_a_conflict_is_recused_and_signs_no_decision() {
 }
 
 #[tokio::test]
+async fn a_new_key_does_not_end_a_conflict() {
+    let mut w = World::new().await;
+    let digest = w.complete().await;
+    w.put(&w.review(1, digest, Verdict::Conflict)).await.unwrap();
+    let new_key = key();
+    let mut next = trust(&w.governance, &w.committee, true).committee;
+    (next.seq, next.issued, next.reason) = (1, Some(now()), "a lost key".into());
+    next.members[1].key = new_key.public();
+    w.put(&w.signed(&next, &[0, 2])).await.unwrap();
+    w.committee[1] = new_key;
+    assert_eq!(w.code(&w.review(1, digest, Verdict::Comment)).await, Err(Code::ConflictOfInterest));
+    let recusing = |recused: Vec<Digest>| w.permit(digest, move |p| p.decision.recused = recused);
+    assert_eq!(w.code(&w.signed(&recusing(Vec::new()), &[0, 2])).await, Err(Code::ConflictOfInterest), "not named");
+    let named = recusing(vec![w.committee[1].public().fingerprint()]);
+    assert_eq!(w.code(&w.signed(&named, &[0, 2])).await, Ok(()));
+}
+
+#[tokio::test]
 async fn a_permit_supersedes_the_version_before_it_and_never_itself_or_a_later_one() {
     let w = World::new().await;
     let digest = w.complete().await;

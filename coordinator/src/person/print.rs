@@ -19,7 +19,10 @@ use super::{
     failure::{Exit, Failure},
     number::significant,
 };
-use crate::report::{HolderReport, HolderState, PrivacyReport, PutReport};
+use crate::{
+    listing::{self, Listing},
+    report::{HolderReport, HolderState, PrivacyReport, PutReport},
+};
 
 /// Lines above, below and under the header; none between rows.
 const STYLE: TableStyle = TableStyle::new()
@@ -82,39 +85,21 @@ pub fn json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map_err(|e| Failure::input(e.to_string(), "use --output table"))
 }
 
-/// Rows as RFC 4180 with LF line ends, every cell quoted as text.
-pub fn csv<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let quoted = |cell: &str| format!("\"{}\"", cell.replace('"', "\"\""));
-    let mut lines = vec![header.map(quoted).join(",")];
-    lines.extend(rows.into_iter().map(|row| row.map(|cell| quoted(&cell)).join(",")));
-    lines.join("\n")
-}
-
-/// How a list is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum List {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-    /// For spreadsheets.
-    Csv,
-}
-
-/// Prints `rows`, or `value` as JSON.
+/// Prints a list: `rows` under `header`, or `value` as JSON. In CSV no text of a stranger is a formula.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn list<const N: usize>(
-    output: List,
+    output: Listing,
     value: &impl Serialize,
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> Result<(), Failure> {
+    let safe = |row: [String; N]| row.map(|cell| listing::defused(&plain(&cell)));
     out(&match output {
-        List::Table => table(header, rows),
-        List::Json => json(value)?,
-        List::Csv => csv(header, rows),
+        Listing::Table => table(header, rows),
+        Listing::Json => json(value)?,
+        Listing::Csv => listing::csv(header, rows.into_iter().map(safe)),
     })
 }
 

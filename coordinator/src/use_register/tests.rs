@@ -148,6 +148,7 @@ fn record() -> Parts {
         application: "application-2".into(),
         version: 1,
         digest: Digest::of(b"application-2"),
+        basis: Basis::Ehds69,
         outcome: Outcome::Refused,
         reasons: "The purpose does not need these data.".into(),
         date: now().date_naive(),

@@ -247,7 +247,7 @@ fn a_permit_is_no_wider_has_an_application_and_no_signature_of_a_member_with_a_c
             "data.columns",
         ),
         ("[validity]\nto = \"2090-01-01T00:00:00Z\"", "bad_input", "at most 10 years"),
-        ("[optout]\nrule = \"nobody\"", "bad_input", "rule"),
+        ("[optout]\nrule = \"nobody\"", "bad_input", "nobody"),
     ] {
         let args = new(&format!("{reasons}{overrides}\n"));
         case.refused("ethicist", &args.each_ref().map(String::as_str), code, says);

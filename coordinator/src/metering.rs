@@ -48,7 +48,9 @@ impl FromStr for Period {
     /// Reads `2026-11`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no month: write 2026-11");
-        let shape = text.len() == 7 && text.as_bytes().get(4) == Some(&b'-');
+        let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+        let shape = text.len() == 7
+            && text.split_once('-').is_some_and(|(year, month)| year.len() == 4 && digits(year) && digits(month));
         let first = NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").ok().filter(|_| shape);
         let first = first.ok_or_else(wrong)?;
         let next = first.checked_add_months(Months::new(1)).ok_or_else(wrong)?;

@@ -61,6 +61,9 @@ impl Current {
         let stranger = || Refusal::new(Code::NotAuthorised, "no member of the committee signed the review");
         let member = self.seat(key).ok_or_else(stranger)?.clone();
         let review = envelope.verify::<OutputReview>(&[member.key], 1)?;
+        if review.reviewer != key {
+            return Err(Refusal::new(Code::Malformed, "the review names another reviewer than its signer"));
+        }
         Ok(Reviewed { review, member })
     }
 }

@@ -13,6 +13,7 @@ use std::{
 use clap::ValueEnum;
 use comfy_table::{LineStyle, Table, TableStyle};
 use indicatif::ProgressBar;
+use sekisho_protocol::refusal::Code;
 use serde::Serialize;
 
 use super::{
@@ -210,17 +211,25 @@ pub fn put(report: &PutReport, output: Output, each_must_answer: bool) -> Result
         }
     }
     let any = |wanted| report.holders.iter().any(|h| h.state == wanted);
-    for refused in report.holders.iter().filter(|h| h.state == HolderState::Refused) {
-        refusal(refused);
-    }
-    if any(HolderState::Refused) {
+    // A hospital where a person decides has not refused.
+    let waits = |h: &&HolderReport| h.code == Some(Code::PermitWaiting);
+    let mut refused = report.holders.iter().filter(|h| h.state == HolderState::Refused && !waits(h)).peekable();
+    if refused.peek().is_some() {
+        refused.for_each(refusal);
         return Ok(Exit::Refused);
     }
-    if any(HolderState::Offline) || any(HolderState::NoAnswer) {
-        note("some hospitals did not answer; they get the document when they connect");
-        return Ok(if each_must_answer { Exit::Incomplete } else { Exit::Done });
+    let waiting: Vec<&str> = report.holders.iter().filter(waits).map(|h| h.name.as_str()).collect();
+    if !waiting.is_empty() {
+        note(&format!(
+            "at {} a person decides; the use register shows their answer (`sekisho register export`)",
+            waiting.join(", ")
+        ));
     }
-    Ok(Exit::Done)
+    let absent = any(HolderState::Offline) || any(HolderState::NoAnswer);
+    if absent {
+        note("some hospitals did not answer; they get the document when they connect");
+    }
+    Ok(if each_must_answer && (absent || !waiting.is_empty()) { Exit::Incomplete } else { Exit::Done })
 }
 
 /// Says on standard error that a hospital refused, and what to do.
@@ -235,8 +244,6 @@ pub fn refusal(report: &HolderReport) {
 
 #[cfg(test)]
 mod tests {
-    use sekisho_protocol::refusal::Code;
-
     use super::*;
 
     #[test]

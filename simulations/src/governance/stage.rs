@@ -119,6 +119,15 @@ impl Stage {
         })
     }
 
+    /// Waits until these hospitals are connected, whatever documents they hold.
+    pub(super) fn until_connected(&self, hospitals: &[&str]) -> Result<()> {
+        self.wait(&["network", "show", "--output", "json"], |said| {
+            let report: Value = serde_json::from_str(said).unwrap_or_default();
+            let members = report["members"].as_array().cloned().unwrap_or_default();
+            hospitals.iter().all(|name| members.iter().any(|m| m["name"] == *name && m["connected"] == true))
+        })
+    }
+
     fn wait(&self, args: &[&str], enough: impl Fn(&str) -> bool) -> Result<()> {
         let until = Instant::now() + KNOWN_WITHIN;
         loop {

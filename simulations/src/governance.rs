@@ -92,7 +92,7 @@ pub async fn run(plan: &Governance, launcher: Launcher, now: DateTime<Utc>) -> R
     hospitals_decide(&stage)?;
     ask(&stage, patient)?;
     revoke(&mut stage)?;
-    register(&stage)?;
+    register(&stage, now)?;
     eprintln!("Everything of this story is in {0}; remove it with: rm -r {0}", dir.display());
     Ok(())
 }
@@ -310,8 +310,8 @@ fn revoke(stage: &mut Stage) -> Result<()> {
     stage.person("ada", &query, Ends::Refused("permit_revoked")).map(drop)
 }
 
-fn register(stage: &Stage) -> Result<()> {
-    stage.title("The public register shows all of it", "公開の利用登録簿");
+fn register(stage: &Stage, now: DateTime<Utc>) -> Result<()> {
+    stage.title("The public register shows all of it, and the operator meters it", "公開の利用登録簿と従量の集計");
     let said = stage.person("anybody", &["register", "export", "--study", ID, "--lang", "ja"], Ends::Well)?;
     stage.says(&said, "hospital-3")?;
     let said = stage.person(
@@ -323,5 +323,7 @@ fn register(stage: &Stage) -> Result<()> {
     {
         stage.says(&said, part)?;
     }
-    Ok(())
+    let month = now.format("%Y-%m").to_string();
+    let said = stage.operator(&["metering", "export", "--period", &month], Ends::Well)?;
+    stage.says(&said, "small")
 }

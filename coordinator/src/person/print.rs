@@ -221,7 +221,7 @@ pub fn put(report: &PutReport, output: Output, each_must_answer: bool) -> Result
     let waiting: Vec<&str> = report.holders.iter().filter(waits).map(|h| h.name.as_str()).collect();
     if !waiting.is_empty() {
         note(&format!(
-            "at {} a person decides; the use register shows their answer (`sekisho register export`)",
+            "permit_waiting: at {} a person decides; the use register shows the answer (`sekisho register export`)",
             waiting.join(", ")
         ));
     }

@@ -65,6 +65,11 @@ impl Stage {
         self.step(&format!("{name}$ sekisho-node"), args, &self.network.node_output(name, args)?, ends)
     }
 
+    /// Runs `sekisho-coordinator` beside the coordinator, and returns what it said.
+    pub(super) fn operator(&self, args: &[&str], ends: Ends) -> Result<String> {
+        self.step("operator$ sekisho-coordinator", args, &self.network.coordinator_output(args)?, ends)
+    }
+
     fn step(&self, prompt: &str, args: &[&str], output: &Output, ends: Ends) -> Result<String> {
         println!("\n{prompt} {}", self.typed(args));
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

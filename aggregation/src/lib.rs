@@ -19,6 +19,7 @@ mod enclosure;
 mod example;
 pub mod explain;
 pub mod fold;
+pub mod inspection;
 pub mod interval;
 pub mod noise;
 mod place;

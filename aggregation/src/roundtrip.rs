@@ -23,9 +23,11 @@ use sekisho_protocol::{
 
 use crate::{
     combine::{Combined, check, combine},
+    domain::KeyValue,
     example,
-    fold::{Fold, RawCells},
-    plan::PrivatePlan,
+    fold::{Fold, RawCells, Read},
+    inspection::{Console, Inspection, ShownMeasure, ShownNumber, Verdict},
+    plan::{CellKey, PrivatePlan},
     release::Release,
     reservation::{Charge, Ledger, Reservation},
 };

@@ -41,6 +41,7 @@ use crate::{
     hooks::Hooks,
     ledger::{Caps, Ledger},
     policy::default_text,
+    seeds::SeedKey,
     store::Store,
 };
 
@@ -289,6 +290,7 @@ fn init(args: &Init) -> Result<()> {
     let (transport, signing) = (SecretKey::generate(&mut rand::rng()), SecretKey::generate(&mut rand::rng()));
     key_file::write(&keys.join("transport.pem"), &transport).into_diagnostic()?;
     key_file::write(&keys.join("signing.pem"), &signing).into_diagnostic()?;
+    SeedKey::make(&SeedKey::path_beside(&keys.join("signing.pem"))).into_diagnostic()?;
     let peer_id = peer_id_of_seed(&transport.seed()).into_diagnostic()?.to_string();
     let member = Member { name: args.name.clone(), role: Role::Node, peer_id, signing_key: signing.public() };
     let text = template(&TemplateValues {

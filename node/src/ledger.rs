@@ -14,6 +14,7 @@
 mod caps;
 mod error;
 mod releases;
+mod replays;
 mod run;
 mod statements;
 mod suspension;
@@ -28,11 +29,14 @@ use sqlx::{Row, sqlite::SqliteRow};
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
 pub use self::releases::ReleasedRuns;
+pub use self::replays::{Asked, Charged, Kept, RunName, Which};
 pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease};
 pub use self::suspension::{Suspended, Suspension};
 
 use self::caps::{read_delta, spent_in};
+use self::replays::{insert_asked, insert_seed};
 use self::statements::{append, earmark_of, find, insert_charge, open_charge, use_nonce};
+use crate::seeds::SealedSeed;
 use crate::store::{self, Store, StoreError, instant, read_amount};
 
 /// How many charged runs without an answer suspend their study; answers between them change nothing.
@@ -106,7 +110,7 @@ pub struct LogEntry {
     pub index: u64,
     /// The charge that it is about.
     pub charge_id: i64,
-    /// The DSSE envelope: a reservation or a receipt.
+    /// The DSSE envelope: a reservation, a receipt or a replay.
     pub envelope: Vec<u8>,
 }
 
@@ -177,7 +181,7 @@ impl Ledger {
         find(&mut connection, key).await
     }
 
-    /// Charges a run and appends `log_entry` (the envelope of its reservation record) to the log, in one
+    /// Charges a run, stores its question and appends `log_entry` (the envelope of its reservation record) to the log, in one
     /// transaction that is durable on return. A run that was charged before is returned as it is.
     ///
     /// # Errors
@@ -194,19 +198,25 @@ impl Ledger {
         let (study, total) = (&request.study_id, request.permit_total);
         self.caps.affordable(&mut tx, study, total, request.cost, request.at).await?;
         let charge_id = insert_charge(&mut tx, request).await?;
+        insert_asked(&mut tx, charge_id, request.key.permit, &request.asked).await?;
         append(&mut tx, charge_id, log_entry).await?;
         let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
         tx.commit().await?;
         Ok(Reserved::New(run))
     }
 
-    /// Stores the one release of a charged run and appends its receipt to the log, in one transaction that is
-    /// durable on return.
+    /// Stores the one release of a charged run with the sealed seed of its noise, and appends its receipt to the log, in one
+    /// transaction that is durable on return.
     ///
     /// # Errors
     /// [`LedgerError::AlreadyReleased`] when the run has a release, [`LedgerError::UnknownCharge`] when it was
     /// not charged, or when the database fails; then the release must not leave the node.
-    pub async fn complete(&self, charge_id: i64, release: &StoredRelease) -> Result<(), LedgerError> {
+    pub async fn complete(
+        &self,
+        charge_id: i64,
+        release: &StoredRelease,
+        seed: &SealedSeed,
+    ) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
         open_charge(&mut tx, charge_id).await?;
         sqlx::query("INSERT INTO release (charge_id, header, cells, receipt, salts) VALUES (?1, ?2, ?3, ?4, ?5)")
@@ -217,6 +227,7 @@ impl Ledger {
             .bind(release.salts.as_slice())
             .execute(&mut *tx)
             .await?;
+        insert_seed(&mut tx, charge_id, seed).await?;
         append(&mut tx, charge_id, &release.receipt).await?;
         Ok(tx.commit().await?)
     }

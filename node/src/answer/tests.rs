@@ -109,6 +109,7 @@ impl Case {
             documents: Documents::new(store, anchors),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
             signing: Arc::new(Signing::from(key())),
+            seeds: Arc::new(SeedKey::read_or_make(&dir.path().join("replay.pem")).unwrap()),
             clock: Arc::new(Noon),
             timeout: Duration::from_secs(60),
             memory_bytes: 1 << 28,

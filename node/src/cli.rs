@@ -7,6 +7,7 @@ mod budget;
 mod catalogue;
 mod data;
 mod held;
+mod inspect;
 mod local;
 mod patients;
 mod permits;
@@ -95,6 +96,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// For an inspector: the charged runs, and whether one can be made again as it was released.
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
     /// Permits: what the hospital answered, and what a person decides.
     #[command(subcommand)]
     Permits(permits::Permits),
@@ -222,6 +226,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
+        Command::Inspect(command) => inspect::inspect(command, &clock).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,

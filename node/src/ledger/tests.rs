@@ -52,7 +52,7 @@ fn asked(message: &str) -> Asked {
     Asked { signed: true, query: message.into(), permit: b"permit".into(), own_rule }
 }
 
-fn seed() -> SealedSeed {
+fn sealed() -> SealedSeed {
     SealedSeed { key: Digest::of(b"key"), nonce: [1; 24], sealed: [2; 48] }
 }
 
@@ -191,11 +191,11 @@ async fn a_run_has_one_release_and_its_receipt_is_logged_with_it() {
     ledger.earmark("a", rho(100)).await.unwrap();
     let asked = request("a", 1, 1, 10);
     let (_, run) = reserve(&ledger, &asked).await.unwrap();
-    ledger.complete(run.charge_id, &release(), &seed()).await.unwrap();
+    ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
     let other = StoredRelease { cells: b"other".into(), ..release() };
-    assert_eq!(told(ledger.complete(run.charge_id, &other, &seed()).await), "released");
+    assert_eq!(told(ledger.complete(run.charge_id, &other, &sealed()).await), "released");
     assert_eq!(told(ledger.fail(run.charge_id, at(1)).await), "released");
-    assert_eq!(told(ledger.complete(99, &release(), &seed()).await), "unknown");
+    assert_eq!(told(ledger.complete(99, &release(), &sealed()).await), "unknown");
     assert_eq!(ledger.find(&asked.key).await.unwrap().unwrap().state, RunState::Released(release()));
     let log = ledger.log_entries(0, 10).await.unwrap();
     let log: Vec<_> = log.iter().map(|e| (e.index, e.charge_id, e.envelope.as_slice())).collect();
@@ -215,7 +215,7 @@ async fn three_missing_answers_suspend_a_study_whatever_lies_between_and_cost_al
         run += 1;
         let (_, charged) = reserve(&ledger, &request("a", 1, run, 1)).await.unwrap();
         match answered {
-            true => ledger.complete(charged.charge_id, &release(), &seed()).await.unwrap(),
+            true => ledger.complete(charged.charge_id, &release(), &sealed()).await.unwrap(),
             false => ledger.fail(charged.charge_id, at(1)).await.unwrap(),
         }
         assert_eq!(ledger.open("a", permit).await.is_err(), suspended, "after run {run}");
@@ -328,10 +328,10 @@ async fn what_a_run_is_made_again_from_is_of_its_charge_and_its_release_and_of_n
     assert!(!reserve(&ledger, &other).await.unwrap().0);
     let next = ChargeRequest { asked: other.asked.clone(), ..request("a", 2, 1, 10) };
     assert!(reserve(&ledger, &next).await.unwrap().0);
-    ledger.complete(1, &release(), &seed()).await.unwrap();
+    ledger.complete(1, &release(), &sealed()).await.unwrap();
     ledger.record_replay(1, format!("{{{:?}}}", Replay::PAYLOAD_TYPE).as_bytes()).await.unwrap();
     let kept = ledger.kept(1).await.unwrap().unwrap();
-    assert_eq!((kept.asked.as_ref(), kept.seed.as_ref()), (Some(&first.asked), Some(&seed())));
+    assert_eq!((kept.asked.as_ref(), kept.seed.as_ref()), (Some(&first.asked), Some(&sealed())));
     assert_eq!((kept.charged.released, kept.charged.kept, kept.charged.replays), (true, true, 1));
     assert_eq!((kept.run.state, kept.log.len()), (RunState::Released(release()), 3));
     // A permit is stored once.
@@ -360,7 +360,7 @@ async fn the_database_refuses_tampering() {
     let ledger = ledger(dir.path(), 100).await;
     ledger.earmark("a", rho(50)).await.unwrap();
     let (_, run) = reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap();
-    ledger.complete(run.charge_id, &release(), &seed()).await.unwrap();
+    ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
     // A plain connection, without the settings of the store.
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("node.db"));
     let tamper = sqlx::SqlitePool::connect_with(options).await.unwrap();
@@ -412,7 +412,7 @@ async fn a_ledger_that_is_reopened_knows_everything() {
     first.earmark("a", rho(50)).await.unwrap();
     let asked = request("a", 1, 1, 10);
     let (_, run) = reserve(&first, &asked).await.unwrap();
-    first.complete(run.charge_id, &release(), &seed()).await.unwrap();
+    first.complete(run.charge_id, &release(), &sealed()).await.unwrap();
     let (_, failed) = reserve(&first, &request("a", 1, 2, 10)).await.unwrap();
     first.fail(failed.charge_id, at(1)).await.unwrap();
     let (budget, log) = (first.budget().await.unwrap(), first.log_entries(0, 99).await.unwrap());
@@ -481,7 +481,7 @@ async fn a_random_life(seed: u64) {
             }
             8 => {
                 let charge_id = rng.random_range(0..20);
-                let _ = ledger.complete(charge_id, &release(), &seed()).await;
+                let _ = ledger.complete(charge_id, &release(), &sealed()).await;
                 let _ = ledger.fail(charge_id, at(step)).await;
             }
             _ => {
@@ -536,7 +536,7 @@ async fn every_snapshot_that_a_run_is_bound_to_is_told() {
         let request = ChargeRequest { snapshot: snapshot.into(), ..request("a", 1, run, 1) };
         let (_, run) = reserve(&ledger, &request).await.unwrap();
         if run.charge_id == 1 {
-            ledger.complete(run.charge_id, &release(), &seed()).await.unwrap();
+            ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
         } else {
             ledger.fail(run.charge_id, at(1)).await.unwrap();
         }

@@ -46,4 +46,14 @@ CREATE TRIGGER release_seed_no_replace BEFORE INSERT ON release_seed
 WHEN EXISTS (SELECT 1 FROM release_seed WHERE charge_id = NEW.charge_id)
 BEGIN SELECT RAISE(ABORT, 'a release has one seed'); END;
 
-CREATE INDEX log_by_charge ON log (charge_id, idx);
+-- When a run was made again; the signed account of it is in the log.
+CREATE TABLE replay (
+    charge_id INTEGER NOT NULL REFERENCES charge (charge_id),
+    at TEXT NOT NULL
+) STRICT;
+CREATE INDEX replay_by_charge ON replay (charge_id);
+
+CREATE TRIGGER replay_no_update BEFORE UPDATE ON replay
+BEGIN SELECT RAISE(ABORT, 'a replay is never changed'); END;
+CREATE TRIGGER replay_no_delete BEFORE DELETE ON replay
+BEGIN SELECT RAISE(ABORT, 'a replay is never deleted'); END;

@@ -198,7 +198,7 @@ impl Ledger {
         let (study, total) = (&request.study_id, request.permit_total);
         self.caps.affordable(&mut tx, study, total, request.cost, request.at).await?;
         let charge_id = insert_charge(&mut tx, request).await?;
-        insert_asked(&mut tx, charge_id, request.key.permit, &request.asked).await?;
+        insert_asked(&mut tx, request).await?;
         append(&mut tx, charge_id, log_entry).await?;
         let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
         tx.commit().await?;

@@ -203,7 +203,7 @@ async fn replay(args: &ReplayArgs, clock: &impl Clock) -> Result<()> {
     };
     // Nothing is shown that is not in the log.
     let envelope = Envelope::sign(&statement, &[&signing]).into_diagnostic()?.to_json();
-    ledger.record_replay(charge_id, &envelope).await.into_diagnostic()?;
+    ledger.record_replay(charge_id, &envelope, statement.at).await.into_diagnostic()?;
     store.close().await;
     match args.output {
         Output::Json => println!("{}", document(&replayed, &statement)),

@@ -121,11 +121,11 @@ impl Inspecting {
         let Some((receipt, digest, Some(envelope))) = document::<Receipt>(true, stored) else {
             return (None, broken("the stored receipt cannot be read"));
         };
-        let held = self.receipt_held(kept, stored, &receipt, &envelope);
+        let held = self.receipt_held(kept, &receipt, &envelope);
         (Some((receipt, digest)), held)
     }
 
-    fn receipt_held(&self, kept: &Kept, stored: &[u8], receipt: &Receipt, envelope: &Envelope) -> Held {
+    fn receipt_held(&self, kept: &Kept, receipt: &Receipt, envelope: &Envelope) -> Held {
         let keys = match own_keys(&self.signing_key) {
             Ok(keys) => keys,
             Err(error) => return unknown(format!("the node's own keys: {error}")),
@@ -145,7 +145,7 @@ impl Inspecting {
         if !about {
             return broken("the receipt says something else than the ledger of this charge");
         }
-        if !kept.log.iter().any(|entry| entry == stored) {
+        if !kept.logged {
             return broken("the log does not have this receipt");
         }
         // A run that died and was asked again by another message has that one's digest in its receipt.

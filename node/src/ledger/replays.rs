@@ -8,22 +8,20 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
     digest::Digest,
-    dsse::Document,
     permit::OptOut,
-    replay::Replay,
     units::{AttoDelta, MicroRho},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    Cost, Ledger, LedgerError, RunKey,
+    ChargeRequest, Cost, Ledger, LedgerError, RunKey,
     caps::read_delta,
-    run::Run,
-    statements::{append, find},
+    run::{Run, RunState},
+    statements::{append, find, logged},
 };
 use crate::{
     seeds::SealedSeed,
-    store::{StoreError, read_amount, read_digest, read_instant},
+    store::{StoreError, instant, read_amount, read_digest, read_instant},
 };
 
 /// A question as it was asked when its run was charged.
@@ -125,33 +123,34 @@ pub struct Kept {
     pub asked: Option<Asked>,
     /// The sealed seed of the release's noise.
     pub seed: Option<SealedSeed>,
-    /// The envelopes that the log has about it, in order.
-    pub log: Vec<Vec<u8>>,
+    /// Whether the log has the release's receipt.
+    pub logged: bool,
 }
 
-/// Stores the question of a new charge.
-pub(super) async fn insert_asked(
-    tx: &mut SqliteConnection,
-    charge_id: i64,
-    permit: Digest,
-    asked: &Asked,
-) -> Result<(), LedgerError> {
+/// Stores the question of the charge that `request` made.
+pub(super) async fn insert_asked(tx: &mut SqliteConnection, request: &ChargeRequest) -> Result<(), LedgerError> {
+    let (key, asked) = (&request.key, &request.asked);
     sqlx::query(
         "INSERT INTO asked_permit (digest, document) SELECT ?1, ?2
         WHERE NOT EXISTS (SELECT 1 FROM asked_permit WHERE digest = ?1)",
     )
-    .bind(permit.as_bytes().as_slice())
+    .bind(key.permit.as_bytes().as_slice())
     .bind(asked.permit.as_slice())
     .execute(&mut *tx)
     .await?;
-    sqlx::query("INSERT INTO asked (charge_id, signed, query, own_rule) VALUES (?1, ?2, ?3, ?4)")
-        .bind(charge_id)
-        .bind(asked.signed)
-        .bind(asked.query.as_slice())
-        // A name and a number: this cannot fail.
-        .bind(serde_json::to_string(&asked.own_rule).unwrap_or_default())
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO asked (charge_id, signed, query, own_rule) SELECT charge_id, ?4, ?5, ?6 FROM charge
+        WHERE permit = ?1 AND query_key = ?2 AND run = ?3",
+    )
+    .bind(key.permit.as_bytes().as_slice())
+    .bind(key.query_key.as_bytes().as_slice())
+    .bind(key.run)
+    .bind(asked.signed)
+    .bind(asked.query.as_slice())
+    // A name and a number: this cannot fail.
+    .bind(serde_json::to_string(&asked.own_rule).unwrap_or_default())
+    .execute(&mut *tx)
+    .await?;
     Ok(())
 }
 
@@ -192,8 +191,7 @@ impl Ledger {
                 c.charged_at, r.charge_id IS NOT NULL AS released,
                 EXISTS (SELECT 1 FROM asked a WHERE a.charge_id = c.charge_id)
                     AND EXISTS (SELECT 1 FROM release_seed s WHERE s.charge_id = c.charge_id) AS kept,
-                (SELECT count(*) FROM log l WHERE l.charge_id = c.charge_id
-                    AND instr(CAST(l.envelope AS TEXT), ?6) > 0) AS replays
+                (SELECT count(*) FROM replay p WHERE p.charge_id = c.charge_id) AS replays
             FROM charge c LEFT JOIN release r ON r.charge_id = c.charge_id
             WHERE (?1 IS NULL OR c.study_id = ?1) AND (?2 IS NULL OR c.charge_id = ?2)
                 AND (?3 IS NULL OR (substr(lower(hex(c.query_key)), 1, length(?3)) = ?3 AND c.run = ?4))
@@ -204,7 +202,6 @@ impl Ledger {
         .bind(question)
         .bind(run)
         .bind(wanted.limit)
-        .bind(Replay::PAYLOAD_TYPE)
         .fetch_all(self.store.read())
         .await?;
         rows.iter().map(charged).collect()
@@ -240,19 +237,24 @@ impl Ledger {
             .fetch_optional(&mut *connection)
             .await?;
         let seed = seed.map(|row| sealed(&row)).transpose()?;
-        let log = sqlx::query_scalar("SELECT envelope FROM log WHERE charge_id = ?1 ORDER BY idx")
-            .bind(charge_id)
-            .fetch_all(&mut *connection)
-            .await?;
-        Ok(Some(Kept { charged, run, asked: asked.transpose()?, seed, log }))
+        let logged = match &run.state {
+            RunState::Released(release) => logged(&mut connection, &release.receipt).await?,
+            RunState::Reserved => false,
+        };
+        Ok(Some(Kept { charged, run, asked: asked.transpose()?, seed, logged }))
     }
 
-    /// Appends the signed account of a replay to the log; it is durable on return.
+    /// Notes a replay, and appends the signed account of it to the log, in one transaction that is durable on return.
     ///
     /// # Errors
     /// When the database fails; then nothing of the replay may be shown.
-    pub async fn record_replay(&self, charge_id: i64, envelope: &[u8]) -> Result<(), LedgerError> {
+    pub async fn record_replay(&self, charge_id: i64, envelope: &[u8], at: DateTime<Utc>) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
+        sqlx::query("INSERT INTO replay (charge_id, at) VALUES (?1, ?2)")
+            .bind(charge_id)
+            .bind(instant(at))
+            .execute(&mut *tx)
+            .await?;
         append(&mut tx, charge_id, envelope).await?;
         Ok(tx.commit().await?)
     }

@@ -112,6 +112,12 @@ pub(super) async fn append(tx: &mut SqliteConnection, charge_id: i64, envelope: 
     Ok(())
 }
 
+/// Whether the log has this envelope.
+pub(super) async fn logged(connection: &mut SqliteConnection, envelope: &[u8]) -> Result<bool, LedgerError> {
+    let logged = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM log WHERE envelope = ?1)");
+    Ok(logged.bind(envelope).fetch_one(connection).await?)
+}
+
 /// That the charge exists and has no release yet.
 pub(super) async fn open_charge(tx: &mut SqliteConnection, charge_id: i64) -> Result<(), LedgerError> {
     let released: Option<bool> = sqlx::query_scalar(

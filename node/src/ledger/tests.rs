@@ -7,10 +7,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use sekisho_protocol::{
     digest::Digest,
-    dsse::Document,
     permit::{OptOut, OptOutRule},
     refusal::{Code, Refusal},
-    replay::Replay,
 };
 
 use super::*;
@@ -329,11 +327,13 @@ async fn what_a_run_is_made_again_from_is_of_its_charge_and_its_release_and_of_n
     let next = ChargeRequest { asked: other.asked.clone(), ..request("a", 2, 1, 10) };
     assert!(reserve(&ledger, &next).await.unwrap().0);
     ledger.complete(1, &release(), &sealed()).await.unwrap();
-    ledger.record_replay(1, format!("{{{:?}}}", Replay::PAYLOAD_TYPE).as_bytes()).await.unwrap();
+    ledger.record_replay(1, b"replay", at(5)).await.unwrap();
     let kept = ledger.kept(1).await.unwrap().unwrap();
     assert_eq!((kept.asked.as_ref(), kept.seed.as_ref()), (Some(&first.asked), Some(&sealed())));
     assert_eq!((kept.charged.released, kept.charged.kept, kept.charged.replays), (true, true, 1));
-    assert_eq!((kept.run.state, kept.log.len()), (RunState::Released(release()), 3));
+    assert_eq!((kept.run.state, kept.logged), (RunState::Released(release()), true));
+    let newest = ledger.log_entries(2, 9).await.unwrap();
+    assert_eq!(newest.iter().map(|e| &e.envelope[..]).collect::<Vec<_>>(), [b"receipt", &b"replay"[..]]);
     // A permit is stored once.
     assert_eq!(ledger.kept(2).await.unwrap().unwrap().asked.unwrap().permit, b"permit");
     assert_eq!(ledger.kept(3).await.unwrap(), None);
@@ -361,6 +361,7 @@ async fn the_database_refuses_tampering() {
     ledger.earmark("a", rho(50)).await.unwrap();
     let (_, run) = reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap();
     ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
+    ledger.record_replay(run.charge_id, b"replay", at(1)).await.unwrap();
     // A plain connection, without the settings of the store.
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("node.db"));
     let tamper = sqlx::SqlitePool::connect_with(options).await.unwrap();
@@ -393,6 +394,8 @@ async fn the_database_refuses_tampering() {
         "UPDATE release_seed SET sealed = zeroblob(48)",
         "DELETE FROM release_seed",
         "INSERT OR REPLACE INTO release_seed SELECT charge_id, key, nonce, zeroblob(48) FROM release_seed",
+        "UPDATE replay SET at = ''",
+        "DELETE FROM replay",
         "UPDATE study SET earmark = 5",
         "UPDATE study SET spent = 9",
         "UPDATE charge_day SET micro_rho = 9",

@@ -175,7 +175,8 @@ fn a_kill_between_noise_and_its_release_or_after_it_leaves_a_run_that_can_be_mad
         assert_eq!(code, Some(4), "{point}: an incomplete answer");
         let made_again = |case: &Case| {
             let who = ["--by", "i", "--reason", "r", "--output", "json"];
-            let args = [&["inspect", "replay", &run.to_string()], &who[..]].concat();
+            let charge = run.to_string();
+            let args = [&["inspect", "replay", &charge], &who[..]].concat();
             let output = case.network.node_output("hospital-1", &args).unwrap();
             (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap_or(Value::Null)["outcome"].clone())
         };

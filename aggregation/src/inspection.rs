@@ -98,7 +98,10 @@ impl Inspection {
 
     /// Whether the release was made again as it was stored.
     pub fn verdict(&self) -> Verdict {
-        Verdict { header: self.again.header() == self.stored.header(), numbers: self.again.parts() == self.stored.parts() }
+        Verdict {
+            header: self.again.header() == self.stored.header(),
+            numbers: self.again.parts() == self.stored.parts(),
+        }
     }
 
     /// Shows exact numbers, noise and released numbers on an inspector's screen.

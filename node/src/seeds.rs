@@ -165,12 +165,8 @@ impl SeedKey {
 
 /// What a sealed seed is bound to.
 fn of(run: &RunKey) -> [u8; 32] {
-    let parts = [
-        &b"sekisho sealed seed v1"[..],
-        run.permit.as_bytes(),
-        run.query_key.as_bytes(),
-        &run.run.to_be_bytes(),
-    ];
+    let parts =
+        [&b"sekisho sealed seed v1"[..], run.permit.as_bytes(), run.query_key.as_bytes(), &run.run.to_be_bytes()];
     *Digest::of_parts(&parts).as_bytes()
 }
 

@@ -300,7 +300,8 @@ fn print(replayed: &Replayed, exact: Option<&Exact>, numbers: usize) {
 /// The private plan, as `sekisho explain` has it.
 fn explain(explanation: &Explanation) {
     let steps = explanation.steps.iter();
-    let steps = steps.map(|step| vec![plain(&format!("{}{}", "  ".repeat(step.depth), step.operator)), plain(&step.facts)]);
+    let steps =
+        steps.map(|step| vec![plain(&format!("{}{}", "  ".repeat(step.depth), step.operator)), plain(&step.facts)]);
     println!("\n{}", table(["understood", "what is known"], steps));
     for (place, part) in explanation.parts.iter().enumerate() {
         println!(

@@ -138,7 +138,8 @@ impl Inspecting {
             Err(error) => return broken(error.to_string()),
         }
         let (charged, run) = (&kept.charged, &kept.run);
-        let about = (receipt.permit, receipt.query_key, receipt.run) == (charged.key.permit, charged.key.query_key, charged.key.run)
+        let about = (receipt.permit, receipt.query_key, receipt.run)
+            == (charged.key.permit, charged.key.query_key, charged.key.run)
             && (&receipt.node, &receipt.study_id) == (&self.name, &charged.study_id)
             && (receipt.micro_rho, receipt.atto_delta) == (charged.cost.micro_rho, charged.cost.atto_delta)
             && (receipt.as_of, receipt.at) == (run.as_of, run.charged_at);
@@ -162,7 +163,8 @@ impl Inspecting {
         let id = &kept.run.snapshot;
         let opened = snapshot::data_set_of(&self.snapshots, id).and_then(|data_set| {
             let mut of_set = self.mappings.iter().filter(|mapping| mapping.id() == data_set);
-            let wrong = SnapshotError::Unknown(format!("{id}: no mapping of data set {data_set} is configured or given"));
+            let wrong =
+                SnapshotError::Unknown(format!("{id}: no mapping of data set {data_set} is configured or given"));
             let mut last = Err(wrong);
             // An older mapping may have been given beside the one that is configured.
             while let (Err(_), Some(mapping)) = (&last, of_set.next()) {
@@ -208,7 +210,10 @@ impl Inspecting {
         };
         let Some(mapping) = self.mappings.iter().find(|mapping| mapping.schema().digest() == permit.schema) else {
             let schema = permit.schema.short();
-            return (None, unknown(format!("no data set is mapped to schema {schema}: give its old mapping with --mapping")));
+            return (
+                None,
+                unknown(format!("no data set is mapped to schema {schema}: give its old mapping with --mapping")),
+            );
         };
         let (query, permit, schema) = (query.clone(), permit.clone(), Arc::clone(mapping.schema()));
         // The text may nest: threads of the runtime have a deep stack.
@@ -217,7 +222,9 @@ impl Inspecting {
         });
         let plan = match analysis.await {
             Ok(Ok(plan)) => Arc::new(plan),
-            Ok(Err(refusal)) => return (None, broken(format!("the question is not admitted by this software: {refusal}"))),
+            Ok(Err(refusal)) => {
+                return (None, broken(format!("the question is not admitted by this software: {refusal}")));
+            }
             Err(_) => return (None, unknown("the analysis of the SQL stopped")),
         };
         let Some(receipt) = receipt else { return (None, unknown("there is no receipt to compare it with")) };
@@ -331,7 +338,9 @@ fn not_opened(error: &SnapshotError) -> Held {
     match error {
         SnapshotError::Damaged { .. } => broken(error.to_string()),
         SnapshotError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => broken(error.to_string()),
-        SnapshotError::OtherSchema { .. } => unknown(format!("{error}; to inspect, give its old mapping with --mapping")),
+        SnapshotError::OtherSchema { .. } => {
+            unknown(format!("{error}; to inspect, give its old mapping with --mapping"))
+        }
         SnapshotError::Io { .. }
         | SnapshotError::Unknown(_)
         | SnapshotError::Busy(_)

@@ -178,7 +178,10 @@ fn a_kill_between_noise_and_its_release_or_after_it_leaves_a_run_that_can_be_mad
             let charge = run.to_string();
             let args = [&["inspect", "replay", &charge], &who[..]].concat();
             let output = case.network.node_output("hospital-1", &args).unwrap();
-            (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap_or(Value::Null)["outcome"].clone())
+            (
+                output.status.code(),
+                serde_json::from_slice::<Value>(&output.stdout).unwrap_or(Value::Null)["outcome"].clone(),
+            )
         };
         // What was noised and not stored is lost, and was seen by nobody; what was stored is there with its seed.
         let before = if point == "noised" { (Some(1), Value::Null) } else { (Some(0), "match".into()) };

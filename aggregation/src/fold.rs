@@ -6,8 +6,8 @@
 //! `count(DISTINCT patient)` weighs groups in the same way under its own bound. Arithmetic is in checked i128.
 //!
 //! Order is not trusted: a patient that comes back, within a partition or in another, stops the fold. The exact
-//! cells cannot be printed, cloned or serialised; [`crate::release`] is their only way out. An [`crate::inspection`] compares
-//! them on the hospital's own premises, and lets none of them out.
+//! cells cannot be printed, cloned or serialised; [`crate::release`] is their only way out. An [`crate::inspection`]
+//! compares them on the hospital's own premises, and lets none of them out.
 
 mod columns;
 

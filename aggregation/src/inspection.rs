@@ -1,9 +1,10 @@
-//! A release that is made again from the exact cells and the same seed, for an inspector on the hospital's own premises.
+//! A release that is made again from the exact cells and the same seed, for an inspector on the hospital's own
+//! premises.
 //!
-//! An [`Inspection`] compares inside: [`Inspection::verdict`] says whether header and numbers are those that were stored, and
-//! nothing of the data. Exact numbers and noise are seen by a [`Console`] alone, which the node's command for an inspector's screen
-//! implements. An inspection is no release: it cannot be printed, cloned, serialised or sent, and what it made again is dropped
-//! with it. [`Release::make`] stays the only door out.
+//! An [`Inspection`] compares inside: [`Inspection::verdict`] says whether header and numbers are those that were
+//! stored, and nothing of the data. Exact numbers and noise are seen by a [`Console`] alone, which the node's command
+//! for an inspector's screen implements. An inspection is no release: it cannot be printed, cloned, serialised or
+//! sent, and what it made again is dropped with it. [`Release::make`] stays the only door out.
 
 use rand::{CryptoRng, RngCore};
 

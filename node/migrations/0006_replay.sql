@@ -14,7 +14,8 @@ CREATE TRIGGER asked_permit_no_replace BEFORE INSERT ON asked_permit
 WHEN EXISTS (SELECT 1 FROM asked_permit WHERE digest = NEW.digest)
 BEGIN SELECT RAISE(ABORT, 'a question is never replaced'); END;
 
--- What was asked when a run was charged: the signed message (of own counts, the question), and the hospital's own rule then.
+-- What was asked when a run was charged: the signed message (of own counts, the question), and the hospital's own
+-- rule then.
 CREATE TABLE asked (
     charge_id INTEGER PRIMARY KEY REFERENCES charge (charge_id),
     signed INTEGER NOT NULL CHECK (signed IN (0, 1)),

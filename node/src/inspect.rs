@@ -1,11 +1,13 @@
 //! A run is made again, for an inspector on the hospital's premises: from the stored question to the stored release.
 //!
-//! Beside the running node or without it, from its database, its snapshots and its keys. Each [`Link`] is looked at by itself, so
-//! that what is broken is named: the question, the receipt, the release, the snapshot, the register, the plan, the seed, and last
-//! whether exact cells and noise are the released cells. Nothing is charged and nothing is released.
+//! Beside the running node or without it, from its database, its snapshots and its keys. Each [`Link`] is looked at
+//! by itself, so that what is broken is named: the question, the receipt, the release, the snapshot, the register,
+//! the plan, the seed, and last whether exact cells and noise are the released cells. Nothing is charged and nothing
+//! is released.
 //!
-//! Promises: exact cells and the seed are in [`Exact`] alone, which nothing but an inspector's [`Console`] is shown; everything else
-//! here is public or the hospital's own bookkeeping. Whether a replay was made is the caller's to record, before it shows anything.
+//! Promises: exact cells and the seed are in [`Exact`] alone, which nothing but an inspector's [`Console`] is shown;
+//! everything else here is public or the hospital's own bookkeeping. Whether a replay was made is the caller's to
+//! record, before it shows anything.
 //!
 //! Deliberately absent: any way here from the network (the daemon does not know this module).
 

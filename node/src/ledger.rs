@@ -181,8 +181,8 @@ impl Ledger {
         find(&mut connection, key).await
     }
 
-    /// Charges a run, stores its question and appends `log_entry` (the envelope of its reservation record) to the log, in one
-    /// transaction that is durable on return. A run that was charged before is returned as it is.
+    /// Charges a run, stores its question and appends `log_entry` (the envelope of its reservation record) to the
+    /// log, in one transaction that is durable on return. A run that was charged before is returned as it is.
     ///
     /// # Errors
     /// When the study is suspended, another message used the nonce, the study or the register cannot pay, or the database
@@ -205,8 +205,8 @@ impl Ledger {
         Ok(Reserved::New(run))
     }
 
-    /// Stores the one release of a charged run with the sealed seed of its noise, and appends its receipt to the log, in one
-    /// transaction that is durable on return.
+    /// Stores the one release of a charged run with the sealed seed of its noise, and appends its receipt to the log,
+    /// in one transaction that is durable on return.
     ///
     /// # Errors
     /// [`LedgerError::AlreadyReleased`] when the run has a release, [`LedgerError::UnknownCharge`] when it was

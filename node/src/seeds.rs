@@ -1,11 +1,12 @@
 //! The seeds of noise, sealed at rest: whoever has a release and its seed has the exact cells.
 //!
-//! Each release has a seed of its own, 32 bytes from the operating system. It is kept so that a hospital can make the release again
-//! for an inspector, and only sealed: XChaCha20-Poly1305 under a key in a file beside the signing key, mode 0600, which is in no
-//! backup of the database alone. The run is authenticated with it, so that a seed of another run does not open.
+//! Each release has a seed of its own, 32 bytes from the operating system. It is kept so that a hospital can make the
+//! release again for an inspector, and only sealed: XChaCha20-Poly1305 under a key in a file beside the signing key,
+//! mode 0600, which is in no backup of the database alone. The run is authenticated with it, so that a seed of
+//! another run does not open.
 //!
-//! Deliberately absent: any way to print a seed but one ([`Seed::shown`], for an inspector's screen), and any way to have a lost key
-//! back. Losing it loses replays of what was released under it, and nothing else.
+//! Deliberately absent: any way to print a seed but one ([`Seed::shown`], for an inspector's screen), and any way to
+//! have a lost key back. Losing it loses replays of what was released under it, and nothing else.
 
 use std::path::{Path, PathBuf};
 

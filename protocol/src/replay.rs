@@ -1,7 +1,7 @@
 //! `replay/1`: a hospital made a release again for an inspector, and what came of it.
 //!
-//! The node that made the release signs it. It says who looked, why, and whether every link from the question to the released
-//! cells held; of the data it says nothing: neither an exact value nor a seed, nor how far a cell was off.
+//! The node that made the release signs it. It says who looked, why, and whether every link from the question to the
+//! released cells held; of the data it says nothing: neither an exact value nor a seed, nor how far a cell was off.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

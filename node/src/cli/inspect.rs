@@ -1,7 +1,8 @@
 //! What an operator does beside an inspector: lists the charged runs, and makes one again.
 //!
-//! Every replay is in the log before anything of it is shown. Without `--show-exact` it tells public facts and whether it matches;
-//! exact values, noise and the seed are shown on a terminal only, never as JSON and never into a file or a pipe.
+//! Every replay is in the log before anything of it is shown. Without `--show-exact` it tells public facts and
+//! whether it matches; exact values, noise and the seed are shown on a terminal only, never as JSON and never into a
+//! file or a pipe.
 
 mod screen;
 

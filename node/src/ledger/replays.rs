@@ -1,7 +1,8 @@
 //! What a run is made again from, which runs there are, and who had one made again.
 //!
-//! Promises: the question is stored in the transaction of its charge, the sealed seed in that of its release, and neither is ever
-//! changed; a replay is a durable entry of the log. Runs that were charged before the software kept questions have none.
+//! Promises: the question is stored in the transaction of its charge, the sealed seed in that of its release, and
+//! neither is ever changed; a replay is a durable entry of the log. Runs that were charged before the software kept
+//! questions have none.
 
 use std::{fmt, str::FromStr};
 

@@ -1,15 +1,20 @@
-//! A run is made again by the command of an inspector, beside the node that made it: it matches, or the broken link is named.
+//! A run is made again by the command of an inspector, beside the node that made it: it matches, or the broken link
+//! is named.
 
 use std::{
     fs,
     path::Path,
     process::{Command, Output},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use chrono::Duration;
 use sekisho_node::{
     catalogue::{Declaration, publish, template},
+    hooks::Hooks,
     ledger::Which,
     register::EventKind,
 };
@@ -17,6 +22,8 @@ use sekisho_protocol::{
     clock::Clock,
     digest::Digest,
     dsse::Envelope,
+    permit::{OptOut, OptOutRule},
+    refusal::Code,
     replay::{Link, Outcome, Replay},
 };
 use sekisho_sim::solo::{Plan, Solo};
@@ -128,7 +135,8 @@ async fn a_run_is_made_again_exactly_after_newer_snapshots_opt_outs_and_rules_an
     let hospital = Hospital::new(&clock).await;
     let (solo, dir) = (&hospital.solo, hospital.dir.path());
     hospital.ask(1).await;
-    // One more patient says no, a newer snapshot has other patients, a day passes, and the hospital's own rule is another.
+    // One more patient says no, a newer snapshot has other patients, a day passes, and the hospital's own rule is
+    // another.
     clock.pass(Duration::days(1));
     let mut status = solo.status(3);
     status.expires = clock.now() + Duration::days(1);
@@ -178,6 +186,26 @@ async fn a_run_is_made_again_exactly_after_newer_snapshots_opt_outs_and_rules_an
     assert_eq!(piped.status.code(), Some(1));
     assert!(piped.stdout.is_empty() && String::from_utf8_lossy(&piped.stderr).contains("terminal"));
     assert_eq!(solo.node.ledger.log_len().await.unwrap(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_died_goes_on_under_the_rule_of_its_charge_and_can_be_made_again() {
+    let clock = TestClock::new();
+    let mut hospital = Hospital::new(&clock).await;
+    let dies = AtomicBool::new(true);
+    let hooks =
+        Hooks::new(move |passed| assert!(passed != "reserved" || !dies.swap(false, Ordering::SeqCst), "killed"));
+    Arc::get_mut(&mut hospital.solo.node).unwrap().hooks = hooks;
+    let died = hospital.solo.ask(&hospital.solo.query(hospital.permit, SQL, RHO, 1)).await;
+    assert_eq!(died.map(|_| ()).unwrap_err().code, Code::NoAnswer);
+    let (code, _, said) = replay(hospital.dir.path(), "1", &[]);
+    assert!(code == Some(1) && said.contains("no release"), "{said}");
+    // Under this rule nobody would count.
+    let node = Arc::get_mut(&mut hospital.solo.node).unwrap();
+    node.own_rule = OptOut { rule: OptOutRule::JpNgmia, days: 30 };
+    hospital.ask(1).await;
+    let document = assert_matches(hospital.dir.path(), "1");
+    assert!(document["links"][1]["detail"].as_str().unwrap().contains("another message"), "{document:#}");
 }
 
 /// The command under `script`, which gives it a terminal.

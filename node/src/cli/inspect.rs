@@ -300,10 +300,11 @@ fn print(replayed: &Replayed, exact: Option<&Exact>, numbers: usize) {
 
 /// The private plan, as `sekisho explain` has it.
 fn explain(explanation: &Explanation) {
-    let steps = explanation.steps.iter();
-    let steps =
-        steps.map(|step| vec![plain(&format!("{}{}", "  ".repeat(step.depth), step.operator)), plain(&step.facts)]);
-    println!("\n{}", table(["understood", "what is known"], steps));
+    println!("\nPrivate plan, the outermost operator first");
+    for step in &explanation.steps {
+        let indent = "  ".repeat(step.depth + 1);
+        println!("{indent}{}\n{indent}  [{}]", plain(&step.operator), plain(&step.facts));
+    }
     for (place, part) in explanation.parts.iter().enumerate() {
         println!(
             "Aggregate {}: {} cells; a patient counts in full with {} rows and in {} groups; {} noise",

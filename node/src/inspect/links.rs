@@ -163,9 +163,7 @@ impl Inspecting {
         let id = &kept.run.snapshot;
         let opened = snapshot::data_set_of(&self.snapshots, id).and_then(|data_set| {
             let mut of_set = self.mappings.iter().filter(|mapping| mapping.id() == data_set);
-            let wrong =
-                SnapshotError::Unknown(format!("{id}: no mapping of data set {data_set} is configured or given"));
-            let mut last = Err(wrong);
+            let mut last = Err(SnapshotError::Unknown(data_set.clone()));
             // An older mapping may have been given beside the one that is configured.
             while let (Err(_), Some(mapping)) = (&last, of_set.next()) {
                 last = snapshot::open_by_id(mapping, &self.snapshots, id);
@@ -187,7 +185,7 @@ impl Inspecting {
             Err(error) => return (None, not_opened(&error)),
         };
         let held = opens(&stored.salts, 0, snapshot.manifest_digest(), receipt.map(|r| r.snapshot_commitment));
-        (Some(snapshot), held.unwrap_or_else(|| holds(format!("every byte of snapshot {id} is what it was"))))
+        (Some(snapshot), held.unwrap_or_else(|| holds("every byte of the run's snapshot is what it was")))
     }
 
     pub(super) async fn register(&self, kept: &Kept, stored: &StoredRelease, receipt: Option<&Receipt>) -> Held {
@@ -195,7 +193,8 @@ impl Inspecting {
             Ok(digest) => opens(&stored.salts, 32, digest, receipt.map(|r| r.register_commitment))
                 .unwrap_or_else(|| holds("the register up to the charge is what it was")),
             Err(RegisterError::NotYet { .. }) => broken("the register is shorter than it was at the charge"),
-            Err(error) => unknown(error.to_string()),
+            // Its own words may count events.
+            Err(_) => unknown("the register cannot be read"),
         }
     }
 
@@ -290,8 +289,9 @@ impl Inspecting {
         let (rules, run) = ([question.permit.optout, own_rule], &kept.run);
         let kind = plan.patient_kind().ok_or_else(|| broken("the plan has patients of two types"))?;
         let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
-        let eligible = eligible.map_err(|error| unknown(error.to_string()))?;
-        let tables = tables(snapshot, eligible, self.memory_bytes).map_err(|error| unknown(error.to_string()))?;
+        let eligible = eligible.map_err(|_| unknown("it cannot be read who was eligible"))?;
+        let tables = tables(snapshot, eligible, self.memory_bytes);
+        let tables = tables.map_err(|_| unknown("a table of the run's snapshot cannot be opened"))?;
         let raw = execute(plan, &reservation, &tables).await;
         let raw = raw.map_err(|error| unknown(format!("the rows could not be read: {error}")))?;
         Inspection::of(plan, raw, &reservation, release, &mut seed.generator())
@@ -333,22 +333,26 @@ fn opens(salts: &[u8], at: usize, digest: Digest, said: Option<Digest>) -> Optio
     (commitment(salt, digest) != said).then(|| broken(changed))
 }
 
-/// A snapshot that is gone or of another schema cannot be looked at; one that is not what its manifest says is broken.
+/// A snapshot that is gone or of another schema cannot be looked at; one that is not what its manifest says is broken. Its id
+/// depends on data, and is not told.
 fn not_opened(error: &SnapshotError) -> Held {
     match error {
-        SnapshotError::Damaged { .. } => broken(error.to_string()),
-        SnapshotError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => broken(error.to_string()),
-        SnapshotError::OtherSchema { .. } => {
-            unknown(format!("{error}; to inspect, give its old mapping with --mapping"))
+        SnapshotError::Damaged { reason, .. } => broken(format!("the run's snapshot is damaged: {reason}")),
+        SnapshotError::Io { path, source } if source.kind() == io::ErrorKind::NotFound => {
+            let file = path.file_name().unwrap_or_default().display();
+            broken(format!("the run's snapshot lacks {file}"))
         }
-        SnapshotError::Io { .. }
-        | SnapshotError::Unknown(_)
-        | SnapshotError::Busy(_)
+        SnapshotError::Io { source, .. } => unknown(format!("the run's snapshot cannot be read: {source}")),
+        SnapshotError::OtherSchema { found, expected, .. } => unknown(format!(
+            "the run's snapshot is of schema {found}, the mapping of {expected}: give the old mapping with --mapping"
+        )),
+        SnapshotError::Unknown(_) => unknown("the run's snapshot, or a mapping of its data set, is not there"),
+        SnapshotError::Busy(_)
         | SnapshotError::Mismatch { .. }
         | SnapshotError::Read { .. }
         | SnapshotError::Write { .. }
         | SnapshotError::ManyRows { .. }
-        | SnapshotError::Moving { .. } => unknown(error.to_string()),
+        | SnapshotError::Moving { .. } => unknown("the run's snapshot cannot be opened"),
     }
 }
 

@@ -331,6 +331,7 @@ async fn whatever_was_tampered_with_is_named_and_nothing_else_is() {
     let hospital = Hospital::new(&clock).await;
     hospital.ask(1).await;
     hospital.ask(2).await;
+    let snapshot = found(hospital.dir.path(), "snapshot").file_name().unwrap().display().to_string();
     let rule = "UPDATE asked SET own_rule = '{\"rule\":\"jp-ngmia\",\"days\":30}'";
     for (tamper, broken, unknown) in [
         (Byte("release", "cells", 0), &["release", "cells"][..], &[][..]),
@@ -395,6 +396,7 @@ async fn whatever_was_tampered_with_is_named_and_nothing_else_is() {
             (broken.into(), unknown.into()),
             "{what}: {document:#}"
         );
+        assert!(!said.contains(&snapshot) && !document.to_string().contains(&snapshot), "{what}: ids depend on data");
         for link in broken.iter().chain(unknown.iter().filter(|_| broken.is_empty())) {
             assert!(said.contains(link), "{what}: {said}");
         }

@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::{AeadInPlace, Key, KeyInit, Tag, XChaCha20Poly1305, XNonce};
-use rand::{CryptoRng, RngCore, SeedableRng, TryRngCore, rngs::OsRng};
+use rand::{CryptoRng, SeedableRng, TryRngCore, rngs::OsRng};
 use rand_chacha::ChaCha20Rng;
 use sekisho_protocol::{
     digest::Digest,
@@ -42,7 +42,7 @@ impl Seed {
     }
 
     /// The generator of the release, from its first word.
-    pub fn generator(&self) -> impl RngCore + CryptoRng + Send + use<> {
+    pub fn generator(&self) -> impl CryptoRng + Send + use<> {
         ChaCha20Rng::from_seed(*self.0)
     }
 
@@ -174,6 +174,8 @@ fn of(run: &RunKey) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use rand::RngCore;
 
     use super::*;
 

@@ -332,12 +332,21 @@ fn terms_narrow_and_divide_and_never_widen() {
     }
 }
 
+/// A number that was shown: its measure and cell; exact, noise, and as released.
+struct Seen {
+    measure: String,
+    cell: Vec<CellKey>,
+    exact: i128,
+    noise: i128,
+    released: Option<i128>,
+}
+
 /// An inspector's screen that keeps what it is shown.
 #[derive(Default)]
 struct Screen {
     read: Vec<[u64; 4]>,
     kept_back: usize,
-    numbers: Vec<(String, Vec<CellKey>, [i128; 2], Option<i128>)>,
+    numbers: Vec<Seen>,
     measure: String,
 }
 
@@ -354,7 +363,8 @@ impl Console for Screen {
 
     fn number(&mut self, number: &ShownNumber) -> bool {
         let ShownNumber { cell, node: _, exact, noise, released } = number;
-        self.numbers.push((self.measure.clone(), cell.clone(), [*exact, *noise], *released));
+        let (measure, cell) = (self.measure.clone(), cell.clone());
+        self.numbers.push(Seen { measure, cell, exact: *exact, noise: *noise, released: *released });
         true
     }
 }
@@ -388,11 +398,11 @@ fn the_same_cells_and_seed_are_the_same_release_and_nothing_else_is() {
     assert_eq!(names.len(), 2);
     let numbers: usize = stored.parts()[0].iter().map(Vec::len).sum();
     assert_eq!(screen.numbers.len(), numbers);
-    assert!(screen.numbers.iter().all(|(_, _, [exact, noise], released)| Some(exact + noise) == *released));
-    assert!(screen.numbers.iter().any(|(_, _, [_, noise], _)| *noise != 0));
+    assert!(screen.numbers.iter().all(|seen| Some(seen.exact + seen.noise) == seen.released));
+    assert!(screen.numbers.iter().any(|seen| seen.noise != 0));
     let rows_of = |name: &str| {
         let cell = [CellKey::Value(KeyValue::Text(name.into()))];
-        screen.numbers.iter().find(|(measure, of, ..)| measure == "rows" && *of == cell).unwrap().2[0]
+        screen.numbers.iter().find(|seen| seen.measure == "rows" && seen.cell == cell).unwrap().exact
     };
     let one = plan.parts()[0].weight_one();
     // Seven of patient 1 weigh five; patient 2 has one and patient 3 one.

@@ -11,6 +11,7 @@
 //! permit is superseded, the compiled-in ceilings (checked before a [`ChargeRequest`] is made), and any
 //! knowledge of what the bytes of a release mean.
 
+mod alerts;
 mod caps;
 mod error;
 mod releases;
@@ -25,6 +26,7 @@ use sekisho_node_config::Window;
 use sekisho_protocol::units::{AttoDelta, MicroRho};
 use sqlx::{Row, sqlite::SqliteRow};
 
+pub use self::alerts::{MAX_ALERTS, NewAlert, Sighted};
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
 pub use self::releases::ReleasedRuns;
@@ -104,9 +106,9 @@ pub struct SnapshotUse {
 pub struct LogEntry {
     /// Its place, from 0.
     pub index: u64,
-    /// The charge that it is about.
-    pub charge_id: i64,
-    /// The DSSE envelope: a reservation or a receipt.
+    /// The charge that it is about; none for an alert.
+    pub charge_id: Option<i64>,
+    /// The DSSE envelope: a reservation, a receipt or an alert.
     pub envelope: Vec<u8>,
 }
 
@@ -194,7 +196,7 @@ impl Ledger {
         let (study, total) = (&request.study_id, request.permit_total);
         self.caps.affordable(&mut tx, study, total, request.cost, request.at).await?;
         let charge_id = insert_charge(&mut tx, request).await?;
-        append(&mut tx, charge_id, log_entry).await?;
+        append(&mut tx, Some(charge_id), log_entry).await?;
         let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
         tx.commit().await?;
         Ok(Reserved::New(run))
@@ -217,7 +219,7 @@ impl Ledger {
             .bind(release.salts.as_slice())
             .execute(&mut *tx)
             .await?;
-        append(&mut tx, charge_id, &release.receipt).await?;
+        append(&mut tx, Some(charge_id), &release.receipt).await?;
         Ok(tx.commit().await?)
     }
 

@@ -3,6 +3,7 @@
 //! Data goes to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command
 //! shows about patients stays on the hospital's own console.
 
+mod alerts;
 mod budget;
 mod catalogue;
 mod data;
@@ -94,6 +95,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Alerts: what the node found out of the ordinary.
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     /// Permits: what the hospital answered, and what a person decides.
     #[command(subcommand)]
     Permits(permits::Permits),
@@ -221,6 +225,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
+        Command::Alerts(command) => alerts::alerts(command).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,

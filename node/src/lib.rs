@@ -27,3 +27,4 @@ pub mod service;
 pub mod slots;
 pub mod store;
 pub mod uses;
+pub mod watch;

@@ -94,6 +94,9 @@ impl Case {
             committee: Committee::pinned(1, Vec::new(), false, vec![member]).unwrap(),
             regulators: Vec::new(),
         };
+        let (ledger, signing) = (Ledger::new(store.clone(), caps(None)), Arc::new(Signing::from(key())));
+        let rules = crate::watch::tests::rules();
+        let watch = Watch::open("west", rules, ledger.clone(), Arc::clone(&signing), Arc::new(Noon)).await.unwrap();
         let mut node = Answering {
             trust: Trust {
                 name: "west".into(),
@@ -103,12 +106,12 @@ impl Case {
             },
             policy: Policy::parse(&crate::policy::default_text(true)).unwrap(),
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
-            ledger: Ledger::new(store.clone(), caps(None)),
+            ledger,
             register: Register::new(store.clone()),
             shelf: crate::catalogue::Shelf::new(store.clone()),
             documents: Documents::new(store, anchors),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
-            signing: Arc::new(Signing::from(key())),
+            signing,
             clock: Arc::new(Noon),
             timeout: Duration::from_secs(60),
             memory_bytes: 1 << 28,
@@ -116,6 +119,7 @@ impl Case {
             slots: Slots::new(2),
             hooks: Hooks::default(),
             locks: RunLocks::default(),
+            watch,
         };
         change(&mut node);
         let schema = schema.peek::<Schema>().unwrap().1;

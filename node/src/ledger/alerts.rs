@@ -195,6 +195,11 @@ impl Ledger {
         Ok(tx.commit().await?)
     }
 
+    /// The lifetime cap, in micro-rho.
+    pub fn lifetime(&self) -> MicroRho {
+        self.caps.lifetime.micro_rho
+    }
+
     /// That the database takes a writer.
     ///
     /// # Errors

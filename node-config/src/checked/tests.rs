@@ -1,9 +1,12 @@
 use sekisho_protocol::permit::OptOutRule;
 
 use super::*;
-use crate::template::{
-    TemplateValues, template,
-    tests::{key as test_key, values},
+use crate::{
+    file::WatchFile,
+    template::{
+        TemplateValues, template,
+        tests::{key as test_key, values},
+    },
 };
 
 /// The window of the template, as it is commented out.

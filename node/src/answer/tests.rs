@@ -345,7 +345,7 @@ async fn delta_is_admitted_up_to_the_permit_the_ceiling_and_the_hospital() {
 async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
     let case = Case::new(|_| {}).await;
     let permit = case.permit_of_delta(1, 10_000, (30, 40)).await;
-    let ready = case.node.ready(&case.query(permit, SQL, 1)).await.map_err(|r| r.code).unwrap();
+    let ready = case.node.ready(&case.query(permit, SQL, 1)).await.map_err(|unready| unready.refusal.code).unwrap();
     let durable = Durable { answering: &case.node, question: &ready.question, register_seq: 0 };
     let charge = |run, atto_delta| Charge {
         permit,

@@ -278,6 +278,6 @@ async fn a_day_has_its_most_alerts_and_a_suspension_comes_all_the_same() {
     let counted = case.watch.meters.registry().gather();
     let unrecorded = counted.iter().find(|f| f.name() == "sekisho_node_alerts_unrecorded_total").unwrap();
     let refusals = unrecorded.get_metric().iter().find(|m| m.get_label()[0].value() == "refusals").unwrap();
-    assert_eq!(refusals.get_counter().value(), 5.0);
+    assert_eq!(refusals.get_counter().get_value(), 5.0);
     case.store.close().await;
 }

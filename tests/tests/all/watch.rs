@@ -224,7 +224,7 @@ fn a_node_and_its_coordinator_tell_how_they_are_and_a_burst_of_refusals_suspends
     until("it is ready again", || get(node, "/readyz").status == 200);
 
     // A status that runs out is seen at both.
-    network.refresh_status("8s").unwrap();
+    network.refresh_status("20s").unwrap();
     for at in [node, hub] {
         until("the status has expired", || get(at, "/readyz").status == 503);
         assert_eq!(faults(&get(at, "/readyz")), ["status"]);

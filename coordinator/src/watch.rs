@@ -14,12 +14,7 @@ use sekisho_protocol::{
     watching::{Check, MetricsError, Reading, Watched},
 };
 
-use crate::{
-    documents::Documents,
-    network::Nodes,
-    round::Rounds,
-    store::Store,
-};
+use crate::{documents::Documents, network::Nodes, round::Rounds, store::Store};
 
 /// A coordinator as it is watched.
 pub struct Scrape {

@@ -214,10 +214,7 @@ impl Watch {
             let mut counted = lock(&self.counted);
             let unwritten = std::mem::take(&mut counted.unwritten);
             let times = |key: &Key| counted.sightings.get(key).map(|s| s.times().collect()).unwrap_or_default();
-            unwritten
-                .iter()
-                .map(|key| Sighted { rule: key.0, study_id: key.1.clone(), times: times(key) })
-                .collect()
+            unwritten.iter().map(|key| Sighted { rule: key.0, study_id: key.1.clone(), times: times(key) }).collect()
         };
         if sightings.is_empty() { Ok(()) } else { self.ledger.keep_sightings(&sightings).await }
     }

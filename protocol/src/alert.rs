@@ -112,7 +112,10 @@ impl Document for Alert {
         };
         rule(of_study, "unexpected_peer and lifetime_budget name no study, no_answer and study_budget name one")?;
         rule(!self.suspended || self.study_id.is_some(), "what was suspended is a study")?;
-        rule(self.threshold > 0 && self.observed >= self.threshold, "observed is at least threshold, which is above 0")?;
+        rule(
+            self.threshold > 0 && self.observed >= self.threshold,
+            "observed is at least threshold, which is above 0",
+        )?;
         rule((1..=366 * 86_400).contains(&self.window_s), "window_s is 1 to 31622400")
     }
 }

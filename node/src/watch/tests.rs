@@ -61,8 +61,7 @@ impl Case {
     async fn new(rules: Rules) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("node.db")).await.unwrap();
-        let caps =
-            Caps { lifetime: Cost { micro_rho: rho(1000), atto_delta: AttoDelta::ZERO }, window: None };
+        let caps = Caps { lifetime: Cost { micro_rho: rho(1000), atto_delta: AttoDelta::ZERO }, window: None };
         let ledger = Ledger::new(store.clone(), caps);
         ledger.earmark("study", rho(100)).await.unwrap();
         ledger.earmark("large", rho(500)).await.unwrap();
@@ -111,7 +110,9 @@ impl Case {
             snapshot: "s".into(),
             at: self.clock.now(),
         };
-        let Reserved::New(run) = self.ledger.reserve(&request, b"reservation").await.unwrap() else { panic!("charged") };
+        let Reserved::New(run) = self.ledger.reserve(&request, b"reservation").await.unwrap() else {
+            panic!("charged")
+        };
         if code.is_some() {
             self.ledger.fail(run.charge_id, self.clock.now()).await.unwrap();
         }

@@ -57,7 +57,8 @@ fn faults(ready: &Answer) -> Vec<String> {
 
 /// Has `promtool check metrics` look at a scrape, where it is installed.
 fn lint(scrape: &str) {
-    let started = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let started =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let Ok(mut promtool) = started else {
         eprintln!("skipped: promtool is not installed (Debian's package prometheus has it)");
         return;
@@ -163,7 +164,10 @@ fn a_node_and_its_coordinator_tell_how_they_are_and_a_burst_of_refusals_suspends
     let told = alerts();
     assert_eq!(told["alerts"].as_array().unwrap().len(), 1, "{told}");
     let alert = &told["alerts"][0];
-    assert_eq!((&alert["rule"], &alert["study_id"], &alert["node"]), (&"refusals".into(), &"watched".into(), &NAME.into()));
+    assert_eq!(
+        (&alert["rule"], &alert["study_id"], &alert["node"]),
+        (&"refusals".into(), &"watched".into(), &NAME.into())
+    );
     assert_eq!((&alert["observed"], &alert["threshold"], &alert["suspended"]), (&5.into(), &5.into(), &true.into()));
     let csv = network.node(NAME, &["alerts", "list", "--output", "csv"]).unwrap();
     assert!(csv.trim().ends_with("refusals,watched,5,5,events,600,true"), "{csv}");

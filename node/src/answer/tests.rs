@@ -11,6 +11,7 @@ use chrono::{DateTime, Duration as Days, Utc};
 use sekisho_aggregation::reservation::{Charge, Ledger as _};
 use sekisho_node_config::Window;
 use sekisho_protocol::{
+    alert::{Alert, Rule},
     committee::{Committee, CommitteeMember},
     dsse::Document,
     keys::{PublicKey, SecretKey},
@@ -144,6 +145,13 @@ impl Case {
         let envelope = Envelope::sign(document, &[key]).unwrap();
         put(&self.node, &envelope.to_json()).await.unwrap();
         envelope.peek::<D>().unwrap().1
+    }
+
+    /// The alerts in the log: rule and study.
+    async fn alerts(&self) -> Vec<(Rule, Option<String>)> {
+        let read = |bytes: &Vec<u8>| Envelope::from_json::<Alert>(bytes).unwrap().peek::<Alert>().unwrap().0;
+        let alerts = self.node.ledger.alerts(9).await.unwrap();
+        alerts.iter().map(|bytes| read(bytes)).map(|alert| (alert.rule, alert.study_id)).collect()
     }
 
     async fn status(&self, seq: u64, void_keys: Vec<Digest>) {
@@ -292,6 +300,18 @@ async fn a_void_coordinator_a_lower_total_and_a_former_snapshot_count() {
     assert_eq!(code(dry), "budget_study");
     case.status(5, vec![case.coordinator.public().fingerprint()]).await;
     assert_eq!(case.ask(permit, 1).await, "not_on_roster");
+    assert_eq!(case.alerts().await, [(Rule::UnexpectedPeer, None)]);
+}
+
+#[tokio::test]
+async fn what_a_stranger_sends_in_a_studys_name_is_an_alert_and_not_the_studys() {
+    let mut case = Case::new(|_| {}).await;
+    let permit = case.permit(1, 10_000).await;
+    case.researcher = key();
+    for run in 1..=3 {
+        assert_eq!(case.ask(permit, run).await, "unknown_person");
+    }
+    assert_eq!(case.alerts().await, [(Rule::Refusals, None)]);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ impl Meters {
         };
         // What may never happen is there from the start: a rate over nothing is nothing, not absent.
         for rule in Rule::ALL {
-            for counter in [&meters.alerts, &meters.unrecorded] {
+            for counter in [&meters.alerts, &meters.unrecorded, &meters.suspensions] {
                 counter.get_metric_with_label_values(&[rule.as_str()])?;
             }
         }

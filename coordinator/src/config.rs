@@ -78,6 +78,9 @@ pub struct ConfigFile {
     /// Bounds.
     #[serde(default)]
     pub limits: LimitsFile,
+    /// Metrics and health.
+    #[serde(default)]
+    pub watch: WatchFile,
     /// The log.
     #[serde(default)]
     pub log: LogFile,
@@ -194,6 +197,14 @@ impl Default for LimitsFile {
     }
 }
 
+/// `[watch]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchFile {
+    /// IP address of loopback, and port, of metrics and health; without it they are not served.
+    pub address: Option<String>,
+}
+
 /// `[log]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -299,6 +310,8 @@ pub struct Config {
     pub trust: Trust,
     /// Bounds on queries.
     pub limits: QueryLimits,
+    /// Where metrics and health are served, on this machine alone.
+    pub watch: Option<SocketAddr>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What is logged.
@@ -351,10 +364,17 @@ impl Config {
             door: door(file.door, base)?,
             trust: trust(file.trust, &file.governance)?,
             limits: QueryLimits { deadline: Duration::from_secs(query_deadline_s), concurrent: max_concurrent_queries },
+            watch: file.watch.address.as_deref().map(watch).transpose()?,
             log_format: file.log.format,
             log_level: file.log.level,
         })
     }
+}
+
+fn watch(address: &str) -> Result<SocketAddr, ConfigError> {
+    let loopback = address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+    let reason = || format!("{address} is not a loopback address and a port, such as 127.0.0.1:9817");
+    loopback.ok_or_else(|| value("watch.address", reason()))
 }
 
 fn door(file: DoorFile, base: &Path) -> Result<Door, ConfigError> {
@@ -441,6 +461,7 @@ key = "{}"
         assert_eq!(config.limits.deadline, Duration::from_secs(120));
         assert_eq!(config.limits.concurrent, 8);
         assert!(config.trust.application_required);
+        assert_eq!(config.watch, None);
         assert_eq!((config.log_format, config.log_level), (LogFormat::Text, LogLevel::Info));
         assert!(config.transport_key.is_absolute() && config.transport_key.ends_with("keys/transport.pem"));
         assert_eq!(config.signing_key, Path::new("/etc/sekisho/signing.pem"));
@@ -467,6 +488,8 @@ key = "{}"
             ("sato", "Sato", "trust.committee.name"),
             ("[network]", "[limits]\nquery_deadline_s = 0\n[network]", "limits.query_deadline_s"),
             ("[network]", "[limits]\nmax_concurrent_queries = 65\n[network]", "limits.max_concurrent_queries"),
+            ("[network]", "[watch]\naddress = \"0.0.0.0:9817\"\n[network]", "watch.address"),
+            ("[network]", "[watch]\naddress = \"localhost\"\n[network]", "watch.address"),
             ("[network]", "[log]\nlevel = \"trace\"\n[network]", "trace"),
         ] {
             refused(from, to, names);

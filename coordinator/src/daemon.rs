@@ -17,8 +17,10 @@ use sekisho_protocol::{
     clock::Clock,
     key_file::{self, KeyFileError},
     keys::{PublicKey, SecretKey},
+    loopback::Running,
     roster::Role,
     transport::{Multiaddr, TransportError, peer_id_of_seed},
+    watching,
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tonic::transport::Identity;
@@ -30,6 +32,7 @@ use crate::{
     network::Nodes,
     round::{RoundParts, Rounds},
     store::{Store, StoreError},
+    watch::{Parts, Scrape},
 };
 
 /// How long open calls may take to end after a stop.
@@ -100,6 +103,14 @@ pub enum DaemonError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Metrics and health cannot be served.
+    #[error("watch.address {address}: {source}")]
+    Watch {
+        /// Where.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// The door's TLS or its listener failed.
     #[error("the door: {0}")]
     Door(#[from] tonic::transport::Error),
@@ -113,6 +124,7 @@ pub struct Daemon {
     stop: watch::Sender<bool>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     network: JoinHandle<()>,
+    watched: Option<Running>,
     tls: bool,
     _lock: fs::File,
 }
@@ -140,7 +152,12 @@ impl Daemon {
         let nodes = Arc::new(nodes);
         let publics: Vec<_> = signing_keys.iter().map(SecretKey::public).collect();
         tokio::spawn(watch_membership(documents.clone(), nodes.local_peer().to_string(), publics));
-        let network = tokio::spawn(nodes.clone().run(running));
+        let parts_run = Arc::new(Parts::default());
+        let (served, runs) = (nodes.clone(), parts_run.clone());
+        let network = tokio::spawn(async move {
+            let _runs = runs.transport();
+            served.run(running).await;
+        });
         let parts = RoundParts {
             documents: documents.clone(),
             nodes: nodes.clone(),
@@ -151,11 +168,23 @@ impl Daemon {
             hooks,
         };
         let rounds = Arc::new(Rounds::new(parts));
+        let scrape = Scrape {
+            documents: documents.clone(),
+            nodes: nodes.clone(),
+            rounds: rounds.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            running: parts_run.clone(),
+        };
         let door = Door { documents, nodes: nodes.clone(), rounds, store: store.clone(), clock };
         let (stop, mut stopping) = watch::channel(false);
         let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
-        let serving = tokio::spawn(door.serve(listener, tls, stopped));
-        Ok(Self { door: local, nodes, store, stop, serving, network, tls: has_tls, _lock: lock })
+        let serving = tokio::spawn(async move {
+            let _runs = parts_run.door();
+            door.serve(listener, tls, stopped).await
+        });
+        let watched = watched(config.watch, scrape).await?;
+        Ok(Self { door: local, nodes, store, stop, serving, network, watched, tls: has_tls, _lock: lock })
     }
 
     /// Where people ask, as a URL.
@@ -183,12 +212,22 @@ impl Daemon {
             None => timeout(GRACE, &mut self.serving).await.unwrap_or(Ok(Ok(()))),
         };
         self.serving.abort();
+        if let Some(watched) = self.watched {
+            watched.stop().await;
+        }
         self.nodes.shutdown().await;
         self.network.abort();
         self.store.close().await;
         // A task that was cancelled here has nothing to say.
         ended.unwrap_or(Ok(())).map_err(DaemonError::Door)
     }
+}
+
+/// Metrics and health, where the configuration asks for them.
+async fn watched(address: Option<SocketAddr>, scrape: Scrape) -> Result<Option<Running>, DaemonError> {
+    let Some(address) = address else { return Ok(None) };
+    let running = watching::serve(address, Arc::new(scrape)).await;
+    running.map(Some).map_err(|source| DaemonError::Watch { address, source })
 }
 
 /// Makes the state directory (mode 0700) and takes its lock, which ends with the process.

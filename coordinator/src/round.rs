@@ -172,6 +172,11 @@ impl Rounds {
             .map_err(|_| Refusal::new(Code::Malformed, "its answer is no answer to a dry run"))
     }
 
+    /// How many places are taken, and how many there are.
+    pub fn taken(&self) -> (usize, usize) {
+        (self.limits.concurrent.saturating_sub(self.places.available_permits()), self.limits.concurrent)
+    }
+
     /// A place among the queries that run at once.
     fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         self.places.clone().try_acquire_owned().map_err(|_| {

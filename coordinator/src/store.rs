@@ -7,8 +7,8 @@
 //! Deliberately absent: any belief in what is read back (a document is verified again by [`crate::documents`]), any
 //! row of a patient (releases are noised before they arrive), and any SQL but in the signed queries of rounds.
 
+mod counts;
 mod history;
-
 mod trust;
 
 use std::{
@@ -31,6 +31,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
+pub use self::counts::Counts;
 pub use self::history::{KeptRelease, KeptResult, KeptRound};
 pub use self::trust::GovernancePin;
 
@@ -89,6 +90,9 @@ macro_rules! kinds {
         pub enum Kind { $(#[doc = concat!("`", $text, "/1`.")] $variant,)* }
 
         impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
             /// The name in the database and in reports.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }

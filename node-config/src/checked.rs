@@ -4,6 +4,7 @@ mod local;
 mod register;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,10 @@ use sekisho_protocol::{
     units::{AttoDelta, DeltaTooLarge, MicroRho},
 };
 
-pub use self::local::Local;
+pub use self::{
+    local::Local,
+    watch::{BudgetRule, CountRule, Watch},
+};
 
 use self::register::opt_out;
 use crate::file::{BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, SnapshotsFile, TrustFile};
@@ -76,6 +80,8 @@ pub struct NodeConfig {
     pub snapshots: Snapshots,
     /// The bounds of a query.
     pub limits: Limits,
+    /// Metrics and health, and what raises an alert.
+    pub watch: Watch,
     /// How the node logs.
     pub log: Log,
 }
@@ -238,6 +244,7 @@ impl TryFrom<NodeConfigFile> for NodeConfig {
             datasets,
             snapshots: file.snapshots.try_into()?,
             limits: file.limits.try_into()?,
+            watch: file.watch.try_into()?,
             log: file.log.try_into()?,
             name: file.name,
         })

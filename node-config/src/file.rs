@@ -23,6 +23,8 @@ pub struct NodeConfigFile {
     #[serde(default)]
     pub(crate) limits: LimitsFile,
     #[serde(default)]
+    pub(crate) watch: WatchFile,
+    #[serde(default)]
     pub(crate) log: LogFile,
 }
 
@@ -151,6 +153,72 @@ impl Default for LimitsFile {
             max_concurrent_queries: 2,
             max_rows: 1_000_000_000,
         }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct WatchFile {
+    pub(crate) address: Option<String>,
+    pub(crate) unexpected_peer: PeerRuleFile,
+    pub(crate) refusals: RefusalsRuleFile,
+    pub(crate) no_answer: NoAnswerRuleFile,
+    pub(crate) budget: BudgetRuleFile,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PeerRuleFile {
+    pub(crate) count: u64,
+    pub(crate) window_s: u64,
+}
+
+impl Default for PeerRuleFile {
+    fn default() -> Self {
+        Self { count: 1, window_s: 3600 }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RefusalsRuleFile {
+    pub(crate) count: u64,
+    pub(crate) window_s: u64,
+    pub(crate) suspend: bool,
+}
+
+impl Default for RefusalsRuleFile {
+    fn default() -> Self {
+        Self { count: 30, window_s: 600, suspend: false }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NoAnswerRuleFile {
+    pub(crate) count: u64,
+    pub(crate) window_s: u64,
+    pub(crate) suspend: bool,
+}
+
+impl Default for NoAnswerRuleFile {
+    fn default() -> Self {
+        Self { count: 2, window_s: 86_400, suspend: false }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BudgetRuleFile {
+    pub(crate) study_percent: u64,
+    pub(crate) lifetime_percent: u64,
+    pub(crate) window_s: u64,
+    pub(crate) suspend: bool,
+}
+
+impl Default for BudgetRuleFile {
+    fn default() -> Self {
+        Self { study_percent: 50, lifetime_percent: 20, window_s: 86_400, suspend: false }
     }
 }
 

@@ -7,7 +7,7 @@ use toml::Value;
 
 use crate::{
     Coordinator,
-    file::{BudgetFile, LimitsFile, LogFile, SnapshotsFile},
+    file::{BudgetFile, LimitsFile, LogFile, SnapshotsFile, WatchFile},
     preset::register_presets,
 };
 
@@ -139,6 +139,7 @@ answer_step_ms = {step}
 max_concurrent_queries = {concurrent}
 max_rows = {rows}
 
+{watch}
 # ログ / log: format "text" | "json", level "error" | "warn" | "info" | "debug"
 [log]
 format = {format}
@@ -158,6 +159,7 @@ level = {level}
         budget = budget_table(values.budget),
         rule = text(&values.register_rule),
         days = register_days(&values.register_rule),
+        watch = watch_table(),
         datasets = datasets.trim_start(),
         sort = snapshots.memory_mb,
         keep = snapshots.keep,
@@ -203,6 +205,51 @@ max_atto_delta_per_query = {delta_per_query}
         window = budget.lifetime_micro_rho.div_ceil(10).max(budget.max_micro_rho_per_query),
         lifetime_delta = budget.lifetime_atto_delta,
         delta_per_query = budget.max_atto_delta_per_query,
+    )
+}
+
+/// The tables of `watch`.
+fn watch_table() -> String {
+    let WatchFile { address: _, unexpected_peer, refusals, no_answer, budget } = WatchFile::default();
+    format!(
+        r#"# 監視: 指標と稼働状態 (任意、このマシンからのみ) / metrics and health (optional, this machine only)
+[watch]
+# address = "127.0.0.1:9816"
+
+# 警報の規則。suspend = true なら研究を停止する / when an alert is raised; suspend = true also suspends the study
+# 予期しない相手 / somebody else than the coordinator
+[watch.unexpected_peer]
+count = {}
+window_s = {}
+# 拒否の続発 / refused queries of one study
+[watch.refusals]
+count = {}
+window_s = {}
+suspend = {}
+# 回答なしの続発 / charged queries without an answer
+[watch.no_answer]
+count = {}
+window_s = {}
+suspend = {}
+# 予算の急な消費 / budgets that burn fast
+[watch.budget]
+study_percent = {}
+lifetime_percent = {}
+window_s = {}
+suspend = {}
+"#,
+        unexpected_peer.count,
+        unexpected_peer.window_s,
+        refusals.count,
+        refusals.window_s,
+        refusals.suspend,
+        no_answer.count,
+        no_answer.window_s,
+        no_answer.suspend,
+        budget.study_percent,
+        budget.lifetime_percent,
+        budget.window_s,
+        budget.suspend,
     )
 }
 

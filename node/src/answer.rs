@@ -14,6 +14,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use sekisho_aggregation::{plan::PrivatePlan, release::Release};
 use sekisho_protocol::{
     clock::Clock,
@@ -33,8 +34,8 @@ pub(crate) use self::{
 use crate::{
     catalogue::Shelf,
     departure::Departure,
-    documents::Documents,
-    guard::{AdmittedQuery, InForce, SignedQuery, Trust},
+    documents::{Documents, StoredPermit},
+    guard::{AdmittedQuery, InForce, SignedQuery, Trust, VerifiedQuery},
     holding::DataSet,
     hooks::Hooks,
     keys::Signing,
@@ -43,6 +44,7 @@ use crate::{
     register::Register,
     seeds::SeedKey,
     slots::{RunLocks, Slot, Slots},
+    watch::{self, Watch},
 };
 
 /// This node's software, as receipts name it.
@@ -86,6 +88,8 @@ pub struct Answering {
     pub hooks: Hooks,
     /// One lock for each run.
     pub locks: RunLocks,
+    /// Looks for what is out of the ordinary.
+    pub watch: Arc<Watch>,
 }
 
 /// A release with its receipt, as it leaves.
@@ -94,6 +98,19 @@ pub struct Answer {
     pub release: Release,
     /// The signed receipt.
     pub receipt: Envelope,
+}
+
+/// Why a message was refused before anything was charged.
+struct Unready {
+    refusal: Refusal,
+    /// The study in whose name an authorised person signed it; none where that is not proven.
+    study: Option<String>,
+}
+
+impl From<Refusal> for Unready {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, study: None }
+    }
 }
 
 /// An admitted query with the plan that this node made of it.
@@ -110,7 +127,10 @@ impl Answering {
     pub async fn answer(self: &Arc<Self>, bytes: &[u8]) -> Result<Answer, Refusal> {
         let arrived = Instant::now();
         let span = asked("query");
-        let ready = self.ready(bytes).instrument(span.clone()).await.inspect_err(|refusal| refused(&span, refusal))?;
+        let ready = match self.ready(bytes).instrument(span.clone()).await {
+            Ok(ready) => ready,
+            Err(unready) => return Err(self.unready(&span, watch::Asked::Query, unready).await),
+        };
         let task = tokio::spawn(Arc::clone(self).locked(ready, arrived).instrument(span));
         match task.await {
             Ok(answer) => answer,
@@ -121,6 +141,14 @@ impl Answering {
         }
     }
 
+    /// A message is refused: the log and the rules hear of it.
+    async fn unready(&self, span: &Span, asked: watch::Asked, unready: Unready) -> Refusal {
+        let Unready { refusal, study } = unready;
+        refused(span, &refusal);
+        self.watch.refused(asked, refusal.code, study.as_deref()).instrument(span.clone()).await;
+        refusal
+    }
+
     /// Says whether a query would be answered, and its price; no row is touched and nothing is charged.
     ///
     /// # Errors
@@ -129,21 +157,33 @@ impl Answering {
         let span = asked("dry run");
         let report = async {
             let ready = self.ready(bytes).await?;
-            let run = self.ledger.find(&ready.question.key).await?;
-            let permit = ready.admitted.permit();
-            let atto_delta = ready.admitted.query().terms.atto_delta;
-            let price = Cost { micro_rho: ready.question.reading.plan.micro_rho(), atto_delta };
-            let cost = if run.is_some() { Cost::ZERO } else { price };
-            let total = Cost::total_of(&permit.dp);
-            let left = self.ledger.check(&permit.study_id, total, cost, self.clock.now()).await?;
-            let stored = matches!(run, Some(Run { state: RunState::Released(_), .. }));
-            Ok(DryRun { micro_rho: cost.micro_rho, stored, study_left: left.study.micro_rho })
+            let study = ready.admitted.permit().study_id.clone();
+            let report = self.price(&ready).await;
+            report.map_err(|refusal| Unready { refusal, study: Some(study) })
         };
-        report.instrument(span.clone()).await.inspect_err(|refusal| refused(&span, refusal))
+        match report.instrument(span.clone()).await {
+            Ok(report) => {
+                self.watch.allowed();
+                Ok(report)
+            }
+            Err(unready) => Err(self.unready(&span, watch::Asked::DryRun, unready).await),
+        }
+    }
+
+    async fn price(&self, ready: &Ready) -> Result<DryRun, Refusal> {
+        let run = self.ledger.find(&ready.question.key).await?;
+        let permit = ready.admitted.permit();
+        let atto_delta = ready.admitted.query().terms.atto_delta;
+        let price = Cost { micro_rho: ready.question.reading.plan.micro_rho(), atto_delta };
+        let cost = if run.is_some() { Cost::ZERO } else { price };
+        let total = Cost::total_of(&permit.dp);
+        let left = self.ledger.check(&permit.study_id, total, cost, self.clock.now()).await?;
+        let stored = matches!(run, Some(Run { state: RunState::Released(_), .. }));
+        Ok(DryRun { micro_rho: cost.micro_rho, stored, study_left: left.study.micro_rho })
     }
 
     /// Verify, admit, plan: everything before the reservation. What is known of the asker is noted in the span.
-    async fn ready(&self, bytes: &[u8]) -> Result<Ready, Refusal> {
+    async fn ready(&self, bytes: &[u8]) -> Result<Ready, Unready> {
         let (now, span) = (self.clock.now(), Span::current());
         let signed = SignedQuery::from_json(bytes)?;
         let digest = signed.permit()?;
@@ -155,12 +195,25 @@ impl Answering {
         };
         span.record("permit", digest.short());
         let Some(stored) = self.documents.permit(digest).await? else {
-            return Err(Refusal::new(Code::PermitUnknown, format!("no permit {} here", digest.short())));
+            return Err(Refusal::new(Code::PermitUnknown, format!("no permit {} here", digest.short())).into());
         };
         span.record("study", field::debug(&stored.study_id));
         let verified = signed.verify(&stored.envelope()?, &self.trust, &in_force, now)?;
         span.record("person", field::debug(verified.person()));
         span.record("query", verified.query().key().short()).record("run", verified.query().run);
+        let study = stored.study_id.clone();
+        let ready = self.admitted(verified, &stored, &in_force, now).await;
+        ready.map_err(|refusal| Unready { refusal, study: Some(study) })
+    }
+
+    /// Admit, plan: what the hospital says to a query that an authorised person signed.
+    async fn admitted(
+        &self,
+        verified: VerifiedQuery,
+        stored: &StoredPermit,
+        in_force: &InForce,
+        now: DateTime<Utc>,
+    ) -> Result<Ready, Refusal> {
         if let Some(code) = stored.refused() {
             let detail = match (code, stored.reason.as_deref()) {
                 (Code::PermitWaiting, _) => {
@@ -215,6 +268,10 @@ impl Answering {
             Ok(_) => info!("answered"),
             Err(refusal) => refused(&Span::current(), refusal),
         }
+        // Beside the answer, which waits for no rule.
+        let (watch, study, code) =
+            (Arc::clone(&self.watch), question.study_id.clone(), answer.as_ref().err().map(|refusal| refusal.code));
+        tokio::spawn(async move { watch.ended(&study, code).await }.in_current_span());
         answer
     }
 }

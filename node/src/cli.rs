@@ -3,6 +3,7 @@
 //! Data goes to stdout, progress and logs to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage. What a command
 //! shows about patients stays on the hospital's own console.
 
+mod alerts;
 mod budget;
 mod catalogue;
 mod data;
@@ -99,6 +100,9 @@ enum Command {
     /// For an inspector: the charged runs, and whether one can be made again as it was released.
     #[command(subcommand)]
     Inspect(inspect::Inspect),
+    /// Alerts: what the node found out of the ordinary.
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     /// Permits: what the hospital answered, and what a person decides.
     #[command(subcommand)]
     Permits(permits::Permits),
@@ -227,6 +231,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Inspect(command) => inspect::inspect(command, &clock).await,
+        Command::Alerts(command) => alerts::alerts(command).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,

@@ -15,6 +15,7 @@ use sekisho_protocol::{
     key_file,
     refusal::Refusal,
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
+    watching,
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -38,6 +39,7 @@ use crate::{
     service,
     slots::{RunLocks, Slots},
     store::{Store, StoreError},
+    watch::{Scrape, Watch, WatchError},
 };
 
 /// Why a node does not run.
@@ -91,6 +93,17 @@ pub enum RunError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// Metrics and health cannot be served.
+    #[error("watch.address {address}: {source}")]
+    WatchAddress {
+        /// Their address.
+        address: std::net::SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The rules cannot go on from what they counted.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
     /// The disk.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -192,6 +205,10 @@ pub async fn answering(
     let data = data(config, &documents, progress, &*clock).await?;
     policy.check_names(&data.iter().map(|set| set.facts()).collect::<Vec<_>>())?;
     check_ceilings(config, &data)?;
+    let ledger = Ledger::new(store.clone(), Caps::from(&config.budget));
+    let signing = Arc::new(Signing::from(key_file::read(&config.signing_key)?));
+    let watch =
+        Watch::open(&config.name, config.watch, ledger.clone(), Arc::clone(&signing), Arc::clone(&clock)).await?;
     Ok(Answering {
         trust: Trust {
             name: config.name.clone(),
@@ -201,12 +218,12 @@ pub async fn answering(
         },
         policy,
         own_rule: config.register,
-        ledger: Ledger::new(store.clone(), Caps::from(&config.budget)),
+        ledger,
         register: Register::new(store.clone()),
         shelf: Shelf::new(store.clone()),
         documents,
         data,
-        signing: Arc::new(Signing::from(key_file::read(&config.signing_key)?)),
+        signing,
         seeds: Arc::new(SeedKey::read_or_make(&SeedKey::path_beside(&config.signing_key))?),
         clock,
         timeout: config.limits.query_timeout,
@@ -215,6 +232,7 @@ pub async fn answering(
         slots: Slots::new(config.limits.max_concurrent_queries),
         hooks,
         locks: RunLocks::default(),
+        watch,
     })
 }
 
@@ -241,6 +259,8 @@ pub async fn run(
     let peer: PeerId = config.coordinator.peer_id.parse().map_err(|_| RunError::Coordinator("peer_id"))?;
     let addr: Multiaddr = config.coordinator.address.parse().map_err(|_| RunError::Coordinator("address"))?;
     let endpoint = endpoint(&config, &node).await?;
+    let watched = watched(&config, &node).await?;
+    let counting = tokio::spawn(Arc::clone(&node.watch).keep());
     let (told, stopping) = watch::channel(false);
     tokio::spawn(async move {
         stop().await;
@@ -256,6 +276,7 @@ pub async fn run(
         }
         info!(name = %config.name, peer = %network.local_peer(), "node runs");
         let link = tokio::spawn(link::keep(network.clone(), peer, Arc::clone(&node)));
+        let strangers = tokio::spawn(Arc::clone(&node.watch).strangers(network.clone()));
         let (mut stopped, turn) = (stopping.clone(), tokio::sync::Notify::new());
         let server = server_builder().add_service(service::server(Arc::clone(&node)));
         let serving = server.serve_with_incoming_shutdown(incoming.flight, async {
@@ -270,11 +291,14 @@ pub async fn run(
         };
         tokio::select! { served = serving => served?, () = other => {} }
         link.abort();
+        strangers.abort();
         network.shutdown().await;
     }
-    if let Some(endpoint) = endpoint {
-        endpoint.stop().await;
+    for running in [endpoint, watched].into_iter().flatten() {
+        running.stop().await;
     }
+    counting.abort();
+    node.watch.write_down().await.map_err(WatchError::from)?;
     Ok(())
 }
 
@@ -286,6 +310,13 @@ async fn endpoint(config: &NodeConfig, node: &Answering) -> Result<Option<local:
     let routes = local::router(Arc::new(Local::new(node, tokens)));
     let running = local::serve(*address, routes).await;
     running.map(Some).map_err(|source| RunError::Local { address: *address, source })
+}
+
+/// Metrics and health, where the configuration asks for them.
+async fn watched(config: &NodeConfig, node: &Arc<Answering>) -> Result<Option<local::Running>, RunError> {
+    let Some(address) = config.watch.address else { return Ok(None) };
+    let running = watching::serve(address, Arc::new(Scrape::of(Arc::clone(node)))).await;
+    running.map(Some).map_err(|source| RunError::WatchAddress { address, source })
 }
 
 /// Ends when the process is told to stop.

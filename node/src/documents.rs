@@ -337,6 +337,23 @@ impl Documents {
         rows.iter().map(stored_permit).collect::<Result<_, _>>().map_err(unavailable)
     }
 
+    /// How many permits are accepted, refused, and wait for a person.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn permit_counts(&self) -> Result<[u64; 3], Refusal> {
+        let counts: (i64, i64, i64) = sqlx::query_as(
+            "SELECT count(*) FILTER (WHERE refused IS NULL),
+                count(*) FILTER (WHERE refused IS NOT NULL AND refused <> ?1), count(*) FILTER (WHERE refused = ?1)
+            FROM permit",
+        )
+        .bind(Code::PermitWaiting.as_str())
+        .fetch_one(self.store.read())
+        .await
+        .map_err(unavailable)?;
+        Ok([counts.0, counts.1, counts.2].map(i64::unsigned_abs))
+    }
+
     /// The digests of every permit whose answer the coordinator was given; the latest answers first.
     ///
     /// # Errors

@@ -161,6 +161,16 @@ impl DataSet {
         found.map_err(|_| Refusal::new(Code::Unavailable, "the snapshot cannot be looked at"))?
     }
 
+    /// When the snapshot was taken that queries are answered from; nothing is looked at on the disk.
+    ///
+    /// # Errors
+    /// When it cannot be used, or a new one is being verified.
+    pub fn held_since(&self) -> Result<DateTime<Utc>, Refusal> {
+        let busy = || Refusal::new(Code::Busy, format!("{}: a new snapshot is being verified", self.mapping().id()));
+        let held = self.held.try_lock().map_err(|_| busy())?;
+        held.snapshot.as_ref().map(|snapshot| snapshot.taken_at()).map_err(|_| unusable())
+    }
+
     /// The snapshot to which a run was bound when it was charged.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 //! permit is superseded, the compiled-in ceilings (checked before a [`ChargeRequest`] is made), and any
 //! knowledge of what the bytes of a release mean.
 
+mod alerts;
 mod caps;
 mod error;
 mod releases;
@@ -26,6 +27,7 @@ use sekisho_node_config::Window;
 use sekisho_protocol::units::{AttoDelta, MicroRho};
 use sqlx::{Row, sqlite::SqliteRow};
 
+pub use self::alerts::{MAX_ALERTS, NewAlert, Sighted};
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
 pub use self::releases::ReleasedRuns;
@@ -108,9 +110,9 @@ pub struct SnapshotUse {
 pub struct LogEntry {
     /// Its place, from 0.
     pub index: u64,
-    /// The charge that it is about.
-    pub charge_id: i64,
-    /// The DSSE envelope: a reservation, a receipt or a replay.
+    /// The charge that it is about; none for an alert.
+    pub charge_id: Option<i64>,
+    /// The DSSE envelope: a reservation, a receipt, a replay or an alert.
     pub envelope: Vec<u8>,
 }
 
@@ -199,7 +201,7 @@ impl Ledger {
         self.caps.affordable(&mut tx, study, total, request.cost, request.at).await?;
         let charge_id = insert_charge(&mut tx, request).await?;
         insert_asked(&mut tx, request).await?;
-        append(&mut tx, charge_id, log_entry).await?;
+        append(&mut tx, Some(charge_id), log_entry).await?;
         let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
         tx.commit().await?;
         Ok(Reserved::New(run))
@@ -228,7 +230,7 @@ impl Ledger {
             .execute(&mut *tx)
             .await?;
         insert_seed(&mut tx, charge_id, seed).await?;
-        append(&mut tx, charge_id, &release.receipt).await?;
+        append(&mut tx, Some(charge_id), &release.receipt).await?;
         Ok(tx.commit().await?)
     }
 

@@ -29,3 +29,4 @@ pub mod service;
 pub mod slots;
 pub mod store;
 pub mod uses;
+pub mod watch;

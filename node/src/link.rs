@@ -66,6 +66,7 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
         }
         FromCoordinator::Ack { .. } => return Err(TalkError::Order),
     }
+    let _reached = node.watch.reached();
     for id in 1.. {
         let seqs = node.documents.seqs().await.map_err(|_| TalkError::Documents)?;
         let catalogue_seq = node.shelf.newest_seq().await.map_err(|_| TalkError::Documents)?;

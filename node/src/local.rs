@@ -10,11 +10,10 @@
 
 mod events;
 mod gate;
-mod listener;
 mod problem;
 mod tokens;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -22,21 +21,18 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
-use sekisho_protocol::clock::Clock;
+use sekisho_protocol::{clock::Clock, loopback};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 use tracing::{info, warn};
 
 pub use self::events::{MAX_BODY_BYTES, MAX_EVENTS};
 pub use self::gate::guarded;
 pub use self::problem::{Problem, ProblemKind};
 pub use self::tokens::{TokenFile, TokenFileError};
+pub use sekisho_protocol::loopback::Running;
 
-use self::{gate::WrongTokens, listener::Bounded};
+use self::gate::WrongTokens;
 use crate::{answer::Answering, uses::Uses};
-
-/// How long open requests may take when the node stops.
-const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// What the endpoint answers from.
 pub struct Local {
@@ -92,45 +88,12 @@ fn unavailable(error: impl std::fmt::Display) -> Problem {
     Problem::of(ProblemKind::Unavailable)
 }
 
-/// A running endpoint.
-pub struct Running {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<io::Result<()>>,
-}
-
 /// Serves `routes` at `address`, which is of loopback, until it is stopped.
 ///
 /// # Errors
 /// When the address is another one, or is taken.
 pub async fn serve(address: SocketAddr, routes: Router) -> io::Result<Running> {
-    if !address.ip().is_loopback() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the local endpoint is for this machine only"));
-    }
-    let listener = TcpListener::bind(address).await?;
-    let address = listener.local_addr()?;
-    let (stop, stopped) = oneshot::channel();
-    let routes = guarded(routes, address).layer(from_fn(gate::in_time));
-    let server = axum::serve(Bounded::new(listener), routes).with_graceful_shutdown(async {
-        // It is dropped or sent: both mean the end.
-        let _ = stopped.await;
-    });
-    info!(%address, "the local endpoint listens");
-    Ok(Running { address, stop, task: tokio::spawn(server.into_future()) })
-}
-
-impl Running {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Lets open requests end, for a while, and stops.
-    pub async fn stop(self) {
-        let _ = self.stop.send(());
-        let mut task = self.task;
-        if timeout(LAST_REQUESTS, &mut task).await.is_err() {
-            task.abort();
-        }
-    }
+    let running = loopback::serve(address, |address| guarded(routes, address).layer(from_fn(gate::in_time))).await?;
+    info!(address = %running.address(), "the local endpoint listens");
+    Ok(running)
 }

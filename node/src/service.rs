@@ -42,11 +42,12 @@ pub struct Service(Arc<Answering>);
 
 impl Service {
     /// Only the pinned coordinator is answered, whoever else might reach a stream.
-    fn only_coordinator<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    async fn only_coordinator<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer().to_string());
         if peer.as_deref() == Some(self.0.trust.coordinator_peer.as_str()) {
             return Ok(());
         }
+        self.0.watch.stranger().await;
         Err(status_of(&Refusal::new(Code::NotOnRoster, "only the coordinator may ask this node")))
     }
 }
@@ -87,7 +88,7 @@ impl FlightService for Service {
     type DoExchangeStream = Answers<FlightData>;
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        self.only_coordinator(&request)?;
+        self.only_coordinator(&request).await?;
         let answer = self.0.answer(&request.into_inner().ticket).await;
         let batch = answer.and_then(|a| batch_of(&a)).map_err(|r| status_of(&r))?;
         let stream = FlightDataEncoderBuilder::new()
@@ -98,7 +99,7 @@ impl FlightService for Service {
     }
 
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        self.only_coordinator(&request)?;
+        self.only_coordinator(&request).await?;
         let ticket = Ticket { ticket: request.into_inner().cmd };
         let report = self.0.dry_run(&ticket.ticket).await.map_err(|r| status_of(&r))?;
         let json = serde_json::to_vec(&report).unwrap_or_default();
@@ -107,7 +108,7 @@ impl FlightService for Service {
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        self.only_coordinator(&request)?;
+        self.only_coordinator(&request).await?;
         let action = request.into_inner();
         let body = match action.r#type.as_str() {
             "put" => put(&self.0, &action.body).await.map(|answer| answer.map(|e| e.to_json()).unwrap_or_default()),

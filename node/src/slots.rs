@@ -47,6 +47,11 @@ impl Slots {
         *own += 1;
         Ok(Arc::new(Slot { slots: Arc::clone(self), study: study.into() }))
     }
+
+    /// How many places are taken, and how many there are.
+    pub fn taken(&self) -> (usize, usize) {
+        (self.taken.lock().unwrap_or_else(PoisonError::into_inner).values().sum(), self.most)
+    }
 }
 
 impl Drop for Slot {

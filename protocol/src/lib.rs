@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod access;
+pub mod alert;
 pub mod application;
 pub mod catalogue;
 pub mod clock;
@@ -22,6 +23,8 @@ pub mod governance;
 #[cfg(feature = "transport")]
 pub mod key_file;
 pub mod keys;
+#[cfg(feature = "transport")]
+pub mod loopback;
 pub mod orders;
 pub mod output_review;
 pub mod permit;
@@ -40,4 +43,6 @@ pub mod supersession;
 #[cfg(feature = "transport")]
 pub mod transport;
 pub mod units;
+#[cfg(feature = "transport")]
+pub mod watching;
 pub mod within;

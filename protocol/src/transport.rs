@@ -143,6 +143,7 @@ pub struct Network {
 struct Inner {
     local_peer: PeerId,
     addrs: watch::Receiver<Vec<Multiaddr>>,
+    strangers: watch::Receiver<u64>,
     opener: Opener,
     /// One HTTP/2 connection per peer, however many callers ask for a channel.
     channels: Mutex<BTreeMap<PeerId, Channel>>,
@@ -178,6 +179,7 @@ impl Network {
         let inner = Inner {
             local_peer,
             addrs: driver.addrs(),
+            strangers: driver.strangers(),
             opener: Opener::new(control.clone(), driver.connected(), limits.open_timeout),
             channels: Mutex::default(),
             max_channels: usize::try_from(limits.max_connections).unwrap_or(usize::MAX),
@@ -208,6 +210,12 @@ impl Network {
     #[must_use]
     pub fn connected(&self) -> watch::Receiver<BTreeSet<PeerId>> {
         self.inner.opener.connected().clone()
+    }
+
+    /// How often another party than the peer answered at the address that a node dials, now and as it grows.
+    #[must_use]
+    pub fn strangers(&self) -> watch::Receiver<u64> {
+        self.inner.strangers.clone()
     }
 
     /// Opens a control stream to a connected peer, which has taken it into its queue on return.

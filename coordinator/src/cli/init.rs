@@ -169,6 +169,10 @@ query_deadline_s = 120
 # 同時に実行する問い合わせの数 / How many queries run at once (1-64).
 max_concurrent_queries = 8
 
+[watch]
+# 指標と稼働状態 (任意、このマシンからのみ) / Metrics and health (optional, this machine only).
+# address = "127.0.0.1:9817"
+
 [log]
 # "text" | "json"
 format = "text"

@@ -428,6 +428,7 @@ async fn start(
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
         log_format: LogFormat::Text,
+        watch: None,
         log_level: LogLevel::Info,
     };
     Daemon::start(config, Arc::new(Ticking(AtomicI64::new(0))), Hooks::default()).await

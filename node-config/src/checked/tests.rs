@@ -1,9 +1,12 @@
 use sekisho_protocol::permit::OptOutRule;
 
 use super::*;
-use crate::template::{
-    TemplateValues, template,
-    tests::{key as test_key, values},
+use crate::{
+    file::WatchFile,
+    template::{
+        TemplateValues, template,
+        tests::{key as test_key, values},
+    },
 };
 
 /// The window of the template, as it is commented out.
@@ -85,6 +88,20 @@ fn the_endpoint_is_off_unless_it_is_written_down_on_loopback() {
 }
 
 #[test]
+fn metrics_are_off_unless_an_address_of_loopback_is_written_and_rules_are_as_written() {
+    let watch = read(&template(&values())).unwrap().watch;
+    assert_eq!(watch, WatchFile::default().try_into().unwrap());
+    assert_eq!((watch.address, watch.refusals.count, watch.budget.suspend), (None, 30, false));
+    let text = template(&values())
+        .replace("# address = \"127.0.0.1:9816\"", "address = \"[::1]:9816\"")
+        .replace("count = 30\nwindow_s = 600\nsuspend = false", "count = 1000\nwindow_s = 2678400\nsuspend = true");
+    let watch = read(&text).unwrap().watch;
+    assert_eq!(watch.address, Some("[::1]:9816".parse().unwrap()));
+    let refusals = CountRule { count: 1000, window: Duration::from_secs(31 * 86_400), suspend: true };
+    assert_eq!((watch.refusals, watch.no_answer.suspend), (refusals, false));
+}
+
+#[test]
 fn optional_tables_may_be_left_out() {
     let whole = template(&values());
     let (head, tail) = whole.split_once("[budget]").unwrap();
@@ -140,6 +157,15 @@ fn a_wrong_value_is_refused_with_its_key() {
         ("answer_step_ms = 2000", "answer_step_ms = 0", "`limits.answer_step_ms`"),
         ("max_concurrent_queries = 2", "max_concurrent_queries = 0", "`limits.max_concurrent_queries`"),
         ("max_rows = 1000000000", "max_rows = 0", "`limits.max_rows`"),
+        ("# address = \"127.0.0.1:9816\"", "address = \"0.0.0.0:9816\"", "`watch.address`"),
+        ("# address = \"127.0.0.1:9816\"", "address = \"127.0.0.1:0\"", "`watch.address`"),
+        ("count = 1\n", "count = 0\n", "`watch.unexpected_peer.count`"),
+        ("count = 30", "count = 1001", "`watch.refusals.count`"),
+        ("window_s = 600", "window_s = 2678401", "`watch.refusals.window_s`"),
+        ("count = 2\nwindow_s = 86400", "count = 2\nwindow_s = 0", "`watch.no_answer.window_s`"),
+        ("study_percent = 50", "study_percent = 0", "`watch.budget.study_percent`"),
+        ("lifetime_percent = 20", "lifetime_percent = 101", "`watch.budget.lifetime_percent`"),
+        ("window_s = 3600\n", "window_s = 3600\nsuspend = true\n", "`suspend`"),
         ("format = \"text\"", "format = \"xml\"", "`log.format`"),
         ("level = \"info\"", "level = \"trace\"", "`log.level`"),
         ("name = \"tokyo\"", "name = \"tokyo\"\nnoise = false", "`noise`"),

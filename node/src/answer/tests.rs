@@ -11,6 +11,7 @@ use chrono::{DateTime, Duration as Days, Utc};
 use sekisho_aggregation::reservation::{Charge, Ledger as _};
 use sekisho_node_config::Window;
 use sekisho_protocol::{
+    alert::{Alert, Rule},
     committee::{Committee, CommitteeMember},
     dsse::Document,
     keys::{PublicKey, SecretKey},
@@ -94,6 +95,9 @@ impl Case {
             committee: Committee::pinned(1, Vec::new(), false, vec![member]).unwrap(),
             regulators: Vec::new(),
         };
+        let (ledger, signing) = (Ledger::new(store.clone(), caps(None)), Arc::new(Signing::from(key())));
+        let rules = crate::watch::tests::rules();
+        let watch = Watch::open("west", rules, ledger.clone(), Arc::clone(&signing), Arc::new(Noon)).await.unwrap();
         let mut node = Answering {
             trust: Trust {
                 name: "west".into(),
@@ -103,12 +107,12 @@ impl Case {
             },
             policy: Policy::parse(&crate::policy::default_text(true)).unwrap(),
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
-            ledger: Ledger::new(store.clone(), caps(None)),
+            ledger,
             register: Register::new(store.clone()),
             shelf: crate::catalogue::Shelf::new(store.clone()),
             documents: Documents::new(store, anchors),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
-            signing: Arc::new(Signing::from(key())),
+            signing,
             seeds: Arc::new(SeedKey::read_or_make(&dir.path().join("replay.pem")).unwrap()),
             clock: Arc::new(Noon),
             timeout: Duration::from_secs(60),
@@ -117,6 +121,7 @@ impl Case {
             slots: Slots::new(2),
             hooks: Hooks::default(),
             locks: RunLocks::default(),
+            watch,
         };
         change(&mut node);
         let schema = schema.peek::<Schema>().unwrap().1;
@@ -141,6 +146,13 @@ impl Case {
         let envelope = Envelope::sign(document, &[key]).unwrap();
         put(&self.node, &envelope.to_json()).await.unwrap();
         envelope.peek::<D>().unwrap().1
+    }
+
+    /// The alerts in the log: rule and study.
+    async fn alerts(&self) -> Vec<(Rule, Option<String>)> {
+        let read = |bytes: &Vec<u8>| Envelope::from_json::<Alert>(bytes).unwrap().peek::<Alert>().unwrap().0;
+        let alerts = self.node.ledger.alerts(9).await.unwrap();
+        alerts.iter().map(read).map(|alert| (alert.rule, alert.study_id)).collect()
     }
 
     async fn status(&self, seq: u64, void_keys: Vec<Digest>) {
@@ -289,6 +301,18 @@ async fn a_void_coordinator_a_lower_total_and_a_former_snapshot_count() {
     assert_eq!(code(dry), "budget_study");
     case.status(5, vec![case.coordinator.public().fingerprint()]).await;
     assert_eq!(case.ask(permit, 1).await, "not_on_roster");
+    assert_eq!(case.alerts().await, [(Rule::UnexpectedPeer, None)]);
+}
+
+#[tokio::test]
+async fn what_a_stranger_sends_in_a_studys_name_is_an_alert_and_not_the_studys() {
+    let mut case = Case::new(|_| {}).await;
+    let permit = case.permit(1, 10_000).await;
+    case.researcher = key();
+    for run in 1..=3 {
+        assert_eq!(case.ask(permit, run).await, "unknown_person");
+    }
+    assert_eq!(case.alerts().await, [(Rule::Refusals, None)]);
 }
 
 #[tokio::test]
@@ -342,7 +366,7 @@ async fn delta_is_admitted_up_to_the_permit_the_ceiling_and_the_hospital() {
 async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
     let case = Case::new(|_| {}).await;
     let permit = case.permit_of_delta(1, 10_000, (30, 40)).await;
-    let ready = case.node.ready(&case.query(permit, SQL, 1)).await.map_err(|r| r.code).unwrap();
+    let ready = case.node.ready(&case.query(permit, SQL, 1)).await.map_err(|unready| unready.refusal.code).unwrap();
     let durable = Durable { answering: &case.node, question: &ready.question, register_seq: 0 };
     let charge = |run, atto_delta| Charge {
         permit,

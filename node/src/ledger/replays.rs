@@ -256,7 +256,7 @@ impl Ledger {
             .bind(instant(at))
             .execute(&mut *tx)
             .await?;
-        append(&mut tx, charge_id, envelope).await?;
+        append(&mut tx, Some(charge_id), envelope).await?;
         Ok(tx.commit().await?)
     }
 }

@@ -100,8 +100,12 @@ pub(super) async fn insert_charge(tx: &mut SqliteConnection, request: &ChargeReq
     Ok(charge_id)
 }
 
-/// Appends an envelope to the log.
-pub(super) async fn append(tx: &mut SqliteConnection, charge_id: i64, envelope: &[u8]) -> Result<(), LedgerError> {
+/// Appends an envelope to the log, about a charge if it is about one.
+pub(super) async fn append(
+    tx: &mut SqliteConnection,
+    charge_id: Option<i64>,
+    envelope: &[u8],
+) -> Result<(), LedgerError> {
     sqlx::query(
         "INSERT INTO log (idx, charge_id, envelope) VALUES ((SELECT coalesce(max(idx) + 1, 0) FROM log), ?1, ?2)",
     )

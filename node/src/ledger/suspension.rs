@@ -46,15 +46,32 @@ impl Suspended {
     }
 }
 
+/// What suspends the study, and why: everything comes first.
+pub(super) async fn found(
+    connection: &mut SqliteConnection,
+    study_id: &str,
+) -> Result<Option<(String, String)>, LedgerError> {
+    let suspended =
+        sqlx::query_as("SELECT study_id, reason FROM suspension WHERE study_id IN (?1, ?2) ORDER BY study_id LIMIT 1");
+    Ok(suspended.bind(EVERYTHING).bind(study_id).fetch_optional(connection).await?)
+}
+
+/// Writes a suspension down; one that is there gets the new reason.
+pub(super) async fn put(
+    connection: &mut SqliteConnection,
+    what: &Suspended,
+    reason: &str,
+    at: DateTime<Utc>,
+) -> Result<(), LedgerError> {
+    let statement = "INSERT INTO suspension (study_id, reason, at) VALUES (?1, ?2, ?3)
+        ON CONFLICT (study_id) DO UPDATE SET reason = ?2, at = ?3";
+    sqlx::query(statement).bind(what.key()).bind(reason).bind(instant(at)).execute(connection).await?;
+    Ok(())
+}
+
 /// That the study may be charged now, under the permit `permit`.
 pub(super) async fn open(connection: &mut SqliteConnection, study_id: &str, permit: Digest) -> Result<(), LedgerError> {
-    let suspended: Option<(String, String)> =
-        sqlx::query_as("SELECT study_id, reason FROM suspension WHERE study_id IN (?1, ?2) ORDER BY study_id LIMIT 1")
-            .bind(EVERYTHING)
-            .bind(study_id)
-            .fetch_optional(&mut *connection)
-            .await?;
-    if let Some((key, reason)) = suspended {
+    if let Some((key, reason)) = found(connection, study_id).await? {
         return Err(LedgerError::Suspended { what: Suspended::from_key(key), reason });
     }
     let no_answers: Option<i64> = sqlx::query_scalar("SELECT no_answers FROM study WHERE study_id = ?1")
@@ -90,15 +107,7 @@ impl Ledger {
     /// When the database fails.
     pub async fn suspend(&self, what: &Suspended, reason: &str, at: DateTime<Utc>) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
-        sqlx::query(
-            "INSERT INTO suspension (study_id, reason, at) VALUES (?1, ?2, ?3)
-            ON CONFLICT (study_id) DO UPDATE SET reason = ?2, at = ?3",
-        )
-        .bind(what.key())
-        .bind(reason)
-        .bind(instant(at))
-        .execute(&mut *tx)
-        .await?;
+        put(&mut tx, what, reason, at).await?;
         Ok(tx.commit().await?)
     }
 

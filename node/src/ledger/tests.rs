@@ -197,7 +197,7 @@ async fn a_run_has_one_release_and_its_receipt_is_logged_with_it() {
     assert_eq!(ledger.find(&asked.key).await.unwrap().unwrap().state, RunState::Released(release()));
     let log = ledger.log_entries(0, 10).await.unwrap();
     let log: Vec<_> = log.iter().map(|e| (e.index, e.charge_id, e.envelope.as_slice())).collect();
-    assert_eq!(log, [(0, 1, b"reservation".as_slice()), (1, 1, b"receipt")]);
+    assert_eq!(log, [(0, Some(1), b"reservation".as_slice()), (1, Some(1), b"receipt")]);
     assert_eq!(ledger.log_entries(1, 10).await.unwrap().len(), 1);
 }
 

@@ -5,11 +5,12 @@ use std::{net::SocketAddr, sync::Arc, sync::Mutex, sync::PoisonError, time::Dura
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Uri, header},
+    http::{HeaderValue, header},
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
+use sekisho_protocol::loopback::{is_meant, own_names};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -27,7 +28,7 @@ pub(super) struct Caller(pub(super) String);
 /// `routes` behind the check that a request is meant for the listener at `address`. Nothing that was answered is kept by
 /// whoever asked, and an unknown path is a problem like others.
 pub fn guarded(routes: Router, address: SocketAddr) -> Router {
-    let hosts: Arc<[String]> = [address.to_string(), format!("localhost:{}", address.port())].into();
+    let hosts: Arc<[String]> = own_names(address).into();
     let meant = move |request: Request, next: Next| {
         let meant = is_meant(request.headers(), request.uri(), &hosts);
         async move {
@@ -40,16 +41,6 @@ pub fn guarded(routes: Router, address: SocketAddr) -> Router {
         }
     };
     routes.fallback(async || Problem::of(ProblemKind::NotFound)).layer(from_fn(meant))
-}
-
-/// Whether the request was sent to one of `hosts`, and not by another site's page. A page that had its own name resolved to
-/// loopback still sends that name.
-fn is_meant(headers: &HeaderMap, uri: &Uri, hosts: &[String]) -> bool {
-    let known = |host: &str| hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
-    let mut named = headers.get_all(header::HOST).iter();
-    let one = named.next().and_then(|host| host.to_str().ok()).is_some_and(known) && named.next().is_none();
-    let origin = |origin: &HeaderValue| origin.to_str().ok().and_then(|o| o.strip_prefix("http://")).is_some_and(known);
-    one && uri.authority().is_none_or(|to| known(to.as_str())) && headers.get_all(header::ORIGIN).iter().all(origin)
 }
 
 /// Ends a request that takes too long; whatever it did not commit is not done.
@@ -104,31 +95,6 @@ impl WrongTokens {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_request_to_this_machines_own_name_is_meant() {
-        let hosts = ["127.0.0.1:8816".to_string(), "localhost:8816".to_string()];
-        for (uri, headers, expect) in [
-            ("/v1", &[("host", "127.0.0.1:8816")][..], true),
-            ("/v1", &[("host", "LOCALHOST:8816")], true),
-            ("/v1", &[], false),
-            ("/v1", &[("host", "127.0.0.1")], false),
-            ("/v1", &[("host", "127.0.0.1:80")], false),
-            ("/v1", &[("host", "rebound.example:8816")], false),
-            ("/v1", &[("host", "127.0.0.1:8816"), ("host", "rebound.example")], false),
-            ("http://rebound.example:8816/v1", &[("host", "127.0.0.1:8816")], false),
-            ("http://127.0.0.1:8816/v1", &[("host", "127.0.0.1:8816")], true),
-            ("/v1", &[("host", "localhost:8816"), ("origin", "http://localhost:8816")], true),
-            ("/v1", &[("host", "localhost:8816"), ("origin", "http://page.example")], false),
-            ("/v1", &[("host", "localhost:8816"), ("origin", "null")], false),
-        ] {
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                map.append(*name, HeaderValue::from_static(value));
-            }
-            assert_eq!(is_meant(&map, &Uri::from_static(uri), &hosts), expect, "{uri} {headers:?}");
-        }
-    }
 
     #[test]
     fn so_many_wrong_tokens_are_looked_at_in_a_minute() {

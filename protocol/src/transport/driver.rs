@@ -71,6 +71,8 @@ pub(super) struct Driver {
     dead_after: Duration,
     connected: watch::Sender<BTreeSet<PeerId>>,
     addrs: watch::Sender<Vec<Multiaddr>>,
+    /// How often another party than the peer answered where it was dialled.
+    strangers: watch::Sender<u64>,
 }
 
 impl Driver {
@@ -87,8 +89,8 @@ impl Driver {
             Role::Dial { peer, addr } => (Side::Dial(Dialler::new(peer, addr)?), BTreeSet::from([peer])),
         };
         let connected = watch::Sender::new(BTreeSet::new());
-        let addrs = watch::Sender::new(Vec::new());
-        let mut driver = Self { swarm, side, live: BTreeMap::new(), dead_after, connected, addrs };
+        let (addrs, strangers) = (watch::Sender::new(Vec::new()), watch::Sender::new(0));
+        let mut driver = Self { swarm, side, live: BTreeMap::new(), dead_after, connected, addrs, strangers };
         driver.admit(&peers);
         Ok(driver)
     }
@@ -99,6 +101,10 @@ impl Driver {
 
     pub(super) fn addrs(&self) -> watch::Receiver<Vec<Multiaddr>> {
         self.addrs.subscribe()
+    }
+
+    pub(super) fn strangers(&self) -> watch::Receiver<u64> {
+        self.strangers.subscribe()
     }
 
     /// Runs until every configured address is listened on.
@@ -202,6 +208,9 @@ impl Driver {
                     && dialler.is_dialling(connection_id)
                 {
                     tracing::warn!(peer = %dialler.peer(), cause = dial_cause(&error), "not connected");
+                    if matches!(error, DialError::WrongPeerId { .. }) {
+                        self.strangers.send_modify(|times| *times = times.saturating_add(1));
+                    }
                     dialler.lost();
                 }
             }

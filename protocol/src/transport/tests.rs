@@ -103,6 +103,19 @@ async fn only_peers_on_the_roster_stay_connected() {
 }
 
 #[tokio::test]
+async fn another_party_at_the_peers_address_is_counted_and_never_connected() {
+    for addr in [TCP, QUIC] {
+        let (stranger, _incoming, _roster) = listen(addr, &[peer(2)]).await;
+        let role = Role::Dial { peer: peer(9), addr: stranger.listen_addrs()[0].clone() };
+        let (node, _node_in) = Network::start(seed(2), role, Limits::default()).await.unwrap();
+        let mut strangers = node.strangers();
+        let met = strangers.wait_for(|times| *times > 0);
+        tokio::time::timeout(SOON, met).await.expect("it is noticed in time").unwrap();
+        assert!(node.connected().borrow().is_empty(), "{addr}");
+    }
+}
+
+#[tokio::test]
 async fn a_node_comes_back_after_the_coordinator_restarts_on_the_same_port() {
     for addr in [TCP, QUIC] {
         let (coordinator, incoming, _roster) = listen(addr, &[peer(2)]).await;

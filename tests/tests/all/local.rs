@@ -18,14 +18,15 @@ use sekisho_tests::{COLUMNS, NEGLIGIBLE_NOISE, PermitText, SCHEMA, TestClock, ma
 use serde_json::{Value, json};
 
 /// What an HTTP server answered.
-struct Answer {
-    status: u16,
-    head: String,
-    body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) text: String,
+    pub(crate) body: Value,
 }
 
 /// Sends a request as it is written and reads the answer to its end.
-fn send(address: SocketAddr, request: &str) -> Answer {
+pub(crate) fn send(address: SocketAddr, request: &str) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -35,11 +36,12 @@ fn send(address: SocketAddr, request: &str) -> Answer {
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_lowercase(), body: serde_json::from_str(body).unwrap_or(Value::Null) }
+    let json = serde_json::from_str(body).unwrap_or(Value::Null);
+    Answer { status, head: head.to_lowercase(), text: body.into(), body: json }
 }
 
 /// A request with these further headers.
-fn request(address: SocketAddr, line: &str, headers: &[&str], body: &str) -> Answer {
+pub(crate) fn request(address: SocketAddr, line: &str, headers: &[&str], body: &str) -> Answer {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let length = body.len();
     let text = format!(

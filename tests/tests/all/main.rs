@@ -25,6 +25,7 @@ mod rotation;
 mod snapshots;
 mod sql;
 mod utility;
+mod watch;
 mod wire;
 
 /// The executable that is every party, with kill points.

@@ -164,7 +164,7 @@ async fn a_run_is_made_again_exactly_after_newer_snapshots_opt_outs_and_rules_an
     let statement = envelope.verify::<Replay>(&[solo.node.signing.public()], 1).unwrap();
     assert_eq!((statement.charge, statement.run, statement.outcome), (1, 1, Outcome::Match));
     assert_eq!((statement.by.as_str(), statement.reason.as_str(), statement.exact_shown), (WHO[1], WHO[3], false));
-    assert_eq!((statement.permit, entries[4].charge_id, entries[5].charge_id), (hospital.permit, 1, 2));
+    assert_eq!((statement.permit, entries[4].charge_id, entries[5].charge_id), (hospital.permit, Some(1), Some(2)));
 
     let listed = node(dir, &["inspect", "list", "--output", "json"]);
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();

@@ -132,7 +132,8 @@ fn a_kill_at_any_line_loses_nothing_and_charges_nothing_twice() {
         assert_eq!(code, Some(0), "{point}: roster, status, schema and permit are intact: {answer:#}");
         let spent = u64::from(run) * RHO;
         assert_eq!((case.spent("hospital-1"), case.spent("hospital-2")), (spent, spent), "{point}");
-        assert_eq!(case.ask(run).1["rows"], answer["rows"]);
+        let again = case.ask(run).1;
+        assert_eq!(again["rows"], answer["rows"], "{point}: {again:#}");
     }
 
     // A hospital that neither answers nor dies: the others' answer comes at the deadline, and the run can be completed.

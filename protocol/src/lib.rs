@@ -22,6 +22,7 @@ pub mod governance;
 #[cfg(feature = "transport")]
 pub mod key_file;
 pub mod keys;
+pub mod log;
 pub mod orders;
 pub mod output_review;
 pub mod permit;

@@ -197,6 +197,7 @@ def cosigned(checkpoint, key):
 class Policy:
     def __init__(self, text):
         require(text.endswith("\n"), "the policy does not end with a newline: it may have been cut")
+        require(not re.search("[\x00-\x08\x0b-\x1f\x7f]", text), "control characters in the policy")
         self.logs, self.rules, self.quorum, used = [], {}, None, set()
         for at, line in enumerate(text[:-1].split("\n"), 1):
             words = [word for word in re.split("[ \t]+", line) if word]
@@ -262,7 +263,7 @@ def instant(time):
     try:
         return datetime.datetime.fromtimestamp(time, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, OSError, ValueError):
-        raise Refused("a cosignature of a time that no calendar has")
+        return "%d seconds after 1970" % time
 
 
 # RFC 6962 for the hashes; the algorithms are those of RFC 9162, sections 2.1.3.2 and 2.1.4.2

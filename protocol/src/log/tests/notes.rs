@@ -142,7 +142,7 @@ fn a_witness_cosigns_what_continues_the_newest_it_cosigned_and_nothing_else() {
     let not_consistent = |old| Err(WitnessError::Proof(ProofError::NotConsistent { old, new: 20 }));
     assert_eq!(check(Some(forked.head(12)), log.head(20), &proof(12)), not_consistent(12));
     assert_eq!(check(Some(forked.head(12)), log.head(20), &forked.consistency(12, 20)), not_consistent(12));
-    assert_eq!(check(Some(log.head(12)), log.head(20), &[]), Err(ProofError::Length { found: 0, needed: 3 }.into()));
+    assert_eq!(check(Some(log.head(12)), log.head(20), &[]), Err(ProofError::Length { found: 0, needed: 4 }.into()));
     assert_eq!(check(Some(log.head(20)), log.head(12), &[]), Err(ProofError::Shrunk { old: 20, new: 12 }.into()));
     let forks = Err(WitnessError::Forked { origin: name(ORIGIN), size: 20 });
     assert_eq!(check(Some(forked.head(20)), log.head(20), &[]), forks);

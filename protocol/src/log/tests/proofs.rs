@@ -96,7 +96,9 @@ fn tampered_lines(text: &str) -> Vec<(String, String)> {
             change(&mut lines);
             all.push((format!("line {} {what}", i + 1), lines.concat()));
         };
-        with("dropped", &|lines| drop(lines.remove(i)));
+        with("dropped", &|lines| {
+            lines.remove(i);
+        });
         with("doubled", &|lines| lines.insert(i, lines[i]));
         with("and all after it cut", &|lines| lines.truncate(i));
         // The order of signature lines means nothing.

@@ -1,7 +1,7 @@
 //! Checkpoints: a log's signed statement of its size and root (c2sp.org/tlog-checkpoint).
 //!
-//! A log's key is named as its origin, so the origin is a key's name: the specification only recommends that, our policies
-//! need it. A log must never sign two checkpoints that do not continue one another: that is the business of who keeps it.
+//! A log's key is named as its origin, so the origin is a key's name: the specification only recommends that, our
+//! policies need it. A log must never sign two checkpoints that do not continue one another: whoever keeps it sees to that.
 
 use std::fmt;
 
@@ -82,7 +82,8 @@ impl Checkpoint {
         let mut lines = text.split_terminator('\n');
         let mut line = || lines.next().ok_or(malformed("it has fewer than three lines"));
         let origin = line()?.parse()?;
-        let size = lines::number(line()?).ok_or(malformed("its second line is the size of the tree, at most 2^63 - 1"))?;
+        let size =
+            lines::number(line()?).ok_or(malformed("its second line is the size of the tree, at most 2^63 - 1"))?;
         let root = lines::hash(line()?).ok_or(malformed("its third line is the root, base64 of 32 bytes"))?;
         let head = TreeHead::new(size, root).ok_or(malformed("the root is not that of an empty tree"))?;
         let extensions: Vec<String> = lines.take(MAX_EXTENSIONS + 1).map(str::to_owned).collect();

@@ -1,7 +1,8 @@
 //! Cosignatures: a witness' word that a log forgot and changed nothing (c2sp.org/tlog-cosignature, `cosignature/v1`).
 //!
 //! The only way to one is through [`Continued`], which [`Continued::check`] makes of the newest checkpoint that the
-//! witness cosigned before. Deliberately absent: where that newest checkpoint is kept. It must be durable before the cosignature leaves.
+//! witness cosigned before. Deliberately absent: where that newest checkpoint is kept. It must be durable before the
+//! cosignature leaves.
 
 use chrono::{DateTime, Utc};
 
@@ -103,8 +104,10 @@ pub fn cosigned(checkpoint: &SignedCheckpoint, key: &NoteKey) -> Result<Option<D
     let Some(bytes) = checkpoint.note().signature(key)? else { return Ok(None) };
     let time = |time: &[u8; 8], signature: &[u8]| {
         let seconds = u64::from_be_bytes(*time);
-        let verifies = key.key().verifies(message(seconds, checkpoint.note().text()).as_bytes(), signature.try_into().ok()?);
-        DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0).filter(|_| verifies && key.signs() == Signs::Cosignature)
+        let verifies =
+            key.key().verifies(message(seconds, checkpoint.note().text()).as_bytes(), signature.try_into().ok()?);
+        DateTime::from_timestamp(i64::try_from(seconds).ok()?, 0)
+            .filter(|_| verifies && key.signs() == Signs::Cosignature)
     };
     let time = bytes.split_first_chunk().and_then(|(seconds, signature)| time(seconds, signature));
     time.map(Some).ok_or_else(|| NoteError::BadSignature(key.name().clone()))

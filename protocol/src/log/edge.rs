@@ -1,6 +1,7 @@
 //! The right edge of a tree: all that is needed to append leaves and to know the root.
 //!
-//! Deliberately absent: where hashes are stored. [`Edge::append`] names those that must be.
+//! An edge is read only together with the head that was signed, and compared with it. Deliberately absent: where hashes
+//! are stored. [`Edge::append`] names those that must be.
 
 use crate::{
     digest::Digest,
@@ -9,6 +10,22 @@ use crate::{
         tile::HEIGHT,
     },
 };
+
+/// Why a stored log cannot be appended to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EdgeError<E> {
+    /// The storage said so.
+    #[error(transparent)]
+    Reader(E),
+    /// The storage was changed or damaged since the checkpoint was signed.
+    #[error(
+        "the stored hashes of the log's {size} entries do not have the root that was signed: restore them from a copy"
+    )]
+    OtherRoot {
+        /// How many entries the log has.
+        size: u64,
+    },
+}
 
 /// The roots of the complete subtrees that a tree is made of, from left to right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,21 +41,21 @@ impl Edge {
     }
 
     /// The hashes that [`Edge::read`] reads: at most 63.
-    pub fn nodes(size: u64) -> Vec<Node> {
-        peaks(size.min(MAX_SIZE)).collect()
+    pub fn nodes(head: &TreeHead) -> Vec<Node> {
+        peaks(head.size()).collect()
     }
 
-    /// The edge of a stored log. Compare its [`Edge::head`] with the signed checkpoint before you go on.
+    /// The edge of a stored log whose newest checkpoint says `head`.
     ///
     /// # Errors
-    /// Whatever the reader fails with.
-    pub fn read<R: HashReader>(size: u64, reader: &R) -> Result<Self, R::Error> {
-        let size = size.min(MAX_SIZE);
-        let peaks = peaks(size).map(|node| reader.hash(node)).collect::<Result<_, _>>()?;
-        Ok(Self { size, peaks })
+    /// Whatever the reader fails with; [`EdgeError::OtherRoot`] when the stored hashes are not those that were signed.
+    pub fn read<R: HashReader>(head: &TreeHead, reader: &R) -> Result<Self, EdgeError<R::Error>> {
+        let hashes = peaks(head.size()).map(|node| reader.hash(node).map_err(EdgeError::Reader));
+        let edge = Self { size: head.size(), peaks: hashes.collect::<Result<_, _>>()? };
+        if edge.head() == *head { Ok(edge) } else { Err(EdgeError::OtherRoot { size: edge.size }) }
     }
 
-    /// Appends leaves and returns what must be stored: the hashes that tiles are made of, in the order in which they came to be.
+    /// Appends leaves and returns what must be stored: the hashes that tiles are made of, in the order of their making.
     ///
     /// # Errors
     /// When the tree would be larger than a tree may be; then nothing is appended.

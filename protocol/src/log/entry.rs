@@ -206,9 +206,9 @@ impl Opening {
     /// # Errors
     /// [`EntryError::Opening`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError> {
-        let opened = bytes.split_first_chunk().and_then(|(salt, kind)| {
-            Some(Self { kind: str::from_utf8(kind).ok()?.parse().ok()?, salt: Salt(*salt) })
-        });
+        let opened = bytes
+            .split_first_chunk()
+            .and_then(|(salt, kind)| Some(Self { kind: str::from_utf8(kind).ok()?.parse().ok()?, salt: Salt(*salt) }));
         opened.ok_or(EntryError::Opening)
     }
 }

@@ -1,8 +1,8 @@
 //! The Merkle tree of RFC 6962: hashes, and proofs made and checked.
 //!
-//! A proof is first planned, as the list of spans of leaves whose hashes it is made of; a reader then fetches the stored hashes. So
-//! whoever keeps hashes in a database may read the planned [`Node`]s in one go. The same plan says how a proof is checked,
-//! so a proof has exactly one length. From RFC 6962, section 2.1.
+//! A proof is first planned, as the list of spans of leaves whose hashes it is made of; a reader then fetches the stored
+//! hashes. So whoever keeps hashes in a database may read the planned [`Node`]s in one go. The same plan says how a proof
+//! is checked, so a proof has exactly one length. From RFC 6962, section 2.1.
 
 use sha2::{Digest as _, Sha256};
 
@@ -124,7 +124,7 @@ pub(super) fn peaks(size: u64) -> impl Iterator<Item = Node> {
     Span { from: 0, until: size }.nodes()
 }
 
-/// Where RFC 6962 splits `span`, which has at least two leaves: after the largest power of two that is less than its length.
+/// Where RFC 6962 splits `span`, which has at least two leaves: after the largest power of two below its length.
 fn split(span: Span) -> u64 {
     span.from + (1 << (span.until - span.from - 1).ilog2())
 }
@@ -180,7 +180,7 @@ impl Plan {
         Ok(Self(plan))
     }
 
-    /// The stored hashes that the proof needs: at most some two thousand, and few in practice.
+    /// The stored hashes that the proof needs: at most 126, since no more than one span is not a complete subtree.
     pub fn nodes(&self) -> Vec<Node> {
         self.0.iter().flat_map(|span| span.nodes()).collect()
     }
@@ -265,7 +265,11 @@ impl TreeHead {
             Some(_) | None => old.root,
         };
         let (was, is) = steps.fold((start, start), |(was, is), (span, hash)| {
-            if span.from >= old.size { (was, node_hash(is, *hash)) } else { (node_hash(*hash, was), node_hash(*hash, is)) }
+            if span.from >= old.size {
+                (was, node_hash(is, *hash))
+            } else {
+                (node_hash(*hash, was), node_hash(*hash, is))
+            }
         });
         if was == old.root && is == self.root {
             Ok(())

@@ -115,7 +115,8 @@ impl NoteKey {
     /// and proves nothing.
     pub fn id(&self) -> [u8; 4] {
         let [a, b, c, d, ..] =
-            *Digest::of(&[self.name.0.as_bytes(), b"\n", &[self.signs.byte()], self.key.as_bytes()].concat()).as_bytes();
+            *Digest::of(&[self.name.0.as_bytes(), b"\n", &[self.signs.byte()], self.key.as_bytes()].concat())
+                .as_bytes();
         [a, b, c, d]
     }
 }
@@ -276,7 +277,7 @@ impl Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n", self.text)?;
+        writeln!(f, "{}", self.text)?;
         self.signatures.iter().try_for_each(|line| line.fmt(f))
     }
 }

@@ -119,7 +119,7 @@ impl Policy {
     /// When they do not, or when the signature of any known key does not verify.
     pub fn check(&self, checkpoint: &SignedCheckpoint) -> Result<WitnessedCheckpoint, TrustError> {
         let origin = checkpoint.claimed().origin();
-        // A log may have several keys while it rotates them: the first that signed counts, and each that signed must verify.
+        // A log may have several keys while it rotates them: one that signed is enough, and each that signed must verify.
         let mut signed: Option<(VerifiedCheckpoint, &NoteKey)> = None;
         let mut unsigned = TrustError::UnknownLog(origin.to_string());
         for log in self.logs.iter().filter(|log| log.name() == origin) {
@@ -187,8 +187,12 @@ impl Reading {
         let key: NoteKey = text.parse().map_err(|e: NoteError| e.to_string())?;
         match (signs, key.signs()) {
             (Signs::Text, Signs::Text) | (Signs::Cosignature, Signs::Cosignature) => Ok(key),
-            (Signs::Text, Signs::Cosignature) => Err("a log has a key of type 1, this one is a witness' (type 4)".into()),
-            (Signs::Cosignature, Signs::Text) => Err("a witness has a key of type 4, this one is a log's (type 1)".into()),
+            (Signs::Text, Signs::Cosignature) => {
+                Err("a log has a key of type 1, this one is a witness' (type 4)".into())
+            }
+            (Signs::Cosignature, Signs::Text) => {
+                Err("a witness has a key of type 4, this one is a log's (type 1)".into())
+            }
         }
     }
 

@@ -184,5 +184,5 @@ fn halves(bytes: &[u8]) -> Result<(&str, SignedCheckpoint), InclusionError> {
     let text = str::from_utf8(bytes).map_err(|_| InclusionError::Malformed("it is not UTF-8"))?;
     let at = text.find("\n\n").ok_or(malformed)?;
     // The head keeps its last newline, so that its last line is the empty one.
-    Ok((&text[..=at], SignedCheckpoint::parse(text[at + 2..].as_bytes())?))
+    Ok((&text[..=at], SignedCheckpoint::parse(&text.as_bytes()[at + 2..])?))
 }

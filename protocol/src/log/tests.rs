@@ -123,7 +123,8 @@ fn policy_text() -> String {
         NoteKey::new(name(ORIGIN), Signs::Text, key(1).public())
     });
     for ((witness, byte), hospital) in WITNESSES.into_iter().zip(["tokyo", "osaka", "nagoya"]) {
-        text += &format!("witness {hospital} {}\n", NoteKey::new(name(witness), Signs::Cosignature, key(byte).public()));
+        text +=
+            &format!("witness {hospital} {}\n", NoteKey::new(name(witness), Signs::Cosignature, key(byte).public()));
     }
     text + "group hospitals 2 tokyo osaka nagoya\nquorum hospitals\n"
 }

@@ -1,7 +1,7 @@
 //! Checkpoints: a log's signed statement of its size and root (c2sp.org/tlog-checkpoint).
 //!
 //! A log's key is named as its origin, so the origin is a key's name: the specification only recommends that, our
-//! policies need it. A log must never sign two checkpoints that do not continue one another: whoever keeps it sees to that.
+//! policies need it. That a log never signs two checkpoints which do not continue one another is for its keeper to see to.
 
 use std::fmt;
 

@@ -7,7 +7,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::dsse::{Document, Envelope};
+use crate::{
+    dsse::{Document, Envelope},
+    log::proof::{InclusionError, MAX_FILE},
+};
 
 /// A statement of the vectors.
 #[derive(Serialize, Deserialize)]
@@ -143,6 +146,41 @@ fn any_line_dropped_doubled_moved_or_cut_and_any_byte_changed_is_refused() {
             assert!(!continued(&policy, old.as_bytes(), &changed(&new, at, bit)), "byte {at} of the consistency proof");
         }
     }
+}
+
+#[test]
+fn a_proof_has_one_form() {
+    let [.., (_, proof), _, (_, consistency)] = vectors();
+    let (_, signed) = proof.split_once("\n\n").unwrap();
+    let hash = "VfsCO+YBAtbrWZv781Lu9XPKaWaQWR3YSTsbNc930LA=\n";
+    let with = |head: &str| InclusionProof::parse(format!("{head}\n{signed}").as_bytes());
+    for head in [
+        "c2sp.org/tlog-proof@v1\nindex 0\n".into(),
+        "c2sp.org/tlog-proof@v1\nextra \nindex 9223372036854775807\n".into(),
+        format!("c2sp.org/tlog-proof@v1\nindex 5\n{}", hash.repeat(64)),
+        format!("c2sp.org/tlog-proof@v1\nextra {}\nindex 5\n", "AAAA".repeat(1365)),
+    ] {
+        assert_eq!(with(&head).unwrap().to_string(), format!("{head}\n{signed}"));
+    }
+    for (fact, head) in [
+        ("no index", "c2sp.org/tlog-proof@v1\n".into()),
+        ("another version", "c2sp.org/tlog-proof@v2\nindex 5\n".into()),
+        ("2^63", "c2sp.org/tlog-proof@v1\nindex 9223372036854775808\n".into()),
+        ("extra data after the index", "c2sp.org/tlog-proof@v1\nindex 5\nextra AAAA\n".into()),
+        ("extra data of 4098 bytes", format!("c2sp.org/tlog-proof@v1\nextra {}\nindex 5\n", "AAAA".repeat(1366))),
+        ("65 hashes", format!("c2sp.org/tlog-proof@v1\nindex 5\n{}", hash.repeat(65))),
+        ("a carriage return", "c2sp.org/tlog-proof@v1\r\nindex 5\n".into()),
+        ("a hash that is cut", format!("c2sp.org/tlog-proof@v1\nindex 5\n{}\n", &hash[..40])),
+    ] {
+        assert!(matches!(with(&head), Err(InclusionError::Malformed(_))), "{fact}");
+    }
+    let old = |text: &str| ConsistencyProof::parse(consistency.replacen("old 200", text, 1).as_bytes());
+    assert_eq!(old("old 0").unwrap().old, 0);
+    for text in ["old", "old 0200", "new 200", "old 9223372036854775808", "200"] {
+        assert!(old(text).is_err(), "{text}");
+    }
+    let long = format!("{}{}", "x".repeat(MAX_FILE), proof);
+    assert_eq!(InclusionProof::parse(long.as_bytes()), Err(InclusionError::TooLarge(long.len())));
 }
 
 #[test]

@@ -199,6 +199,8 @@ fn a_tile_that_is_cut_or_missing_gives_no_hash() {
     assert_eq!(Edge::read(&head, &hashes), Err(EdgeError::OtherRoot { size: 3 }), "not the hashes that were signed");
     let node = Node { level: 2, index: 0 };
     assert!(matches!(hashes.hash(node), Err(TileError::Outside { size: 3, .. })));
+    assert_eq!(Tile::holding(node, 3), None);
+    assert_eq!(Tile::holding(node, 4).unwrap().to_string(), "tile/0/000.p/4");
 }
 
 #[test]
@@ -214,7 +216,7 @@ fn a_bundle_has_its_entries_and_nothing_else() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn in_a_larger_log_every_proof_verifies_and_a_forked_history_has_none(

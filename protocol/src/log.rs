@@ -10,8 +10,8 @@
 //! parses is written back byte for byte), and a check leaves a type behind.
 //!
 //! Deliberately absent: disk, network, clock and randomness; ML-DSA cosignatures; and the statements themselves. The
-//! arithmetic is our own, not that of the crate `tlog_tiles`, which panics on some paths that a stranger may write (a tile of level 64)
-//! and has no batches; the tests compare the two on every tree they make.
+//! arithmetic is our own, not that of the crate `tlog_tiles`, which panics on some paths that a stranger may write (a tile
+//! of level 64); the tests compare the two on every tree they make.
 
 pub mod checkpoint;
 pub mod cosignature;

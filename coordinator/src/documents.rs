@@ -383,7 +383,7 @@ impl Documents {
     }
 
     async fn check_permit(&self, envelope: &[u8], current: &Current) -> Result<Checked, Refusal> {
-        let claimed = Envelope::from_json::<Permit>(envelope)?.peek::<Permit>()?.1;
+        let claimed = Envelope::from_json::<Permit>(envelope)?.digest::<Permit>()?;
         let under = self.store.committees_of_permits().await.map_err(unavailable)?.get(&claimed).copied();
         let chains = current.chains().ok_or_else(|| Refusal::new(Code::Unavailable, "no committee has been read"))?;
         let (new, under) = held_permit(envelope, &chains.committees, under, current.status.as_deref())?;
@@ -467,8 +467,7 @@ async fn load(store: &Store, trust: &Trust) -> Result<Current, DocumentsError> {
     current.catalogues = catalogue::load(store, &current).await?;
     let under = store.committees_of_permits().await?;
     for envelope in store.documents(Kind::Permit).await? {
-        let digest =
-            Envelope::from_json::<Permit>(&envelope).and_then(|e| e.peek::<Permit>()).map(|(_, digest)| digest);
+        let digest = Envelope::from_json::<Permit>(&envelope).and_then(|e| e.digest::<Permit>());
         let under = digest.ok().and_then(|digest| under.get(&digest).copied());
         match held_permit(&envelope, &chains.committees, under, current.status.as_deref()) {
             Ok((permit, _)) => drop(current.permits.insert(permit.digest(), Arc::new(permit))),

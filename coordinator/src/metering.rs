@@ -19,11 +19,14 @@ use std::{
 
 use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, Utc};
 use sekisho_aggregation::release::ReleaseHeader;
-use sekisho_protocol::{digest::Digest, dsse::Envelope, receipt::Receipt};
+use sekisho_protocol::{catalogue::Catalogue, digest::Digest, dsse::Envelope, receipt::Receipt};
 use serde::{Serialize, Serializer};
 
 use self::tariff::{Tariff, TariffError};
 use crate::store::{Kind, Store, StoreError};
+
+/// The most catalogues of a holder among which the period's is looked for.
+const MAX_CATALOGUES: u32 = 1000;
 
 /// A month of UTC: from its first second on, to the first of the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +48,9 @@ impl FromStr for Period {
     /// Reads `2026-11`.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is no month: write 2026-11");
-        let shape = text.len() == 7 && text.as_bytes().get(4) == Some(&b'-');
+        let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+        let shape = text.len() == 7
+            && text.split_once('-').is_some_and(|(year, month)| year.len() == 4 && digits(year) && digits(month));
         let first = NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").ok().filter(|_| shape);
         let first = first.ok_or_else(wrong)?;
         let next = first.checked_add_months(Months::new(1)).ok_or_else(wrong)?;
@@ -249,8 +254,17 @@ fn lines(
     Ok(Export { period, currency: tariff.map(|t| t.currency().clone()), lines, total_minor })
 }
 
-/// The size that a holder declared before the period ended.
-async fn declared_size(_store: &Store, _holder: &str, _period: Period) -> Result<SizeClass, StoreError> {
-    let _ = Kind::Permit;
+/// The size that a holder's newest catalogue from before the period's end declares: that of its largest table of patients.
+async fn declared_size(store: &Store, holder: &str, period: Period) -> Result<SizeClass, StoreError> {
+    for kept in store.kept(Kind::Catalogue, Some(holder), MAX_CATALOGUES).await? {
+        let envelope =
+            Envelope::from_json::<Catalogue>(&kept.envelope).map_err(|_| StoreError::Corrupt("catalogue"))?;
+        let (catalogue, _) = envelope.peek::<Catalogue>().map_err(|_| StoreError::Corrupt("catalogue"))?;
+        if catalogue.issued < period.to {
+            let counts = catalogue.data_sets.iter().flat_map(|set| &set.tables).filter_map(|t| t.counts.as_ref());
+            let largest = counts.map(|counts| counts.individuals.estimate).max();
+            return Ok(largest.map_or(SizeClass::Unknown, SizeClass::of));
+        }
+    }
     Ok(SizeClass::Unknown)
 }

@@ -6,16 +6,19 @@
 //! Deliberately absent: settings, sessions and state of its own; files and the coordinator hold everything.
 
 mod answer;
+mod application;
 mod budget;
 mod catalogue;
 mod committee;
 mod door;
+mod due;
 mod duration;
 mod explain;
 pub(crate) mod failure;
 mod file;
 mod format;
 mod governance;
+mod grant;
 mod keys;
 mod number;
 mod orders;
@@ -26,6 +29,7 @@ mod place;
 pub(crate) mod print;
 mod query;
 pub(crate) mod register;
+mod review;
 mod roster;
 mod rotation;
 mod schema;
@@ -82,6 +86,12 @@ enum Command {
         after_help = "Example:\n  sekisho explain --schema stays.json --rho 50000 --rows-per-patient 4 --groups-per-patient 1 --sql 'SELECT sex, avg(days) FROM stay GROUP BY sex'"
     )]
     Explain(Box<explain::Command>),
+    /// Applications: draft, check, hand in, show.
+    #[command(subcommand, after_help = "Example:\n  sekisho application new --guided --out application.toml")]
+    Application(application::Command),
+    /// What a member of the committee says of applications.
+    #[command(subcommand, after_help = "Example:\n  sekisho review list --key member.pem")]
+    Review(review::Command),
     /// What the hospitals hold: search, show, compare, export.
     #[command(subcommand, after_help = "Example:\n  sekisho catalogue search 糖尿病 ICD-10")]
     Catalogue(catalogue::Command),
@@ -182,6 +192,8 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::Query(command) => query::run(command, context).await,
         Command::Explain(command) => explain::run(command, context).await,
+        Command::Application(command) => application::run(command, context).await,
+        Command::Review(command) => review::run(command, context).await,
         Command::Catalogue(command) => catalogue::run(command, context).await,
         Command::Study(command) => study::run(command, context).await,
         Command::Permit(command) => permit::run(command, context).await,

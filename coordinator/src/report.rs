@@ -160,6 +160,20 @@ impl ApplicationState {
     }
 }
 
+/// A review of an application.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReviewReport {
+    /// SHA-256 of its payload.
+    pub digest: Digest,
+    /// The member, as the committee in force calls them; none when they left it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+    /// When it was handed in.
+    pub put_at: DateTime<Utc>,
+    /// The review, signed.
+    pub envelope: Envelope,
+}
+
 /// An application in a list: its newest version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApplicationReport {

@@ -57,6 +57,8 @@ pub struct Field {
     /// How one asks for it.
     pub kind: FieldKind,
     when: Option<When>,
+    /// The only value that there is, so that nobody is asked.
+    pub only: Option<String>,
     /// What it is, in English.
     pub en: String,
     /// And in Japanese.
@@ -88,6 +90,13 @@ pub struct Missing {
     pub en: String,
     /// And in Japanese.
     pub ja: String,
+}
+
+impl Field {
+    /// No law asks for it; a person may leave it out.
+    pub fn is_optional(&self) -> bool {
+        self.required.is_empty()
+    }
 }
 
 impl Requirements {

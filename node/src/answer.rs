@@ -159,8 +159,14 @@ impl Answering {
         span.record("person", field::debug(verified.person()));
         span.record("query", verified.query().key().short()).record("run", verified.query().run);
         if let Some(code) = stored.refused() {
-            let reason = stored.reason.as_deref().unwrap_or("its answer to the permit says no more");
-            return Err(Refusal::new(code, format!("this hospital has not accepted the permit: {reason}")));
+            let detail = match (code, stored.reason.as_deref()) {
+                (Code::PermitWaiting, _) => {
+                    "a person at this hospital decides on the permit; nothing is answered before".into()
+                }
+                (_, Some(reason)) => format!("this hospital refused the permit: {reason}"),
+                (_, None) => "this hospital refused the permit".into(),
+            };
+            return Err(Refusal::new(code, detail));
         }
         let slot = self.slots.take(&verified.permit().study_id)?;
         let data = self.data_for(verified.permit().schema)?;

@@ -235,8 +235,12 @@ fn configured(path: &Path) -> Result<NodeConfig> {
     load(path).into_diagnostic().wrap_err_with(|| format!("the configuration {}", path.display()))
 }
 
-/// The keys that may have signed the schemas of the configured mappings.
+/// The keys that may have signed the schemas of the configured mappings. It makes no database: one that is lost must be
+/// seen to be lost.
 async fn schema_keys(config: &NodeConfig) -> Result<Vec<PublicKey>> {
+    if !daemon::database(config).exists() {
+        return Ok(vec![config.trust.governance_key]);
+    }
     daemon::documents(config).await.into_diagnostic()?.schema_keys().await.into_diagnostic()
 }
 

@@ -80,7 +80,7 @@ pub enum RunError {
     #[error("the Flight server stopped: {0}")]
     Server(#[from] tonic::transport::Error),
     /// The tokens of the local endpoint.
-    #[error("local.token_file: {0}")]
+    #[error(transparent)]
     Tokens(#[from] TokenFileError),
     /// The local endpoint cannot listen.
     #[error("local.address {address}: {source}")]
@@ -119,6 +119,11 @@ pub fn private_folder(path: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Where the node's database of `config` is.
+pub fn database(config: &NodeConfig) -> PathBuf {
+    config.state_dir.join("node.db")
+}
+
 /// The node's database of `config`.
 ///
 /// # Errors
@@ -126,7 +131,7 @@ pub fn private_folder(path: &Path) -> std::io::Result<()> {
 pub async fn store(config: &NodeConfig) -> Result<Store, RunError> {
     let io = |source| RunError::Io { path: config.state_dir.clone(), source };
     private_folder(&config.state_dir).map_err(io)?;
-    Ok(Store::open(&config.state_dir.join("node.db")).await?)
+    Ok(Store::open(&database(config)).await?)
 }
 
 /// The node's documents of `config`.

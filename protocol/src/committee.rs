@@ -149,6 +149,19 @@ impl CommitteeChain {
         self.links[0].1
     }
 
+    /// The last seat that the owner of this key has or had.
+    pub fn seat(&self, key: Digest) -> Option<&CommitteeMember> {
+        self.links.iter().rev().find_map(|(committee, _)| committee.member(key))
+    }
+
+    /// The keys of the members in force whose key, or an earlier one, is among `keys`.
+    pub fn seats_of(&self, keys: impl IntoIterator<Item = Digest>) -> BTreeSet<Digest> {
+        let names: BTreeSet<&str> =
+            keys.into_iter().filter_map(|key| self.seat(key)).map(|m| m.name.as_str()).collect();
+        let members = self.newest().members.iter().filter(|m| names.contains(m.name.as_str()));
+        members.map(|m| m.key.fingerprint()).collect()
+    }
+
     /// The committee with this digest, in force or not.
     pub fn with_digest(&self, digest: Digest) -> Option<&Committee> {
         self.links.iter().find(|(_, known)| *known == digest).map(|(committee, _)| committee)

@@ -3,7 +3,13 @@
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, dsse::Document, permit::MAX_ENTRIES, review::MAX_REASONS, roster::is_name};
+use crate::{
+    digest::Digest,
+    dsse::Document,
+    permit::{Basis, MAX_ENTRIES},
+    review::MAX_REASONS,
+    roster::is_name,
+};
 
 /// What was decided: a grant is a `permit/1` and has no place here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +29,8 @@ pub struct RefusedApplication {
     pub version: u32,
     /// That version's digest.
     pub digest: Digest,
+    /// The legal basis on which it was asked.
+    pub basis: Basis,
     /// What was decided.
     pub outcome: Outcome,
     /// Why, in public.

@@ -239,6 +239,14 @@ impl Envelope {
         BASE64.decode(&self.payload).map_err(|_| malformed("its payload is not base64"))
     }
 
+    /// The document's digest, of bytes that nobody has read yet.
+    ///
+    /// # Errors
+    /// When it is of another type, or too large.
+    pub fn digest<D: Document>(&self) -> Result<Digest, DsseError> {
+        Ok(Digest::of(&self.payload::<D>()?))
+    }
+
     /// Reads the document **without** checking who signed it, for display and for choosing keys.
     ///
     /// # Errors

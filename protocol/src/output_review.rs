@@ -4,7 +4,8 @@
 //! releases are another result. [`standing`] is the whole rule: one refusal ends it, releases by [`NEEDED`] different
 //! members let it out. That is a procedure of the coordinator: a node has long released when a reviewer looks.
 //!
-//! Deliberately absent: the reviewer's name (the signature says whose key it is), and any number of the result.
+//! The reviewer's key is in it, so that the same words of two reviewers are two documents. Deliberately absent: the
+//! reviewer's name (the committee has it), and any number of the result.
 
 use std::collections::BTreeSet;
 
@@ -50,6 +51,8 @@ pub struct OutputReview {
     pub run: u32,
     /// The result ([`result_digest`]).
     pub result: Digest,
+    /// The fingerprint of the reviewer's key, which signs it.
+    pub reviewer: Digest,
     /// What the reviewer says.
     pub verdict: Verdict,
     /// Why, for the person who asked and for the record: no numbers of a result that is refused.
@@ -167,6 +170,7 @@ mod tests {
             query_key: zero,
             run,
             result: zero,
+            reviewer: zero,
             verdict: Release,
             reasons: reasons.into(),
             at: "2026-01-01T00:00:00Z".parse().unwrap(),

@@ -61,8 +61,8 @@ pub struct Review {
     pub application: String,
     /// The digest of the version that was reviewed.
     pub digest: Digest,
-    /// The member, by the committee's name.
-    pub member: String,
+    /// The member, by the fingerprint of the key that signs.
+    pub member: Digest,
     /// Which question.
     pub step: Step,
     /// The answer.
@@ -84,7 +84,6 @@ impl Document for Review {
     fn check(&self) -> Result<(), String> {
         let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_string()) };
         rule(is_name(&self.application), "application is an application's id")?;
-        rule(!self.member.is_empty() && self.member.len() <= 64, "member has 1 to 64 bytes")?;
         rule(self.reasons.len() <= MAX_REASONS, "reasons have at most 16384 bytes")?;
         let fits = match self.verdict {
             Verdict::Complete => self.step == Step::Completeness,

@@ -28,7 +28,7 @@ const PER_QUERY: u64 = 50_000_000;
 /// What the study may cost at each hospital.
 const TOTAL: u64 = 200_000_000;
 /// How long the last status lives whose successor the coordinator withholds.
-const SHORT_LIFE: Duration = Duration::from_secs(25);
+const SHORT_LIFE: Duration = Duration::from_secs(40);
 
 /// What the story shall do.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ pub async fn run(plan: &Governance, launcher: Launcher, now: DateTime<Utc>) -> R
     hospitals_decide(&stage)?;
     ask(&stage, patient)?;
     revoke(&mut stage)?;
-    register(&stage)?;
+    register(&stage, now)?;
     eprintln!("Everything of this story is in {0}; remove it with: rm -r {0}", dir.display());
     Ok(())
 }
@@ -119,7 +119,7 @@ fn apply(stage: &Stage, now: DateTime<Utc>) -> Result<()> {
     let write = |purpose: &str, benefit: &str| {
         std::fs::write(&file, application(stage, purpose, benefit, now)?).into_diagnostic()
     };
-    write("advertising_and_marketing", "More sales")?;
+    write("insurance", "Premiums that fit the risk")?;
     stage.person("ada", &["application", "check", &file], Ends::Refused("purpose_prohibited"))?;
     write("scientific_research", "")?;
     stage.person("ada", &["application", "check", &file], Ends::Refused("application_incomplete"))?;
@@ -224,7 +224,6 @@ fn review(stage: &Stage) -> Result<()> {
     approve("second-ethicist")?;
     stage.person("ethicist", &["permit", "submit", &permit], Ends::Refused("quorum_not_met"))?;
     approve("patients")?;
-    // Two hospitals decide by hand: the permit is handed in, and not answered by all of them.
     let said = stage.person("patients", &["permit", "submit", &permit], Ends::Incomplete)?;
     stage.says(&said, "permit_waiting")
 }
@@ -238,8 +237,7 @@ fn hospitals_decide(stage: &Stage) -> Result<()> {
     stage.says(&said, "policy")?;
     let key = stage.network.key("researcher");
     let early = ["query", "--permit", ID, "--sql", SQL, "--key", &key, "--holders", "hospital-2", "--dry-run"];
-    let said = stage.person("ada", &early, Ends::Incomplete)?;
-    stage.says(&said, "permit_waiting")?;
+    stage.person("ada", &early, Ends::Refused("permit_waiting"))?;
     stage.node("hospital-2", &["permits", "accept", ID, "--reason", "Board of 20 November"], Ends::Well)?;
     let no = ["permits", "refuse", ID, "--reason", "We run a trial of our own on these patients"];
     stage.node("hospital-3", &no, Ends::Well)?;
@@ -278,12 +276,9 @@ fn revoke(stage: &mut Stage) -> Result<()> {
     let until = std::time::Instant::now() + SHORT_LIFE;
     stage.network.kill_node("hospital-2");
     stage.network.keep_coordinator_state("before")?;
+    stage.network.wait_connected(2)?;
     let reason = "The ethics committee withdrew its opinion";
-    stage.person(
-        "governance",
-        &["permit", "revoke", ID, "--reason", reason, "--key", &governance],
-        Ends::Incomplete,
-    )?;
+    stage.person("governance", &["permit", "revoke", ID, "--reason", reason, "--key", &governance], Ends::Well)?;
     let query = ["query", "--permit", ID, "--sql", SQL, "--key", &key, "--holders", "hospital-1,hospital-2"];
     stage.person("ada", &query, Ends::Refused("permit_revoked"))?;
 
@@ -291,24 +286,32 @@ fn revoke(stage: &mut Stage) -> Result<()> {
     stage.network.keep_coordinator_state("after")?;
     stage.network.swap_coordinator_state("before")?;
     stage.network.start_node("hospital-2")?;
+    stage.until_connected(&["hospital-1", "hospital-2"])?;
     stage.note(
         "The coordinator runs as if the permit had never been revoked; hospital-1 has seen it, hospital-2 has not.",
     );
     let said = stage.person("ada", &query, Ends::Incomplete)?;
     stage.says(&said, "permit_revoked")?;
+    stage.note("The news reaches hospital-2, and the coordinator denies it again: the hospitals know better.");
+    stage.network.swap_coordinator_state("after")?;
+    stage.network.wait_connected(3)?;
+    stage.network.swap_coordinator_state("before")?;
+    stage.until_connected(&["hospital-1", "hospital-2"])?;
+    let said = stage.person("ada", &query, Ends::Refused("permit_revoked"))?;
+    stage.says(&said, "hospital-2: permit diabetes-trial was revoked")?;
     let left = until.saturating_duration_since(std::time::Instant::now());
     stage.note(&format!("Nothing is answered under an expired status: {} s later,", left.as_secs()));
     std::thread::sleep(left + Duration::from_secs(1));
     stage.person("ada", &query, Ends::Refused("stale_status"))?;
-    stage.note("The coordinator passes the news on again; hospital-2 takes it in.");
+    stage.note("The coordinator tells the truth again.");
     stage.network.swap_coordinator_state("after")?;
     stage.network.wait_connected(3)?;
     stage.person("ada", &["network", "show"], Ends::Well)?;
     stage.person("ada", &query, Ends::Refused("permit_revoked")).map(drop)
 }
 
-fn register(stage: &Stage) -> Result<()> {
-    stage.title("The public register shows all of it", "公開の利用登録簿");
+fn register(stage: &Stage, now: DateTime<Utc>) -> Result<()> {
+    stage.title("The public register shows all of it, and the operator meters it", "公開の利用登録簿と従量の集計");
     let said = stage.person("anybody", &["register", "export", "--study", ID, "--lang", "ja"], Ends::Well)?;
     stage.says(&said, "hospital-3")?;
     let said = stage.person(
@@ -320,5 +323,7 @@ fn register(stage: &Stage) -> Result<()> {
     {
         stage.says(&said, part)?;
     }
-    Ok(())
+    let month = now.format("%Y-%m").to_string();
+    let said = stage.operator(&["metering", "export", "--period", &month], Ends::Well)?;
+    stage.says(&said, "small")
 }

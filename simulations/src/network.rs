@@ -395,6 +395,15 @@ impl Network {
         self.launcher.output(Party::Node, &[args, &["--config", &config]].concat())
     }
 
+    /// Runs `sekisho-coordinator` on the coordinator's configuration, and returns how that ended.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn coordinator_output(&self, args: &[&str]) -> Result<Output> {
+        let config = self.dir.join("coordinator/coordinator.toml").display().to_string();
+        self.launcher.output(Party::Coordinator, &[args, &["--config", &config]].concat())
+    }
+
     /// Publishes a fresh status that lives for `lives`.
     ///
     /// # Errors

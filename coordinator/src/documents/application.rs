@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     application::{Application, MAX_VERSION},
-    committee::Committee,
+    committee::{Committee, CommitteeChain},
     decision::RefusedApplication,
     digest::Digest,
     dsse::{Envelope, Verified},
@@ -44,7 +44,6 @@ pub(super) struct Stored {
 /// A stored review.
 pub(super) struct Reviewed {
     review: Review,
-    by: Digest,
     at: DateTime<Utc>,
 }
 
@@ -62,15 +61,10 @@ impl Reviews {
         self.of(version, Verdict::Complete).map(|r| r.at).filter(|at| changes.is_none_or(|c| *at > c)).min()
     }
 
-    /// The members of `committee` who declared a conflict over any version, under this key or an earlier one.
-    fn conflicted(&self, committee: &Committee) -> BTreeSet<Digest> {
-        let declared = |name: &str, key: Digest| {
-            let conflict =
-                |r: &Reviewed| r.review.verdict == Verdict::Conflict && (r.review.member == name || r.by == key);
-            self.0.iter().any(conflict)
-        };
-        let members = committee.members.iter().map(|m| (&m.name, m.key.fingerprint()));
-        members.filter(|(name, key)| declared(name, *key)).map(|(_, key)| key).collect()
+    /// The members in force who declared a conflict over any version, under this key or an earlier one.
+    fn conflicted(&self, committees: &CommitteeChain) -> BTreeSet<Digest> {
+        let declared = self.0.iter().filter(|r| r.review.verdict == Verdict::Conflict).map(|r| r.review.member);
+        committees.seats_of(declared)
     }
 }
 
@@ -136,9 +130,7 @@ impl Documents {
         let reviewed = |kept: &Kept| {
             let envelope = Envelope::from_json::<Review>(&kept.envelope).map_err(unavailable)?;
             let (review, _) = envelope.peek::<Review>().map_err(unavailable)?;
-            let by =
-                envelope.key_ids().next().ok_or_else(|| Refusal::new(Code::Unavailable, "a review has no signer"))?;
-            Ok(Reviewed { review, by, at: kept.put_at })
+            Ok(Reviewed { review, at: kept.put_at })
         };
         kept.iter().map(reviewed).collect::<Result<_, _>>().map(Reviews)
     }
@@ -229,8 +221,8 @@ impl Documents {
             || Refusal::new(Code::NotAuthorised, "one member of the committee in force signs a review, alone");
         let member = member.ok_or_else(stranger)?;
         let review = envelope.verify::<Review>(&[member.key], 1)?;
-        if review.member != member.name {
-            let detail = format!("the review says {}, and {} signed it", review.member, member.name);
+        if review.member != member.key.fingerprint() {
+            let detail = format!("the review is in the name of key {}, and {} signed it", review.member, member.name);
             return Err(Refusal::new(Code::NotAuthorised, detail));
         }
         let newest = self.newest_version(&review.application, review.digest).await?;
@@ -240,7 +232,7 @@ impl Documents {
         if self.store.holds(review.digest()).await.map_err(unavailable)? {
             return Ok(checked);
         }
-        if reviews.conflicted(committee).contains(&member.key.fingerprint()) {
+        if reviews.conflicted(&current.walked()?.committees).contains(&member.key.fingerprint()) {
             let detail =
                 format!("{} declared a conflict of interest over application {}", member.name, review.application);
             return Err(Refusal::new(Code::ConflictOfInterest, detail));
@@ -271,12 +263,17 @@ impl Documents {
         }
         if known.is_none() {
             let newest = self.newest_version(&decision.application, decision.digest).await?;
-            if newest.application.version != decision.version {
-                return Err(Refusal::new(Code::Malformed, "the version is not that of the application's digest"));
+            if (newest.application.version, newest.application.basis) != (decision.version, decision.basis) {
+                return Err(Refusal::new(Code::Malformed, "version and basis are not those of the application"));
             }
             let reviews = self.reviews(&decision.application).await?;
             reviewed(&newest, &reviews)?;
-            without_conflict(&reviews.conflicted(committee), committee, &decision.recused, &envelope)?;
+            without_conflict(
+                &reviews.conflicted(&current.walked()?.committees),
+                committee,
+                &decision.recused,
+                &envelope,
+            )?;
             if let Some(permit) = current.permit_for(decision.digest) {
                 let detail =
                     format!("permit {} version {} grants this application; revoke it", permit.id, permit.version);
@@ -338,7 +335,12 @@ impl Documents {
         }
         let envelope = Envelope::from_json::<Permit>(&new.envelope)?;
         let committee = current.committee()?;
-        without_conflict(&reviews.conflicted(committee), committee, &new.decision.recused, &envelope)?;
+        without_conflict(
+            &reviews.conflicted(&current.walked()?.committees),
+            committee,
+            &new.decision.recused,
+            &envelope,
+        )?;
         Ok(new.within(&newest.application)?)
     }
 }

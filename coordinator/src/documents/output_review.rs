@@ -49,7 +49,7 @@ impl Current {
 
     /// The member whose key this is or was, unless the key is void: who left has still said what was said.
     pub fn seat(&self, key: Digest) -> Option<&CommitteeMember> {
-        self.committee.as_ref()?.member(key).filter(|_| !self.voids(key))
+        self.chains.as_ref()?.committees.seat(key).filter(|_| !self.voids(key))
     }
 
     /// The member who alone signed a review, verified.
@@ -61,6 +61,9 @@ impl Current {
         let stranger = || Refusal::new(Code::NotAuthorised, "no member of the committee signed the review");
         let member = self.seat(key).ok_or_else(stranger)?.clone();
         let review = envelope.verify::<OutputReview>(&[member.key], 1)?;
+        if review.reviewer != key {
+            return Err(Refusal::new(Code::Malformed, "the review names another reviewer than its signer"));
+        }
         Ok(Reviewed { review, member })
     }
 }

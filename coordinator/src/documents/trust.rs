@@ -118,7 +118,7 @@ impl Current {
         obey(orders.iter().map(|held| held.verified().document()), &concern, now)
     }
 
-    fn walked(&self) -> Result<&Chains, Refusal> {
+    pub(super) fn walked(&self) -> Result<&Chains, Refusal> {
         self.chains().ok_or_else(|| Refusal::new(Code::Unavailable, "no document has been read"))
     }
 }

@@ -12,7 +12,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use chrono::{DateTime, Utc};
-use sekisho_aggregation::{release::Release, table::hides};
+use sekisho_aggregation::{after::CELL_NOTE, release::Release, table::hides};
 use sekisho_protocol::{digest::Digest, permit::Preset, refusal::Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -256,16 +256,21 @@ fn counts(batches: &[RecordBatch]) -> Counts {
         let aside = |at: usize| bounded.iter().any(|b| (*b..b + 3).contains(&at));
         let name = |at: usize| schema.field(at).name().as_str();
         let keys: Vec<usize> =
-            (0..batch.num_columns()).filter(|at| !aside(*at) && ![HOLDER, "cell_note"].contains(&name(*at))).collect();
+            (0..batch.num_columns()).filter(|at| !aside(*at) && ![HOLDER, CELL_NOTE].contains(&name(*at))).collect();
         let numbers: Vec<_> =
             bounded.iter().filter_map(|at| batch.column(*at).as_primitive_opt::<Int64Type>()).collect();
         let text = |at: usize, row: usize| {
             let value = ArrayFormatter::try_new(batch.column(at), &options).map(|f| f.value(row).to_string());
             value.unwrap_or_default()
         };
-        let holder = schema.index_of(HOLDER).ok();
+        let (holder, notes) = (schema.index_of(HOLDER).ok(), schema.index_of(CELL_NOTE).ok());
+        // Which of the cells whose key is NULL it is.
+        let which = |note: &&str| note.starts_with("all of ") || note.ends_with(" outside its domain");
         for row in 0..batch.num_rows() {
-            let key = keys.iter().map(|at| format!("{}={}", name(*at), text(*at, row))).collect::<Vec<_>>().join(", ");
+            let mut key: Vec<String> = keys.iter().map(|at| format!("{}={}", name(*at), text(*at, row))).collect();
+            let notes = notes.map(|at| text(at, row)).unwrap_or_default();
+            key.extend(notes.split("; ").filter(which).map(str::to_string));
+            let key = key.join(", ");
             let holder = holder.map(|at| text(at, row)).unwrap_or_default();
             let shown = numbers.iter().filter(|column| column.is_valid(row)).map(|column| column.value(row));
             all.entry((holder, key)).or_default().extend(shown);

@@ -20,6 +20,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use comfy_table::CellAlignment;
+use sekisho_aggregation::after::CELL_NOTE;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
@@ -32,9 +33,6 @@ use crate::{
     listing::quoted,
     report::{ALL_HOLDERS, HOLDER, ResultReport},
 };
-
-/// The column that says what is particular about a cell.
-const CELL_NOTE: &str = "cell_note";
 
 /// A result's rows, in one piece.
 pub struct Rows {

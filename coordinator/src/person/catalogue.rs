@@ -17,8 +17,7 @@ use super::{
     Context,
     door::Door,
     failure::{Exit, Failure},
-    file,
-    print::{self, List},
+    file, print,
 };
 use crate::{
     catalogue::{
@@ -27,6 +26,7 @@ use crate::{
         rules,
         search::search,
     },
+    listing::Listing,
     report::Want,
     store::Kind,
 };
@@ -42,7 +42,7 @@ pub enum Command {
         words: Vec<String>,
         /// For people, programs or spreadsheets.
         #[arg(long, value_enum, default_value = "table")]
-        output: List,
+        output: Listing,
     },
     /// Show a hospital's data sets, tables and columns, with their noised counts.
     #[command(after_help = "Example:\n  sekisho catalogue show west")]
@@ -51,7 +51,7 @@ pub enum Command {
         node: String,
         /// For people, programs or spreadsheets.
         #[arg(long, value_enum, default_value = "table")]
-        output: List,
+        output: Listing,
     },
     /// Show what changed between two of a hospital's catalogues.
     #[command(after_help = "Example:\n  sekisho catalogue diff west --from 1 --to 3")]
@@ -66,7 +66,7 @@ pub enum Command {
         to: u64,
         /// For people, programs or spreadsheets.
         #[arg(long, value_enum, default_value = "table")]
-        output: List,
+        output: Listing,
     },
     /// Write data sets as HealthDCAT-AP (release 8), one file each.
     #[command(after_help = "Example:\n  sekisho catalogue export west --format turtle --out west.ttl")]
@@ -193,12 +193,12 @@ async fn numbered(door: &mut Door, node: &str, seq: u64) -> Result<Verified<Cata
     found.envelope.verify(&[member.signing_key], 1).map_err(|e| Failure::answer("catalogue", e))
 }
 
-fn show(catalogue: &Verified<Catalogue>, output: List) -> Result<(), Failure> {
+fn show(catalogue: &Verified<Catalogue>, output: Listing) -> Result<(), Failure> {
     const HEADER: [&str; 8] = ["data set", "table", "column", "type", "code system", "domain", "count", "complete"];
     let rows = catalogue.data_sets.iter().flat_map(|set| {
         set.tables.iter().flat_map(move |table| std::iter::once(table_row(set, table)).chain(column_rows(set, table)))
     });
-    if output != List::Table {
+    if output != Listing::Table {
         return print::list(output, catalogue.document(), HEADER, rows);
     }
     for set in &catalogue.data_sets {

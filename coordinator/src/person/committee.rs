@@ -151,7 +151,11 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
 }
 
 /// The chain of committees, walked from the coordinator's pinned one.
-async fn chain(context: &Context) -> Result<(CommitteeChain, TrustReport), Failure> {
+/// The committees, walked from the one that the coordinator pins.
+///
+/// # Errors
+/// When they cannot be fetched, or a link does not verify.
+pub async fn chain(context: &Context) -> Result<(CommitteeChain, TrustReport), Failure> {
     let report = context.door().await?.trust().await?;
     report.committee.check().map_err(|rule| Failure::answer("committee", rule))?;
     let mut chain = CommitteeChain::pinned(report.committee.clone());

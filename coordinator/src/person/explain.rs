@@ -3,7 +3,7 @@
 //! Works from files alone: nothing is signed, sent or charged. It is the analysis that the nodes make, so what it
 //! refuses they refuse. Deliberately absent: what depends on a hospital, such as its own policy and what its ledger has left.
 
-mod engine;
+pub mod engine;
 mod text;
 
 use std::path::{Path, PathBuf};

@@ -155,6 +155,7 @@ async fn review(word: &Word, verdict: Verdict, context: &Context) -> Result<Exit
         query_key: known.query_key,
         run: known.run,
         result,
+        reviewer: key.public().fingerprint(),
         verdict,
         reasons: word.reasons.clone(),
         at: context.now,

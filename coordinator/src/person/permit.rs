@@ -13,6 +13,7 @@ use sekisho_protocol::{
     key_file,
     keys::SecretKey,
     permit::{Permit, PermittedTable},
+    publication::Published,
     refusal::{Code, Refusal},
     roster::is_name,
 };
@@ -20,8 +21,9 @@ use sekisho_protocol::{
 use super::{
     Context,
     door::Door,
+    due,
     failure::{Exit, Failure},
-    file, governance, permit_file,
+    file, governance, grant, permit_file,
     print::{self, Output, Spinner},
     status::{self, Change},
 };
@@ -33,12 +35,19 @@ pub enum Command {
     /// Print a commented draft in TOML.
     #[command(after_help = "Example:\n  sekisho permit template > permit.toml")]
     Template,
-    /// Make an unsigned permit of a draft.
+    /// Make an unsigned permit of a draft, or of an application.
     #[command(after_help = "Example:\n  sekisho permit new --from permit.toml --out permit.dsse.json")]
     New {
-        /// The draft, .toml or .json: see `sekisho permit template`.
+        /// The draft, .toml or .json: see `sekisho permit template`. With --application, only what the permit says otherwise
+        /// than the application: `issuer`, `[decision]` with its `reasons`, and what is narrower.
         #[arg(long, value_name = "FILE")]
         from: PathBuf,
+        /// Draft what this application asks for: its id, or a file.
+        #[arg(long, value_name = "FILE|ID")]
+        application: Option<String>,
+        /// A member's key, to read the application from the coordinator.
+        #[arg(long, value_name = "FILE", requires = "application")]
+        key: Option<PathBuf>,
         /// Where the permit goes; it must not exist.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -81,6 +90,19 @@ pub enum Command {
         #[arg(long, value_enum, default_value = "table")]
         output: Output,
     },
+    /// List what the law wants done by which day: decisions and results to publish, permits to end; what is late comes first.
+    #[command(after_help = "Example:\n  sekisho permit due --at 2027-01-31 --output csv")]
+    Due(due::Due),
+    /// Say where a permit, or a refusal (by its application's id), was published.
+    #[command(
+        after_help = "Example:\n  sekisho permit published permit-1 --url https://example.org/decisions/1 --key member.pem"
+    )]
+    Published(due::Publish),
+    /// Say where the results of a permit were published.
+    #[command(
+        after_help = "Example:\n  sekisho permit results permit-1 --url https://doi.org/10.5555/12345678 --key ada.pem"
+    )]
+    Results(due::Publish),
     /// Revoke a permit: signs and hands in the next status.
     #[command(
         after_help = "Example:\n  sekisho permit revoke permit-1 --reason 'consent withdrawn' --key governance.pem"
@@ -104,8 +126,11 @@ pub enum Command {
 pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
     match command {
         Command::Template => print::out(permit_file::TEMPLATE.trim_end())?,
-        Command::New { from, out } => {
-            let permit = permit_file::read(from)?;
+        Command::New { from, application, key, out } => {
+            let permit = match application {
+                None => permit_file::read(from)?,
+                Some(application) => grant::answering(application, key.as_deref(), from, context).await?,
+            };
             let wrong = |e| Failure::document(from, e);
             let envelope = Envelope::sign(&permit, &[]).map_err(wrong)?;
             let (_, digest) = envelope.peek::<Permit>().map_err(wrong)?;
@@ -124,6 +149,11 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             let envelope = file::read_envelope::<Permit>(file)?;
             let (permit, digest) = envelope.peek::<Permit>().map_err(|e| Failure::document(file, e))?;
             print::out(&table(&permit))?;
+            if let Some(id) = &permit.application_id {
+                print::note(&format!(
+                    "note: this does not compare the permit with application {id}; `sekisho review approve` does"
+                ));
+            }
             let signatures = sign::<Permit>(file, envelope, &key)?;
             print::out(&print::pairs(&[
                 ("digest", digest.to_string()),
@@ -144,6 +174,9 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             };
             return print::put(&report, *output, true);
         }
+        Command::Due(command) => return due::run(command, context).await,
+        Command::Published(command) => return due::publish(Published::Decision, command, context).await,
+        Command::Results(command) => return due::publish(Published::Results, command, context).await,
         Command::Revoke { permit, reason, signing } => {
             let digest = match permit.parse::<Digest>() {
                 Ok(digest) => digest,
@@ -178,7 +211,10 @@ pub async fn find(name: &str, context: &Context) -> Result<(Envelope, Permit, Di
 }
 
 /// A permit from the coordinator, which is the one that `name` says.
-async fn fetch(door: &mut Door, name: &str) -> Result<(Envelope, Permit, Digest), Failure> {
+///
+/// # Errors
+/// When there is none, or the coordinator cannot be reached.
+pub async fn fetch(door: &mut Door, name: &str) -> Result<(Envelope, Permit, Digest), Failure> {
     let wanted = name.parse::<Digest>().ok();
     if wanted.is_none() && !is_name(name) {
         return Err(Failure::input(format!("{name} is no file, no id and no digest of a permit"), "check the path"));
@@ -193,7 +229,7 @@ async fn fetch(door: &mut Door, name: &str) -> Result<(Envelope, Permit, Digest)
 /// Adds a signature in the file, whole or not at all; says how many there are then.
 ///
 /// # Errors
-/// When this key signed it already, or the file cannot be replaced.
+/// When the key has signed already, or the file cannot be replaced.
 pub fn sign<D: Document>(path: &Path, mut envelope: Envelope, key: &SecretKey) -> Result<usize, Failure> {
     let fingerprint = key.public().fingerprint();
     if envelope.key_ids().any(|id| id == fingerprint) {
@@ -206,7 +242,7 @@ pub fn sign<D: Document>(path: &Path, mut envelope: Envelope, key: &SecretKey) -
 }
 
 /// The name by which a document spells a value of ours.
-fn word(value: &impl serde::Serialize) -> String {
+pub fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(text)) => text,
         Ok(other) => other.to_string(),
@@ -214,12 +250,13 @@ fn word(value: &impl serde::Serialize) -> String {
     }
 }
 
-fn words<T: serde::Serialize>(values: &[T]) -> String {
+/// The names of several.
+pub fn words<T: serde::Serialize>(values: &[T]) -> String {
     values.iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
 /// Everything in a permit that a signer answers for.
-fn table(permit: &Permit) -> String {
+pub fn table(permit: &Permit) -> String {
     let dp = &permit.dp;
     let mut facts = vec![
         (Permit::NAME, format!("{} version {}", permit.id, permit.version)),

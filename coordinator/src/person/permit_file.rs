@@ -6,7 +6,14 @@
 
 use std::path::Path;
 
-use sekisho_protocol::{digest::Digest, dsse::Document, keys::PublicKey, permit::Permit, schema::Schema};
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::Document,
+    keys::PublicKey,
+    permit::{Permit, Purpose},
+    refusal::Refusal,
+    schema::Schema,
+};
 use serde_json::Value;
 
 use super::{failure::Failure, file};
@@ -19,14 +26,34 @@ pub const TEMPLATE: &str = include_str!("permit_template.toml");
 /// # Errors
 /// When the file, or the schema that it names, is missing or wrong.
 pub fn read(path: &Path) -> Result<Permit, Failure> {
-    let wrong = |why: String| Failure::input(format!("{}: {why}", path.display()), "see `sekisho permit template`");
-    let text = file::read_text(path)?;
-    let mut value = match path.extension().and_then(|e| e.to_str()) {
-        Some("toml") => from_toml(&text).map_err(wrong)?,
-        Some("json") => serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?,
-        _ => return Err(wrong("its name ends neither in .toml nor in .json".into())),
+    of_value(value(path)?, path)
+}
+
+/// What the file at `path` holds, as JSON.
+///
+/// # Errors
+/// When it is neither TOML nor JSON, as its name says.
+pub fn value(path: &Path) -> Result<Value, Failure> {
+    let wrong = |why: String| {
+        let advice = "see `sekisho permit template` or `sekisho application new`";
+        Failure::input(format!("{}: {why}", path.display()), advice)
     };
-    fill_fingerprints(&mut value).map_err(wrong)?;
+    let text = file::read_text(path)?;
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("toml") => from_toml(&text).map_err(wrong),
+        Some("json") => serde_json::from_str(&text).map_err(|e| wrong(e.to_string())),
+        _ => Err(wrong("its name ends neither in .toml nor in .json".into())),
+    }
+}
+
+/// Fills in and checks a permit; paths in it begin where the file at `path` lies.
+///
+/// # Errors
+/// When the value, or the schema that it names, is wrong.
+pub fn of_value(mut value: Value, path: &Path) -> Result<Permit, Failure> {
+    let wrong = |why: String| Failure::input(format!("{}: {why}", path.display()), "see `sekisho permit template`");
+    fill_fingerprints(&mut value, "authorised_persons").map_err(wrong)?;
+    refuse_prohibited(&value)?;
     let schema = fill_schema(&mut value, path.parent().unwrap_or(Path::new("")))?;
     let permit: Permit = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
     permit.check().map_err(wrong)?;
@@ -57,18 +84,37 @@ fn to_json(value: toml::Value) -> Result<Value, String> {
     })
 }
 
-fn fill_fingerprints(permit: &mut Value) -> Result<(), String> {
-    let persons = permit.get_mut("authorised_persons").and_then(Value::as_array_mut).into_iter().flatten();
+/// Refuses what nobody may grant by its name, before anything else is said of the draft.
+///
+/// # Errors
+/// `purpose_prohibited`, or what is no purpose at all.
+pub fn refuse_prohibited(draft: &Value) -> Result<(), Failure> {
+    let purposes = draft.get("purposes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    for purpose in purposes {
+        purpose.parse::<Purpose>().map_err(Refusal::from)?;
+    }
+    Ok(())
+}
+
+/// Fills in the fingerprint of each key of the list `name`.
+///
+/// # Errors
+/// When a key is none.
+pub fn fill_fingerprints(draft: &mut Value, name: &str) -> Result<(), String> {
+    let persons = draft.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten();
     for person in persons.filter_map(Value::as_object_mut) {
         let Some(key) = person.get("key").and_then(Value::as_str) else { continue };
-        let key: PublicKey = key.trim().parse().map_err(|e| format!("authorised_persons: {e}"))?;
+        let key: PublicKey = key.trim().parse().map_err(|e| format!("{name}: {e}"))?;
         person.entry("key_fingerprint").or_insert_with(|| key.fingerprint().to_string().into());
     }
     Ok(())
 }
 
 /// Puts the digest of a schema in the place of its path.
-fn fill_schema(permit: &mut Value, folder: &Path) -> Result<Option<Schema>, Failure> {
+///
+/// # Errors
+/// When there is no signed schema.
+pub fn fill_schema(permit: &mut Value, folder: &Path) -> Result<Option<Schema>, Failure> {
     let Some(field) = permit.get_mut("schema") else { return Ok(None) };
     let Some(name) = field.as_str().filter(|name| name.parse::<Digest>().is_err()) else { return Ok(None) };
     let path = folder.join(name);

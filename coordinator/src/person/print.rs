@@ -13,13 +13,17 @@ use std::{
 use clap::ValueEnum;
 use comfy_table::{LineStyle, Table, TableStyle};
 use indicatif::ProgressBar;
+use sekisho_protocol::refusal::Code;
 use serde::Serialize;
 
 use super::{
     failure::{Exit, Failure},
     number::significant,
 };
-use crate::report::{HolderReport, HolderState, PrivacyReport, PutReport};
+use crate::{
+    listing::{self, Listing},
+    report::{HolderReport, HolderState, PrivacyReport, PutReport},
+};
 
 /// Lines above, below and under the header; none between rows.
 const STYLE: TableStyle = TableStyle::new()
@@ -82,39 +86,21 @@ pub fn json(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string_pretty(value).map_err(|e| Failure::input(e.to_string(), "use --output table"))
 }
 
-/// Rows as RFC 4180 with LF line ends, every cell quoted as text.
-pub fn csv<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let quoted = |cell: &str| format!("\"{}\"", cell.replace('"', "\"\""));
-    let mut lines = vec![header.map(quoted).join(",")];
-    lines.extend(rows.into_iter().map(|row| row.map(|cell| quoted(&cell)).join(",")));
-    lines.join("\n")
-}
-
-/// How a list is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum List {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-    /// For spreadsheets.
-    Csv,
-}
-
-/// Prints `rows`, or `value` as JSON.
+/// Prints a list: `rows` under `header`, or `value` as JSON. In CSV no text of a stranger is a formula.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn list<const N: usize>(
-    output: List,
+    output: Listing,
     value: &impl Serialize,
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> Result<(), Failure> {
+    let safe = |row: [String; N]| row.map(|cell| listing::defused(&plain(&cell)));
     out(&match output {
-        List::Table => table(header, rows),
-        List::Json => json(value)?,
-        List::Csv => csv(header, rows),
+        Listing::Table => table(header, rows),
+        Listing::Json => json(value)?,
+        Listing::Csv => listing::csv(header, rows.into_iter().map(safe)),
     })
 }
 
@@ -225,17 +211,25 @@ pub fn put(report: &PutReport, output: Output, each_must_answer: bool) -> Result
         }
     }
     let any = |wanted| report.holders.iter().any(|h| h.state == wanted);
-    for refused in report.holders.iter().filter(|h| h.state == HolderState::Refused) {
-        refusal(refused);
-    }
-    if any(HolderState::Refused) {
+    // A hospital where a person decides has not refused.
+    let waits = |h: &&HolderReport| h.code == Some(Code::PermitWaiting);
+    let mut refused = report.holders.iter().filter(|h| h.state == HolderState::Refused && !waits(h)).peekable();
+    if refused.peek().is_some() {
+        refused.for_each(refusal);
         return Ok(Exit::Refused);
     }
-    if any(HolderState::Offline) || any(HolderState::NoAnswer) {
-        note("some hospitals did not answer; they get the document when they connect");
-        return Ok(if each_must_answer { Exit::Incomplete } else { Exit::Done });
+    let waiting: Vec<&str> = report.holders.iter().filter(waits).map(|h| h.name.as_str()).collect();
+    if !waiting.is_empty() {
+        note(&format!(
+            "permit_waiting: at {} a person decides; the use register shows the answer (`sekisho register export`)",
+            waiting.join(", ")
+        ));
     }
-    Ok(Exit::Done)
+    let absent = any(HolderState::Offline) || any(HolderState::NoAnswer);
+    if absent {
+        note("some hospitals did not answer; they get the document when they connect");
+    }
+    Ok(if each_must_answer && (absent || !waiting.is_empty()) { Exit::Incomplete } else { Exit::Done })
 }
 
 /// Says on standard error that a hospital refused, and what to do.
@@ -250,8 +244,6 @@ pub fn refusal(report: &HolderReport) {
 
 #[cfg(test)]
 mod tests {
-    use sekisho_protocol::refusal::Code;
-
     use super::*;
 
     #[test]

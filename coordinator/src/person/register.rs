@@ -89,8 +89,10 @@ pub fn json(register: &UseRegister, lang: Option<Lang>) -> Result<String, Failur
 
 /// Puts the text of one language in the place of each text in both.
 fn only(value: &mut Value, lang: Lang) {
-    let text = serde_json::from_value::<Text>(value.clone()).ok();
-    if let Some(text) = text {
+    // serde would take a list of two for a struct of two.
+    if value.is_object()
+        && let Ok(text) = serde_json::from_value::<Text>(value.clone())
+    {
         *value = lang.of(&text).into();
         return;
     }

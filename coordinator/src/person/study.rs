@@ -15,12 +15,13 @@ use super::{
     door::Door,
     explain::all_of,
     failure::{Exit, Failure},
-    print::{self, List},
+    print,
     query::Question,
     schema, terms,
 };
 use crate::{
     catalogue::fitness::{Answer, Fitness, fitness},
+    listing::Listing,
     report::Want,
 };
 
@@ -49,7 +50,7 @@ pub struct Check {
     terms: terms::Flags,
     /// For people, programs or spreadsheets.
     #[arg(long, value_enum, default_value = "table")]
-    output: List,
+    output: Listing,
 }
 
 #[derive(Serialize)]

@@ -237,6 +237,7 @@ fn holders(newest: &PermitPart, all: &[PermitPart]) -> Result<Vec<HolderEntry>, 
         HolderEntry {
             answer: words::permit_answer(answer),
             code: code.map(|code| code.to_string()),
+            reason: said.and_then(|said| said.reason.clone()).filter(|_| code.is_some()),
             at: said.map(|said| said.at),
             runs: used.runs,
             micro_rho: used.micro_rho,

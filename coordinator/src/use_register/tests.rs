@@ -118,7 +118,7 @@ fn record() -> Parts {
         refused,
         earmark: MicroRho::ZERO,
         at: at(1),
-        reason: None,
+        reason: refused.map(|_| HOSTILE.into()),
         decided_by: sekisho_protocol::receipt::DecidedBy::Policy,
     };
     let (sql, refuses) = ("SELECT sex, count(*) FROM person GROUP BY sex", Some(Code::Policy));
@@ -148,6 +148,7 @@ fn record() -> Parts {
         application: "application-2".into(),
         version: 1,
         digest: Digest::of(b"application-2"),
+        basis: Basis::Ehds69,
         outcome: Outcome::Refused,
         reasons: "The purpose does not need these data.".into(),
         date: now().date_naive(),

@@ -75,6 +75,7 @@ pub(super) fn labels() -> BTreeMap<String, Text> {
         ("publications", "公表", "Publications"),
         ("purposes", "利用目的", "Purposes"),
         ("queries", "実行された照会", "Queries run"),
+        ("reason", "理由", "Reason"),
         ("reasons", "理由", "Reasons"),
         ("result", "結果の識別子", "Digest of the result"),
         ("results_due", "結果公表の期限", "Results due"),

@@ -23,7 +23,7 @@ use crate::{
     data::snapshot::Snapshot,
     execute::execute,
     holding::tables,
-    ledger::{ChargeRequest, Cost, Reserved, Run, RunState, StoredRelease},
+    ledger::{ChargeRequest, Cost, Reserved, Run, RunKey, RunState, StoredRelease},
 };
 
 struct Commitments {
@@ -175,7 +175,7 @@ impl Charges for Durable<'_> {
         };
         let entry = Envelope::sign(&record, &[&node.signing])?.to_json();
         let request = ChargeRequest {
-            key: question.key,
+            key: RunKey { permit: charge.permit, query_key: charge.query_key, run: charge.run },
             study_id: question.study_id.clone(),
             permit_total: question.permit_total,
             query: question.query,

@@ -116,7 +116,7 @@ fn lost(report: &TableReport) -> String {
 
 /// What each snapshot is used by. Without a ledger it cannot be known, which is not the same as by nothing.
 async fn uses(config: &NodeConfig) -> Result<Option<BTreeMap<String, SnapshotUse>>> {
-    if !config.state_dir.join("node.db").exists() {
+    if !daemon::database(config).exists() {
         return Ok(None);
     }
     let store = daemon::store(config).await.into_diagnostic()?;
@@ -144,7 +144,7 @@ async fn prune(config: &NodeConfig, output: Output, dry_run: bool) -> Result<()>
     let Some(uses) = uses(config).await? else {
         return Err(miette!(
             "there is no {}, so it is unknown which snapshots are needed; nothing was removed",
-            config.state_dir.join("node.db").display()
+            daemon::database(config).display()
         ));
     };
     let catalogue: Catalogue = retention::catalogue(&snapshots).into_diagnostic()?;

@@ -105,7 +105,7 @@ impl Documents {
     /// `quorum_not_met`, `duplicate_signer`, `bad_signature`, `malformed`, `older_document`, `supersession`.
     pub async fn believe_permit(&self, bytes: &[u8], status: &Status) -> Result<Verified<Permit>, Refusal> {
         let envelope = Envelope::from_json::<Permit>(bytes)?;
-        let (_, digest) = envelope.peek::<Permit>()?;
+        let digest = envelope.digest::<Permit>()?;
         let mut tx = self.store.write().await.map_err(unavailable)?;
         let under = taken_under(&mut tx, digest).await?;
         let chain = self.chain_of_committees(&mut tx).await?;

@@ -76,7 +76,7 @@ fn entities(uids: impl IntoIterator<Item = EntityUid>) -> RestrictedExpression {
 }
 
 impl Types {
-    pub(super) fn new() -> Result<Self, cedar_policy::ParseErrors> {
+    pub(super) fn new() -> Result<Self, Broken> {
         let of = EntityTypeName::from_str;
         Ok(Self {
             action: of("Action")?,

@@ -65,6 +65,11 @@ impl Stage {
         self.step(&format!("{name}$ sekisho-node"), args, &self.network.node_output(name, args)?, ends)
     }
 
+    /// Runs `sekisho-coordinator` beside the coordinator, and returns what it said.
+    pub(super) fn operator(&self, args: &[&str], ends: Ends) -> Result<String> {
+        self.step("operator$ sekisho-coordinator", args, &self.network.coordinator_output(args)?, ends)
+    }
+
     fn step(&self, prompt: &str, args: &[&str], output: &Output, ends: Ends) -> Result<String> {
         println!("\n{prompt} {}", self.typed(args));
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -116,6 +121,15 @@ impl Stage {
             let report: Value = serde_json::from_str(said).unwrap_or_default();
             let holders = report["holders"].as_array().cloned().unwrap_or_default();
             holders.iter().any(|h| h["name"] == holder && h["code"] == code)
+        })
+    }
+
+    /// Waits until these hospitals are connected, whatever documents they hold.
+    pub(super) fn until_connected(&self, hospitals: &[&str]) -> Result<()> {
+        self.wait(&["network", "show", "--output", "json"], |said| {
+            let report: Value = serde_json::from_str(said).unwrap_or_default();
+            let members = report["members"].as_array().cloned().unwrap_or_default();
+            hospitals.iter().all(|name| members.iter().any(|m| m["name"] == *name && m["connected"] == true))
         })
     }
 

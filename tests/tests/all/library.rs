@@ -56,7 +56,7 @@ pub fn permit(schema: &Schema, rows_per_patient: u32, groups_per_patient: u32) -
 }
 
 /// Every charge is durable at once.
-struct NoLedger;
+pub struct NoLedger;
 
 impl Ledger for NoLedger {
     type Record = ();
@@ -90,7 +90,7 @@ impl Library {
     }
 
     /// The rows that are folded, sorted by patient; what the engine says if it cannot run an admitted plan.
-    async fn rows(&self, plan: &PrivatePlan, part: &Part) -> Result<Vec<RecordBatch>, String> {
+    pub async fn rows(&self, plan: &PrivatePlan, part: &Part) -> Result<Vec<RecordBatch>, String> {
         let mut sources: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
         for table in plan.tables() {
             sources.insert(table.clone(), self.tables.table_provider(table.as_str()).await.unwrap());
@@ -142,7 +142,7 @@ impl Library {
 }
 
 /// The exact cells of these rows, those of each part.
-fn folded(plan: &Arc<PrivatePlan>, parts: &[Vec<RecordBatch>]) -> RawCells {
+pub fn folded(plan: &Arc<PrivatePlan>, parts: &[Vec<RecordBatch>]) -> RawCells {
     let part = |(place, rows): (usize, &Vec<RecordBatch>)| {
         let mut fold = Fold::new(plan, place).unwrap();
         for batch in rows {

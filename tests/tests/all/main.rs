@@ -4,6 +4,7 @@ mod bounds;
 mod catalogue;
 mod corpus;
 mod demo;
+mod distinguish;
 mod eicu;
 mod engine;
 mod governance;

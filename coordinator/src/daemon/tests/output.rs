@@ -68,12 +68,13 @@ impl World {
     }
 }
 
-fn review(held: &HeldReport, verdict: Verdict) -> OutputReview {
+fn review(held: &HeldReport, verdict: Verdict, key: &SecretKey) -> OutputReview {
     OutputReview {
         permit: held.permit,
         query_key: held.query_key,
         run: held.run,
         result: held.result,
+        reviewer: key.public().fingerprint(),
         verdict,
         reasons: format!("to {}", verdict.as_str()),
         at: now(),
@@ -81,7 +82,7 @@ fn review(held: &HeldReport, verdict: Verdict) -> OutputReview {
 }
 
 fn signed(held: &HeldReport, verdict: Verdict, key: &SecretKey) -> Envelope {
-    Envelope::sign(&review(held, verdict), &[key]).unwrap()
+    Envelope::sign(&review(held, verdict, key), &[key]).unwrap()
 }
 
 #[tokio::test]
@@ -114,7 +115,7 @@ async fn a_result_leaves_when_two_reviewers_released_it_and_none_refused() {
 
     let [a, b] = [&w.reviewers[0], &w.reviewers[1]];
     let of = |change: fn(&mut OutputReview), key: &SecretKey| {
-        let mut changed = review(&first, Release);
+        let mut changed = review(&first, Release, key);
         change(&mut changed);
         Envelope::sign(&changed, &[key]).unwrap()
     };
@@ -124,10 +125,11 @@ async fn a_result_leaves_when_two_reviewers_released_it_and_none_refused() {
         ("the recused member", signed(&first, Release, &w.reviewers[RECUSED]), Code::ConflictOfInterest),
         ("the recused member refuses", signed(&first, Refuse, &w.reviewers[RECUSED]), Code::ConflictOfInterest),
         ("the member who may ask", signed(&first, Release, &w.reviewers[ASKS]), Code::ConflictOfInterest),
-        ("two on one", Envelope::sign(&review(&first, Release), &[a, b]).unwrap(), Code::Malformed),
+        ("two on one", Envelope::sign(&review(&first, Release, a), &[a, b]).unwrap(), Code::Malformed),
         ("another result", of(|r| r.result = Digest::of(b"?"), a), Code::ResultUnknown),
         ("another question", of(|r| r.query_key = Digest::of(b"?"), a), Code::Malformed),
         ("another run", of(|r| r.run = 2, a), Code::Malformed),
+        ("in another's name", of(|r| r.reviewer = Digest::of(b"?"), a), Code::Malformed),
         ("of tomorrow", of(|r| r.at = now() + Days::days(1), a), Code::StaleMessage),
     ] {
         assert_eq!(w.put(&envelope).await.unwrap_err().code, code, "{fact}");
@@ -241,5 +243,5 @@ async fn the_use_register_shows_what_waits_and_nothing_of_what_is_in_it() {
     let other = serde_json::to_vec(&RegisterWant { study: Some("study-2".into()) }).unwrap();
     let other: UseRegister = serde_json::from_slice(&w.action("register", other).await.unwrap()).unwrap();
     assert!(other.uses.is_empty());
-    assert_eq!(w.action("register", b"[]".to_vec()).await.unwrap_err().code, Code::Malformed);
+    assert_eq!(w.action("register", b"1".to_vec()).await.unwrap_err().code, Code::Malformed);
 }

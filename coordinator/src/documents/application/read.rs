@@ -14,7 +14,7 @@ use super::{
     super::{Current, Documents, Kept, Kind, MAX_LISTED, fresh, listed, unavailable},
     MAX_REVIEWS, Stored, stored,
 };
-use crate::report::ApplicationReport;
+use crate::report::{ApplicationReport, Listed, ReviewReport};
 
 /// Who asks to read.
 struct Asker<'a> {
@@ -43,8 +43,8 @@ impl Asker<'_> {
 }
 
 impl Documents {
-    /// What a signed request to read applications returns, in JSON: a list of [`crate::report::Listed`], the latest first, or
-    /// of [`ApplicationReport`].
+    /// What a signed request to read applications returns, in JSON: a list of [`Listed`] or [`ReviewReport`], the latest
+    /// first, or of [`ApplicationReport`].
     ///
     /// # Errors
     /// `not_authorised` for whoever may not read it, or if it is not there; `stale_message`.
@@ -63,7 +63,13 @@ impl Documents {
             Item::Reviews { application } => {
                 self.readable(&application, &asker).await?;
                 let kept = self.store.kept(Kind::Review, Some(&application), MAX_REVIEWS).await.map_err(unavailable)?;
-                json(&kept.into_iter().map(listed).collect::<Result<Vec<_>, _>>()?)
+                let committee = current.committee()?;
+                let report = |kept: Kept| {
+                    let Listed { digest, put_at, envelope, .. } = listed(kept)?;
+                    let member = envelope.key_ids().find_map(|id| committee.member(id)).map(|m| m.name.clone());
+                    Ok::<_, Refusal>(ReviewReport { digest, member, put_at, envelope })
+                };
+                json(&kept.into_iter().map(report).collect::<Result<Vec<_>, _>>()?)
             }
             Item::Applications => json(&self.reports(&asker).await?),
             Item::HeldResults | Item::HeldResult { .. } => {

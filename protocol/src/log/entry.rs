@@ -9,106 +9,76 @@ use serde::{Deserialize, Serialize};
 
 use crate::{digest::Digest, log::merkle};
 
-/// What kind of statement an entry commits to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// The members of the network.
-    Roster,
-    /// What is revoked and suspended.
-    Status,
-    /// Whose signatures make a permit.
-    Committee,
-    /// A rotation of the governance key.
-    Governance,
-    /// A regulator's orders.
-    Orders,
-    /// What a hospital offers.
-    Catalogue,
-    /// An application for a permit.
-    Application,
-    /// A committee member's review.
-    Review,
-    /// The committee's decision.
-    Decision,
-    /// A permit.
-    Permit,
-    /// A hospital's acceptance of a permit.
-    Acceptance,
-    /// A data user's query.
-    Query,
-    /// A charge, before the first row is read.
-    Reservation,
-    /// A node's account of a release.
-    Receipt,
-    /// A refusal.
-    Refusal,
-    /// A reviewer's decision about a result.
-    OutputReview,
-    /// A combined result.
-    Release,
-    /// A version of a hospital's policy.
-    Policy,
-    /// An inspector's replay of a release.
-    Replay,
-    /// Something out of the ordinary.
-    Alert,
-    /// A checkpoint of another party's log.
-    Checkpoint,
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal;)*) => {
+        /// What kind of statement an entry commits to.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Kind { $($(#[$doc])* $variant,)* }
+
+        impl Kind {
+            /// Every kind, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name, which is hashed: never renamed or reused.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl FromStr for Kind {
+            type Err = EntryError;
+
+            fn from_str(name: &str) -> Result<Self, EntryError> {
+                match name { $($text => Ok(Self::$variant),)* _ => Err(EntryError::Kind) }
+            }
+        }
+    };
 }
 
-impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 21] = [
-        Self::Roster,
-        Self::Status,
-        Self::Committee,
-        Self::Governance,
-        Self::Orders,
-        Self::Catalogue,
-        Self::Application,
-        Self::Review,
-        Self::Decision,
-        Self::Permit,
-        Self::Acceptance,
-        Self::Query,
-        Self::Reservation,
-        Self::Receipt,
-        Self::Refusal,
-        Self::OutputReview,
-        Self::Release,
-        Self::Policy,
-        Self::Replay,
-        Self::Alert,
-        Self::Checkpoint,
-    ];
-
-    /// Its name, which is hashed: never renamed.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Roster => "roster",
-            Self::Status => "status",
-            Self::Committee => "committee",
-            Self::Governance => "governance",
-            Self::Orders => "orders",
-            Self::Catalogue => "catalogue",
-            Self::Application => "application",
-            Self::Review => "review",
-            Self::Decision => "decision",
-            Self::Permit => "permit",
-            Self::Acceptance => "acceptance",
-            Self::Query => "query",
-            Self::Reservation => "reservation",
-            Self::Receipt => "receipt",
-            Self::Refusal => "refusal",
-            Self::OutputReview => "output_review",
-            Self::Release => "release",
-            Self::Policy => "policy",
-            Self::Replay => "replay",
-            Self::Alert => "alert",
-            Self::Checkpoint => "checkpoint",
-        }
-    }
+kinds! {
+    /// The members of the network.
+    Roster = "roster";
+    /// What is revoked and suspended.
+    Status = "status";
+    /// Whose signatures make a permit.
+    Committee = "committee";
+    /// A rotation of the governance key.
+    Governance = "governance";
+    /// A regulator's orders.
+    Orders = "orders";
+    /// What a hospital offers.
+    Catalogue = "catalogue";
+    /// An application for a permit.
+    Application = "application";
+    /// A committee member's review.
+    Review = "review";
+    /// The committee's decision.
+    Decision = "decision";
+    /// A permit.
+    Permit = "permit";
+    /// A hospital's acceptance of a permit.
+    Acceptance = "acceptance";
+    /// A data user's query.
+    Query = "query";
+    /// A charge, before the first row is read.
+    Reservation = "reservation";
+    /// A node's account of a release.
+    Receipt = "receipt";
+    /// A refusal.
+    Refusal = "refusal";
+    /// A reviewer's decision about a result.
+    OutputReview = "output_review";
+    /// A combined result.
+    Release = "release";
+    /// A version of a hospital's policy.
+    Policy = "policy";
+    /// An inspector's replay of a release.
+    Replay = "replay";
+    /// Something out of the ordinary.
+    Alert = "alert";
+    /// A checkpoint of another party's log.
+    Checkpoint = "checkpoint";
 }
 
 impl fmt::Display for Kind {
@@ -129,14 +99,6 @@ pub enum EntryError {
     /// Not what a proof carries.
     #[error("what opens a log entry is a salt of 32 bytes and the name of its kind")]
     Opening,
-}
-
-impl FromStr for Kind {
-    type Err = EntryError;
-
-    fn from_str(name: &str) -> Result<Self, EntryError> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or(EntryError::Kind)
-    }
 }
 
 /// 256 random bits that keep a commitment from being guessed. Erased with the statement; never printed.

@@ -203,11 +203,19 @@ fn an_erased_statement_leaves_every_other_proof_valid() {
 
 #[test]
 fn names_of_kinds_are_those_in_json_and_are_read_back() {
-    for kind in Kind::ALL {
+    for kind in Kind::ALL.iter().copied() {
         assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
         assert_eq!(kind.as_str().parse(), Ok(kind));
         assert_eq!(Opening::from_bytes(&Opening { kind, ..opening(0) }.to_bytes()), Ok(Opening { kind, ..opening(0) }));
     }
+    // The vectors depend on their order.
+    let names: Vec<_> = Kind::ALL.iter().map(|kind| format!("`{kind}`")).collect();
+    let page = include_str!("../../../../docs/provenance.md").replace("\n> ", " ");
+    assert!(page.contains(&names.join(" ")), "docs/provenance.md lists {names:?}");
+    let verifier = include_str!("../../../../docs/verify.py").replace('\n', " ");
+    assert!(
+        Kind::ALL.iter().all(|kind| verifier.contains(&format!("{kind} ")) || verifier.contains(&format!("{kind}\"")))
+    );
     for bytes in
         [&[0; 31][..], &[0; 32], b"01234567890123456789012345678901Permit", b"01234567890123456789012345678901permit "]
     {

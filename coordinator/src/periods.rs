@@ -40,8 +40,6 @@ pub struct Periods {
     pub publish_decision: Option<Period>,
     /// From the end of a permit to the publication of results.
     pub publish_results: Option<Period>,
-    /// How long a permit may hold.
-    pub longest_permit: Option<Period>,
     /// How long logs of access are kept after a permit's end.
     pub keep_logs: Option<Period>,
     /// Between a patient's notice and the first use.

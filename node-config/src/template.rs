@@ -45,6 +45,7 @@ pub struct TemplateValues {
 }
 
 /// A configuration file with `values` and every default, commented in Japanese and English.
+#[expect(clippy::too_many_lines, reason = "most of it is one text")]
 pub fn template(values: &TemplateValues) -> String {
     let text = |text: &str| Value::String(text.into()).to_string();
     let mut committee = String::new();

@@ -154,9 +154,7 @@ fn counts(key: PublicKey, status: &Status) -> bool {
 /// # Errors
 /// `quorum_not_met`, `duplicate_signer`, `bad_signature`, `malformed`.
 pub fn verify_permit(permit: &Envelope, committee: &Committee, status: &Status) -> Result<Verified<Permit>, Refusal> {
-    let recused = permit.peek::<Permit>()?.0.decision.recused;
-    let void = |key: Digest| status.void_keys.contains(&key) || recused.contains(&key);
-    Ok(committee.verify(permit, void)?)
+    Ok(committee.verify_permit(permit, |key| status.void_keys.contains(&key))?)
 }
 
 /// Whether a permit holds now: not revoked, superseded or suspended, and within its validity.

@@ -116,8 +116,8 @@ fn peer_of(key: &SecretKey) -> Option<String> {
     peer_id_of_seed(&key.seed()).ok().map(|peer| peer.to_string())
 }
 
-/// Follows the roster until the other transport key shall be dialled with, because this one was not let in for
-/// [`PATIENCE`]; returns which. Meanwhile a next signing key that the roster names signs.
+/// Follows the roster until the other transport key shall be dialled with, because this one was not let in for 15 seconds;
+/// returns which. Meanwhile a next signing key that the roster names signs.
 pub async fn follow(
     files: &KeyFiles,
     documents: &Documents,

@@ -118,6 +118,21 @@ impl Committee {
         }
         Ok(verified)
     }
+
+    /// [`Committee::verify`] for a permit; members whom it recuses do not count either. Nothing is read that was not
+    /// verified.
+    ///
+    /// # Errors
+    /// Those of [`Committee::verify`].
+    pub fn verify_permit(
+        &self,
+        envelope: &Envelope,
+        void: impl Fn(Digest) -> bool,
+    ) -> Result<Verified<Permit>, DsseError> {
+        let permit = self.verify::<Permit>(envelope, &void)?;
+        let recused = &permit.decision.recused;
+        self.verify(envelope, |key| void(key) || recused.contains(&key))
+    }
 }
 
 /// The committees, from the pinned one to the one in force.
@@ -203,15 +218,13 @@ impl CommitteeChain {
         under: Option<Digest>,
         void: impl Fn(Digest) -> bool,
     ) -> Result<(Verified<Permit>, Digest), DsseError> {
-        let recused = envelope.peek::<Permit>()?.0.decision.recused;
-        let void = |key: Digest| void(key) || recused.contains(&key);
         let earlier = under.and_then(|digest| Some((self.with_digest(digest)?, digest)));
         if let Some((committee, digest)) = earlier
-            && let Ok(permit) = committee.verify(envelope, void)
+            && let Ok(permit) = committee.verify_permit(envelope, &void)
         {
             return Ok((permit, digest));
         }
-        self.newest().verify(envelope, void).map(|permit| (permit, self.digest()))
+        self.newest().verify_permit(envelope, &void).map(|permit| (permit, self.digest()))
     }
 
     fn last(&self) -> &(Committee, Digest) {

@@ -31,6 +31,7 @@ pub(super) struct At {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one of it is made, of a command line")]
 pub(super) enum Trust {
     /// Print the governance keys and committees in force, with the fingerprints that people compare.
     #[command(after_help = "Example:\n  sekisho-coordinator trust show --config /etc/sekisho/coordinator.toml")]

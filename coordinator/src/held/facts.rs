@@ -239,7 +239,8 @@ fn loose(combined: &RecordBatch) -> (usize, usize) {
             let Some(value) = counted.or_else(|| float(at).map(|c| c.value(row))) else { continue };
             values += 1;
             // An interval without end is loose, whatever the value.
-            loose += usize::from(!((high.value(row) - low.value(row)) / 2.0 <= LOOSE * value.abs()));
+            let reach = ((high.value(row) - low.value(row)) / 2.0).partial_cmp(&(LOOSE * value.abs()));
+            loose += usize::from(reach.is_none_or(std::cmp::Ordering::is_gt));
         }
     }
     (values, loose)

@@ -189,7 +189,8 @@ pub fn missing(application: &Application) -> Result<Vec<Missing>, Failure> {
 /// The refusal of an application that lacks something.
 pub fn incomplete(missing: &[Missing]) -> Refusal {
     let fields: Vec<_> = missing.iter().map(|m| m.field.as_str()).collect();
-    Refusal::new(Code::ApplicationIncomplete, format!("{} fields are missing: {}", missing.len(), fields.join(", ")))
+    let number = if fields.len() == 1 { "1 field is".into() } else { format!("{} fields are", fields.len()) };
+    Refusal::new(Code::ApplicationIncomplete, format!("{number} missing: {}", fields.join(", ")))
 }
 
 fn new(guided: bool, from: Option<&Path>) -> Result<String, Failure> {
@@ -209,7 +210,6 @@ fn new(guided: bool, from: Option<&Path>) -> Result<String, Failure> {
 fn check(path: &Path, output: Listing) -> Result<Exit, Failure> {
     let draft = draft::read(path)?;
     let missing = requirements()?.missing(&draft);
-    // A list entry without what makes it one is no application, and has been named already.
     let malformed = draft::application(versioned(draft, None), path).err();
     if output != Listing::Table || !missing.is_empty() {
         print::list(
@@ -219,11 +219,14 @@ fn check(path: &Path, output: Listing) -> Result<Exit, Failure> {
             text::missing(&missing),
         )?;
     }
-    if !missing.is_empty() {
-        return Err(incomplete(&missing).into());
-    }
-    if let Some(malformed) = malformed {
-        return Err(malformed);
+    match (missing.is_empty(), malformed) {
+        (true, None) => {}
+        (true, Some(malformed)) => return Err(malformed),
+        (false, malformed) => {
+            // A misspelt field is missing under its right name.
+            malformed.iter().for_each(|malformed| print::note(&format!("besides: {malformed}")));
+            return Err(incomplete(&missing).into());
+        }
     }
     print::note("the application has every field that the law asks for / 必要な項目はすべて記入されています");
     Ok(Exit::Done)
@@ -251,6 +254,8 @@ async fn signed(
 ) -> Result<(Application, Envelope), Failure> {
     let draft = draft::read(path)?;
     let missing = requirements()?.missing(&draft);
+    // What is malformed is so whatever the coordinator has.
+    draft::application(versioned(draft.clone(), None), path)?;
     let newest = match draft.get("id").and_then(Value::as_str) {
         Some(id) => fetched::newest(id, key, door, context.now).await?,
         None => None,

@@ -14,7 +14,7 @@ use sekisho_protocol::{
 use serde_json::Value;
 
 use super::{Context, application, failure::Failure, permit as permits, permit_file, review};
-use crate::periods::{Period, Periods};
+use crate::periods::Periods;
 
 /// The permit that grants all of `application`, decided on the day of `now` for reasons yet to be written.
 ///
@@ -103,7 +103,6 @@ pub async fn answering(name: &str, key: Option<&Path>, from: &Path, context: &Co
         let detail = format!("{}: issuer and decision.reasons are the committee's to write", from.display());
         return Err(Failure::input(detail, "write them into the file"));
     }
-    short_enough(&permit)?;
     permit.within(asked).map_err(Refusal::from)?;
     Ok(permit)
 }
@@ -124,23 +123,6 @@ fn optout(basis: Basis) -> Result<OptOut, Failure> {
         Basis::JpNgmiaAnonymised | Basis::JpNgmiaPseudonymised | Basis::JpEthics => OptOutRule::JpNgmia,
     };
     Ok(OptOut { rule, days: periods(basis)?.notice.map_or(0, |period| period.days) })
-}
-
-/// That the permit holds no longer than the law lets it.
-///
-/// # Errors
-/// When it does.
-pub fn short_enough(permit: &Permit) -> Result<(), Failure> {
-    let periods = periods(permit.basis)?;
-    let from = permit.validity.from.date_naive();
-    let too_long = |period: &&Period| permit.validity.to.date_naive() > periods.end(period, from);
-    match periods.longest_permit.as_ref().filter(too_long) {
-        Some(period) => {
-            let detail = format!("validity.to is later than the law lets it be ({})", period.article);
-            Err(Failure::input(detail, "end the permit earlier"))
-        }
-        None => Ok(()),
-    }
 }
 
 /// Writes `over` into `draft`: tables are merged, everything else is replaced.

@@ -12,7 +12,7 @@ use sekisho_protocol::{
     dsse::{Document, Envelope},
     key_file,
     keys::SecretKey,
-    permit::{Permit, PermittedTable},
+    permit::{AllowedQuery, Permit, PermittedTable},
     publication::Published,
     refusal::{Code, Refusal},
     roster::is_name,
@@ -281,7 +281,14 @@ pub fn table(permit: &Permit) -> String {
             ),
         ),
         ("left out", format!("{}, {} days", word(&permit.optout.rule), permit.optout.days)),
+        ("output review", word(&permit.output_review)),
     ];
+    let listed = |q: &AllowedQuery| ("query", format!("{}, at most {} runs", q.sha256, q.max_runs));
+    match &permit.allowed_queries {
+        None => facts.push(("queries", "any within the rest".into())),
+        Some(queries) => facts.extend(queries.iter().map(listed)),
+    }
+    facts.extend(permit.decision.recused.iter().map(|key| ("recused", key.to_string())));
     facts.extend(permit.supersedes.map(|digest| ("supersedes", digest.to_string())));
     facts.extend(permit.application_id.clone().map(|id| ("application", id)));
     facts.extend(permit.results_due.map(|day| ("results due", day.to_string())));
@@ -347,6 +354,8 @@ mod tests {
             "tokyo, osaka",
             "sex, days",
             "jp-ngmia, 30 days",
+            "any within the rest",
+            "automatic",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -11,6 +11,7 @@ use sekisho_protocol::{
     dsse::Document,
     keys::PublicKey,
     permit::{Permit, Purpose},
+    purpose::PurposeError,
     refusal::Refusal,
     schema::Schema,
 };
@@ -91,7 +92,10 @@ fn to_json(value: toml::Value) -> Result<Value, String> {
 pub fn refuse_prohibited(draft: &Value) -> Result<(), Failure> {
     let purposes = draft.get("purposes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     for purpose in purposes {
-        purpose.parse::<Purpose>().map_err(Refusal::from)?;
+        purpose.parse::<Purpose>().map_err(|e| match e {
+            PurposeError::Prohibited(_) => Refusal::from(e).into(),
+            PurposeError::Unknown(_) => Failure::input(e.to_string(), "write one of these"),
+        })?;
     }
     Ok(())
 }

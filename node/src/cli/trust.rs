@@ -21,6 +21,7 @@ use crate::{daemon, keys::KeyFiles};
 
 /// Whose signatures count.
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one of it is made, of a command line")]
 pub(super) enum Trust {
     /// Shows the governance keys, the committee and the regulators in force, with the fingerprints that people compare.
     #[command(after_help = "Example: sekisho-node trust show --config node.toml")]

@@ -1,5 +1,6 @@
 //! What crosses crates: real processes, sockets, files and attacks. One binary, so that it links once.
 
+mod application;
 mod bounds;
 mod catalogue;
 mod corpus;

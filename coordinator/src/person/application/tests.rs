@@ -83,7 +83,7 @@ fn a_draft_names_what_it_lacks_and_is_refused_for_what_is_prohibited() {
         ("role = \"analyst\"", "", "application_incomplete", "people[1].role"),
         ("[\"scientific_research\"]", "[\"official_statistics\"]", "application_incomplete", "public_mandate"),
         ("[\"scientific_research\"]", "[\"insurance\"]", "purpose_prohibited", "EHDS Art. 54(b)"),
-        ("[\"scientific_research\"]", "[\"curiosity\"]", "malformed", "improving_care"),
+        ("[\"scientific_research\"]", "[\"curiosity\"]", "bad_input", "improving_care"),
         ("basis = \"EHDS-69\"", "", "application_incomplete", "basis"),
         ("level = \"statistics\"", "level = \"rows\"", "bad_input", "rows"),
         ("max_runs = 2", "max_runs = 0", "bad_input", "max_runs"),

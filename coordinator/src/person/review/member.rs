@@ -24,7 +24,7 @@ use crate::{
         committee,
         door::Door,
         failure::{Exit, Failure},
-        grant, permit,
+        permit,
         print::{self, Output},
     },
     report::ReviewReport,
@@ -138,7 +138,6 @@ impl Member {
             )
         })?;
         self.is_meant(digest, &permit.decision.recused)?;
-        grant::short_enough(permit)?;
         permit.within(self.fetched.application.document()).map_err(Refusal::from)?;
         Ok(())
     }

@@ -123,7 +123,7 @@ impl Trials {
         thresholds.sort_by(f64::total_cmp);
         let step = (thresholds.len() / 50).max(1);
         // The best event: above or not above a threshold, more likely with the patient or without.
-        let mut best: Option<(f64, f64, bool, bool, (f64, f64))> = None;
+        let mut best: Option<(f64, _)> = None;
         let n = real(training as i128);
         for threshold in thresholds.iter().step_by(step).copied() {
             let above = |of: &[f64]| 1.0 - of.partition_point(|v| *v <= threshold) as f64 / n;
@@ -140,13 +140,13 @@ impl Trials {
                         (more * (1.0 - more) + 1.0 / n).sqrt() + factor * (less * (1.0 - less) + 2.0 / n).sqrt();
                     // By how much it would surely be broken: a large gap of rare events is chance.
                     let score = more - factor * less - delta - 4.0 * spread / n.sqrt();
-                    if best.is_none_or(|b| score > b.0) {
-                        best = Some((score, threshold, over, swapped, (*epsilon, *delta)));
+                    if best.is_none_or(|(highest, _)| score > highest) {
+                        best = Some((score, (threshold, over, swapped, (*epsilon, *delta))));
                     }
                 }
             }
         }
-        let (_, threshold, over, swapped, point) = best?;
+        let (_, (threshold, over, swapped, point)) = best?;
         let count = |of: &[f64]| of[training..].iter().filter(|v| (**v > threshold) == over).count() as u64;
         let (more, less) = if swapped { (&without, &with) } else { (&with, &without) };
         let (more, less, judged) = (count(more), count(less), (without.len() - training) as u64);

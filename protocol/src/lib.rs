@@ -30,6 +30,7 @@ pub mod publication;
 pub mod purpose;
 pub mod query;
 pub mod receipt;
+pub mod record;
 pub mod refusal;
 pub mod review;
 pub mod roster;

@@ -9,7 +9,7 @@
 //! It promises: every size is bounded before it is decoded, nothing panics on hostile input, each text has one form (what
 //! parses is written back byte for byte), and a check leaves a type behind.
 //!
-//! Deliberately absent: disk, network, clock and randomness; ML-DSA cosignatures; and the statements themselves. The
+//! Deliberately absent: network, clock and randomness; the disk, but for [`store`], which a feature turns on; ML-DSA cosignatures; and the statements themselves. The
 //! arithmetic is our own, not that of the crate `tlog_tiles`, which panics on some paths that a stranger may write (a tile
 //! of level 64); the tests compare the two on every tree they make.
 
@@ -22,6 +22,8 @@ pub mod merkle;
 pub mod note;
 pub mod policy;
 pub mod proof;
+#[cfg(feature = "log-store")]
+pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod tile;

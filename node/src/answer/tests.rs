@@ -14,6 +14,7 @@ use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     dsse::Document,
     keys::{PublicKey, SecretKey},
+    log::entry::Kind,
     permit::{OptOutRule, Permit},
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Receipt, ReservationRecord},
@@ -353,8 +354,9 @@ async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
     durable.charge(&charge(1, 30)).await.unwrap();
     assert_eq!(code(durable.charge(&charge(2, 11)).await), "budget_study", "40 in total");
     assert_eq!(case.node.ledger.budget().await.unwrap().spent_delta.get(), 30);
-    let entry = case.node.ledger.log_entries(0, 1).await.unwrap().remove(0);
-    let record = Envelope::from_json::<ReservationRecord>(&entry.envelope).unwrap();
+    let entries = case.node.ledger.log().entries(0, 99).await.unwrap();
+    let reservation = entries.into_iter().find(|entry| entry.kind == Kind::Reservation).unwrap();
+    let record = Envelope::from_json::<ReservationRecord>(&reservation.opened.unwrap().statement).unwrap();
     let record = record.peek::<ReservationRecord>().unwrap().0;
     assert_eq!((record.micro_rho.get(), record.atto_delta.get()), (1000, 30));
 }

@@ -79,6 +79,10 @@ kinds! {
     Alert = "alert";
     /// A checkpoint of another party's log.
     Checkpoint = "checkpoint";
+    /// What the data of a study are.
+    Schema = "schema";
+    /// Where results were published.
+    Publication = "publication";
 }
 
 impl fmt::Display for Kind {

@@ -1,0 +1,55 @@
+//! Checkpoints: of one's own log, and the newest that was seen of each other party's.
+
+use sqlx::SqliteConnection;
+
+use super::{LogError, damaged, head};
+use crate::{
+    keys::SecretKey,
+    log::{
+        checkpoint::{Checkpoint, SignedCheckpoint},
+        note::KeyName,
+    },
+};
+
+/// The log's head as it is now, signed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn checkpoint(
+    connection: &mut SqliteConnection,
+    origin: KeyName,
+    key: &SecretKey,
+) -> Result<SignedCheckpoint, LogError> {
+    Ok(SignedCheckpoint::sign(Checkpoint::new(origin, head(connection).await?), key)?)
+}
+
+/// The newest checkpoint that was kept of the log `origin`; its signatures are to be checked again.
+///
+/// # Errors
+/// When the database fails, or holds something else.
+pub async fn newest(connection: &mut SqliteConnection, origin: &KeyName) -> Result<Option<SignedCheckpoint>, LogError> {
+    let note: Option<Vec<u8>> = sqlx::query_scalar("SELECT note FROM log_checkpoint WHERE origin = ?1")
+        .bind(origin.as_str())
+        .fetch_optional(connection)
+        .await?;
+    let Some(note) = note else { return Ok(None) };
+    let read = SignedCheckpoint::parse(&note).map_err(|_| damaged(format!("the checkpoint of {origin}")))?;
+    Ok(Some(read))
+}
+
+/// Keeps `checkpoint` as the newest of its log. The caller has checked that it continues the one before.
+///
+/// # Errors
+/// When the database fails, or keeps a larger one.
+pub async fn keep(tx: &mut SqliteConnection, checkpoint: &SignedCheckpoint) -> Result<(), LogError> {
+    let claimed = checkpoint.claimed();
+    let (size, note) = (claimed.head().size().cast_signed(), checkpoint.to_string().into_bytes());
+    let update = "UPDATE log_checkpoint SET size = ?2, note = ?3 WHERE origin = ?1";
+    let origin = claimed.origin().as_str();
+    let moved = sqlx::query(update).bind(origin).bind(size).bind(note.as_slice()).execute(&mut *tx).await?;
+    if moved.rows_affected() == 0 {
+        let insert = "INSERT INTO log_checkpoint (origin, size, note) VALUES (?1, ?2, ?3)";
+        sqlx::query(insert).bind(origin).bind(size).bind(note.as_slice()).execute(tx).await?;
+    }
+    Ok(())
+}

@@ -35,6 +35,7 @@ use crate::{
     ledger::{Caps, Ledger},
     link,
     local::{self, Local, TokenFile, TokenFileError},
+    log::Standing,
     policy::{Policy, PolicyError},
     register::Register,
     service,
@@ -216,6 +217,7 @@ pub async fn answering(
         slots: Slots::new(config.limits.max_concurrent_queries),
         hooks,
         locks: RunLocks::default(),
+        standing: Standing::default(),
     })
 }
 

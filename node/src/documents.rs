@@ -23,7 +23,11 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::{Document, Envelope, Verified},
     keys::PublicKey,
-    log::entry::Kind,
+    log::{
+        checkpoint::origin,
+        entry::Kind,
+        note::{KeyName, NoteError},
+    },
     orders::{Orders, Regulator},
     permit::Permit,
     receipt::{Acceptance, DecidedBy},
@@ -189,6 +193,14 @@ impl Documents {
     /// The documents in `store`, believed when what they are signed with leads back to the `anchors`.
     pub fn new(store: Store, anchors: Anchors) -> Self {
         Self { store, anchors }
+    }
+
+    /// What the log of the member `name` is called in this network.
+    ///
+    /// # Errors
+    /// When the name cannot be part of one.
+    pub(crate) fn log_origin(&self, name: &str) -> Result<KeyName, NoteError> {
+        origin(&self.anchors.governance, name)
     }
 
     /// Pins the roster in the envelope `bytes` if it is newer than the pinned one; the pinned one again is fine.

@@ -8,6 +8,8 @@
 //! Deliberately absent: refusals before a charge. They cost the asker nothing, so that whoever may ask could fill the disk with
 //! them; the node's own messages tell of them.
 
+mod standing;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use sekisho_protocol::log::{
@@ -18,6 +20,8 @@ use sqlx::{Row, SqliteConnection};
 
 use crate::store::{Store, StoreError};
 
+pub use self::standing::Standing;
+pub(crate) use self::standing::refusal;
 pub use sekisho_protocol::log::store::MAX_PAGE;
 pub(crate) use sekisho_protocol::log::store::SCHEMA;
 

@@ -1,10 +1,11 @@
 //! The coordinator's log: each signed statement that it took, in the transaction that keeps it.
 //!
 //! Promises: log and tables agree after any crash; the same bytes are entered once. Logged are documents, hospitals' answers to
-//! permits, the signed query of each round, and receipts. What was taken before there was a log is entered when it is made.
+//! permits, the signed query of each round, receipts, and the checkpoints of hospitals' logs. What was taken before there was a log is entered when it is made.
 
 use rand::{SeedableRng, rngs::StdRng};
 use sekisho_protocol::log::{
+    checkpoint::SignedCheckpoint,
     entry::Kind as Entry,
     store::{self, Audited, Leaf},
 };
@@ -67,6 +68,39 @@ impl Store {
     /// Begins a transaction that has the write lock from its first statement: whoever appends to the log reads it first.
     pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// The newest checkpoint of the log of a member.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest_checkpoint(&self, member: &str) -> Result<Option<SignedCheckpoint>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(store::newest_of(&mut connection, member).await?)
+    }
+
+    /// Keeps `checkpoint` as the newest of the member's log, and enters it, if `before` still is the newest.
+    pub(crate) async fn keep_checkpoint(
+        &self,
+        member: &str,
+        before: Option<&SignedCheckpoint>,
+        checkpoint: &SignedCheckpoint,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        if store::newest_of(&mut tx, member).await?.as_ref() != before {
+            return Ok(false);
+        }
+        store::keep(&mut tx, checkpoint).await?;
+        enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Enters a checkpoint that contradicts what was kept.
+    pub(crate) async fn enter_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Entries of the log from `from` on, in order; at most `limit` of them.

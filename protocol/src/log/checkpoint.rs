@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::{
-    keys::SecretKey,
+    keys::{PublicKey, SecretKey},
     log::{
         lines,
         merkle::TreeHead,
@@ -39,6 +39,14 @@ pub enum CheckpointError {
     /// The log did not sign.
     #[error("{0} did not sign this checkpoint with the key that you trust")]
     Unsigned(KeyName),
+}
+
+/// The name of the log of the member `member`, in the network that the governance key `governance` began.
+///
+/// # Errors
+/// When the member's name cannot be part of a key's name.
+pub fn origin(governance: &PublicKey, member: &str) -> Result<KeyName, NoteError> {
+    format!("sekisho-{}/{member}", governance.fingerprint().short()).parse()
 }
 
 /// What a checkpoint says.

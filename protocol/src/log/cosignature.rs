@@ -10,7 +10,7 @@ use crate::{
     digest::Digest,
     keys::SecretKey,
     log::{
-        checkpoint::{SignedCheckpoint, VerifiedCheckpoint},
+        checkpoint::{Checkpoint, SignedCheckpoint, VerifiedCheckpoint},
         merkle::{ProofError, TreeHead},
         note::{KeyName, NoteError, NoteKey, NoteSignature, Signs},
     },
@@ -49,12 +49,13 @@ pub struct Continued(VerifiedCheckpoint);
 
 impl Continued {
     /// A witness' rule: never cosign a checkpoint that is not consistent with the newest one it cosigned. `None` when it
-    /// has cosigned none of this log; then no proof is needed.
+    /// has cosigned none of this log; then no proof is needed. It verified the newest one before it kept it, perhaps with a key
+    /// that the log has rotated since.
     ///
     /// # Errors
     /// When the log forked, got shorter, or the proof does not show that it continues.
     pub fn check(
-        newest: Option<&VerifiedCheckpoint>,
+        newest: Option<&Checkpoint>,
         offered: VerifiedCheckpoint,
         proof: &[Digest],
     ) -> Result<Self, WitnessError> {

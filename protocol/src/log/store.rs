@@ -19,7 +19,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 pub use self::{
     audit::{Audited, audit},
-    checkpoint::{checkpoint, keep, newest},
+    checkpoint::{checkpoint, keep, name, newest, newest_of, origin},
 };
 use crate::{
     digest::Digest,

@@ -65,6 +65,20 @@ CREATE TRIGGER log_head_no_replace BEFORE INSERT ON log_head
 WHEN EXISTS (SELECT 1 FROM log_head)
 BEGIN SELECT RAISE(ABORT, 'the log has one head'); END;
 
+-- What this log is called, for ever.
+CREATE TABLE log_origin (
+    only INTEGER PRIMARY KEY CHECK (only = 0),
+    origin TEXT NOT NULL
+) STRICT;
+
+CREATE TRIGGER log_origin_no_update BEFORE UPDATE ON log_origin
+BEGIN SELECT RAISE(ABORT, 'a log keeps its name'); END;
+CREATE TRIGGER log_origin_no_delete BEFORE DELETE ON log_origin
+BEGIN SELECT RAISE(ABORT, 'a log keeps its name'); END;
+CREATE TRIGGER log_origin_no_replace BEFORE INSERT ON log_origin
+WHEN EXISTS (SELECT 1 FROM log_origin)
+BEGIN SELECT RAISE(ABORT, 'a log keeps its name'); END;
+
 -- The newest signed checkpoint of each log that is watched here.
 CREATE TABLE log_checkpoint (
     origin TEXT PRIMARY KEY,

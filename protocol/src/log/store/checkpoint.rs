@@ -11,6 +11,27 @@ use crate::{
     },
 };
 
+/// What this log is called; none before [`name`].
+///
+/// # Errors
+/// When the database fails.
+pub async fn origin(connection: &mut SqliteConnection) -> Result<Option<KeyName>, LogError> {
+    let origin: Option<String> = sqlx::query_scalar("SELECT origin FROM log_origin").fetch_optional(connection).await?;
+    origin.map(|origin| origin.parse().map_err(|_| damaged("its name"))).transpose()
+}
+
+/// Calls this log `wanted` unless it has a name; the one that it has then.
+///
+/// # Errors
+/// When the database fails.
+pub async fn name(tx: &mut SqliteConnection, wanted: &KeyName) -> Result<KeyName, LogError> {
+    if let Some(origin) = origin(tx).await? {
+        return Ok(origin);
+    }
+    sqlx::query("INSERT INTO log_origin (only, origin) VALUES (0, ?1)").bind(wanted.as_str()).execute(tx).await?;
+    Ok(wanted.clone())
+}
+
 /// The log's head as it is now, signed.
 ///
 /// # Errors
@@ -32,9 +53,24 @@ pub async fn newest(connection: &mut SqliteConnection, origin: &KeyName) -> Resu
         .bind(origin.as_str())
         .fetch_optional(connection)
         .await?;
-    let Some(note) = note else { return Ok(None) };
-    let read = SignedCheckpoint::parse(&note).map_err(|_| damaged(format!("the checkpoint of {origin}")))?;
-    Ok(Some(read))
+    note.map(|note| read(&note, origin.as_str())).transpose()
+}
+
+/// The newest checkpoint that was kept of the log of the member `member`, whatever its network is called.
+///
+/// # Errors
+/// When the database fails, or holds something else.
+pub async fn newest_of(
+    connection: &mut SqliteConnection,
+    member: &str,
+) -> Result<Option<SignedCheckpoint>, LogError> {
+    let sql = "SELECT note FROM log_checkpoint WHERE substr(origin, instr(origin, '/') + 1) = ?1";
+    let note: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(member).fetch_optional(connection).await?;
+    note.map(|note| read(&note, member)).transpose()
+}
+
+fn read(note: &[u8], whose: &str) -> Result<SignedCheckpoint, LogError> {
+    SignedCheckpoint::parse(note).map_err(|_| damaged(format!("the checkpoint of {whose}")))
 }
 
 /// Keeps `checkpoint` as the newest of its log. The caller has checked that it continues the one before.

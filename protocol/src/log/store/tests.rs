@@ -101,6 +101,7 @@ async fn a_transaction_that_is_dropped_leaves_neither_the_entry_nor_what_it_is_a
 async fn the_triggers_refuse_every_change_but_growth_and_erasing() {
     let mut log = filled(300, &mut ChaCha12Rng::seed_from_u64(1)).await;
     keep(&mut log, &signed("a.example/log", 3)).await.unwrap();
+    name(&mut log, &"a.example/log".parse().unwrap()).await.unwrap();
     let before = head(&mut log).await.unwrap();
     for statement in [
         "UPDATE log_leaf SET kind = 'alert'",
@@ -119,6 +120,9 @@ async fn the_triggers_refuse_every_change_but_growth_and_erasing() {
         "UPDATE log_head SET root = zeroblob(32)",
         "DELETE FROM log_head",
         "INSERT OR REPLACE INTO log_head VALUES (0, 9, zeroblob(32))",
+        "UPDATE log_origin SET origin = 'b.example/log'",
+        "DELETE FROM log_origin",
+        "INSERT OR REPLACE INTO log_origin VALUES (0, 'b.example/log')",
         "UPDATE log_checkpoint SET size = 2",
         "DELETE FROM log_checkpoint",
         "INSERT OR REPLACE INTO log_checkpoint VALUES ('a.example/log', 9, x'00')",
@@ -182,6 +186,12 @@ async fn the_newest_checkpoint_of_each_log_is_kept_and_never_gives_way_to_a_smal
     }
     assert_eq!(newest(&mut log, &a).await.unwrap(), Some(signed("a.example/log", 9)));
     assert_eq!(newest(&mut log, &b).await.unwrap(), None);
+    assert_eq!(newest_of(&mut log, "log").await.unwrap(), newest(&mut log, &a).await.unwrap());
+    assert_eq!(newest_of(&mut log, "og").await.unwrap(), None);
+    assert_eq!(origin(&mut log).await.unwrap(), None);
+    for wanted in [&b, &a] {
+        assert_eq!(name(&mut log, wanted).await.unwrap(), b, "the first name stays");
+    }
     let own = checkpoint(&mut log, b.clone(), &key()).await.unwrap();
     let verified = own.verify(&NoteKey::new(b, Signs::Text, key().public())).unwrap();
     assert_eq!(*verified.head(), head(&mut log).await.unwrap());

@@ -8,6 +8,7 @@ mod catalogue;
 mod data;
 mod held;
 mod local;
+mod log;
 mod patients;
 mod permits;
 mod policy;
@@ -94,6 +95,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// The hospital's log: what the node decided, charged and answered.
+    #[command(subcommand)]
+    Log(log::Command),
     /// Permits: what the hospital answered, and what a person decides.
     #[command(subcommand)]
     Permits(permits::Permits),
@@ -221,6 +225,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
+        Command::Log(command) => log::log(command).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,

@@ -166,7 +166,9 @@ impl FakeNode {
         let batch = RecordBatch::try_new(schema, batch.columns().to_vec()).unwrap();
         match self.mode {
             // In two parts: long releases do not fit one message.
-            Mode::Answers | Mode::ForksItsLog | Mode::CutsItsLog => vec![batch.slice(0, 1), batch.slice(1, batch.num_rows() - 1)],
+            Mode::Answers | Mode::ForksItsLog | Mode::CutsItsLog => {
+                vec![batch.slice(0, 1), batch.slice(1, batch.num_rows() - 1)]
+            }
             Mode::Floods => vec![batch; 1000],
             Mode::Garbage => {
                 let field = Field::new("person_id", DataType::UInt32, false);

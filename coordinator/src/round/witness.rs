@@ -25,7 +25,12 @@ use sekisho_protocol::{
 };
 use tokio::time::timeout;
 
-use super::{Rounds, authorise::PermittedQuery, collect::{NoRelease, unbelieved}, failed};
+use super::{
+    Rounds,
+    authorise::PermittedQuery,
+    collect::{NoRelease, unbelieved},
+    failed,
+};
 use crate::network::{keys_of, refusal_of_node};
 
 /// How long a hospital may take over one proof.

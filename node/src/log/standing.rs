@@ -93,13 +93,18 @@ impl Log {
     /// Why this log does not continue `newest`, if it does not.
     async fn lost(&self, origin: &KeyName, newest: &Checkpoint) -> Result<Option<String>, StoreError> {
         if newest.origin() != origin {
-            return Ok(Some(format!("the network saw a log {} of this hospital, and this one is {origin}", newest.origin())));
+            return Ok(Some(format!(
+                "the network saw a log {} of this hospital, and this one is {origin}",
+                newest.origin()
+            )));
         }
         let mut tx = self.store.read().begin().await?;
         let (seen, here) = (newest.head(), store::head(&mut tx).await?.size());
         match store::head_at(&mut tx, seen.size()).await {
             Ok(head) if head == *seen => Ok(None),
-            Ok(_) => Ok(Some(format!("the first {} entries of its log are not those that the network saw", seen.size()))),
+            Ok(_) => {
+                Ok(Some(format!("the first {} entries of its log are not those that the network saw", seen.size())))
+            }
             Err(LogError::Proof(_)) => {
                 Ok(Some(format!("its log has {here} entries, and the network saw {}", seen.size())))
             }

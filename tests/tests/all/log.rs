@@ -2,10 +2,7 @@
 
 use std::{fs, path::Path};
 
-use sekisho_node::{
-    log::Log,
-    store::Store,
-};
+use sekisho_node::{log::Log, store::Store};
 use sekisho_protocol::log::entry::Kind;
 use sekisho_sim::network::Network;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -99,7 +96,11 @@ fn a_node_on_yesterdays_database_answers_nothing_until_the_newest_is_back() {
         let (code, answer) = case.ask(run);
         assert_eq!(code, Some(4), "an incomplete answer");
         let holder = &answer["report"]["holders"][0];
-        assert_eq!((&holder["state"], &holder["code"]), (&"refused".into(), &"ledger_rolled_back".into()), "{answer:#}");
+        assert_eq!(
+            (&holder["state"], &holder["code"]),
+            (&"refused".into(), &"ledger_rolled_back".into()),
+            "{answer:#}"
+        );
     }
     let spent = (case.spent("hospital-1"), case.spent("hospital-2"));
     assert_eq!(spent, (RHO, 3 * RHO), "nothing was charged on the older copy");

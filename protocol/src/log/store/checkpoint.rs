@@ -60,10 +60,7 @@ pub async fn newest(connection: &mut SqliteConnection, origin: &KeyName) -> Resu
 ///
 /// # Errors
 /// When the database fails, or holds something else.
-pub async fn newest_of(
-    connection: &mut SqliteConnection,
-    member: &str,
-) -> Result<Option<SignedCheckpoint>, LogError> {
+pub async fn newest_of(connection: &mut SqliteConnection, member: &str) -> Result<Option<SignedCheckpoint>, LogError> {
     let sql = "SELECT note FROM log_checkpoint WHERE substr(origin, instr(origin, '/') + 1) = ?1";
     let note: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(member).fetch_optional(connection).await?;
     note.map(|note| read(&note, member)).transpose()

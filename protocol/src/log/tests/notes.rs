@@ -154,7 +154,7 @@ fn a_witness_cosigns_what_continues_the_newest_it_cosigned_and_nothing_else() {
     let (log, forked) = (Log::counting(20, None), Log::counting(20, Some(3)));
     let proof = |old| log.consistency(old, 20);
     let check = |newest: Option<TreeHead>, offered: TreeHead, proof: &[Digest]| {
-        Continued::check(newest.map(verified).as_ref(), verified(offered), proof)
+        Continued::check(newest.map(verified).as_deref(), verified(offered), proof)
             .map(|continued| *continued.into_checkpoint().head())
     };
     assert_eq!(check(None, log.head(20), &[]), Ok(log.head(20)), "the first it sees");

@@ -9,6 +9,7 @@ mod data;
 mod held;
 mod inspect;
 mod local;
+mod log;
 mod patients;
 mod permits;
 mod policy;
@@ -99,6 +100,9 @@ enum Command {
     /// For an inspector: the charged runs, and whether one can be made again as it was released.
     #[command(subcommand)]
     Inspect(inspect::Inspect),
+    /// The hospital's log: what the node decided, charged and answered.
+    #[command(subcommand)]
+    Log(log::Command),
     /// Permits: what the hospital answered, and what a person decides.
     #[command(subcommand)]
     Permits(permits::Permits),
@@ -227,6 +231,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Inspect(command) => inspect::inspect(command, &clock).await,
+        Command::Log(command) => log::log(command).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,

@@ -22,6 +22,7 @@ pub mod governance;
 #[cfg(feature = "transport")]
 pub mod key_file;
 pub mod keys;
+pub mod log;
 pub mod orders;
 pub mod output_review;
 pub mod permit;
@@ -29,6 +30,7 @@ pub mod publication;
 pub mod purpose;
 pub mod query;
 pub mod receipt;
+pub mod record;
 pub mod refusal;
 pub mod replay;
 pub mod review;

@@ -10,6 +10,7 @@
 
 pub mod authorise;
 mod collect;
+mod witness;
 
 use std::{sync::Arc, time::Duration};
 

@@ -9,6 +9,7 @@
 
 mod counts;
 mod history;
+mod log;
 mod trust;
 
 use std::{
@@ -21,9 +22,25 @@ use std::{
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use sekisho_protocol::{
-    application::Application, catalogue::Catalogue, committee::Committee, decision::RefusedApplication, digest::Digest,
-    dsse::Document, governance::Governance, orders::Orders, output_review::OutputReview, permit::Permit,
-    publication::Publication, review::Review, roster::Roster, schema::Schema, status::Status,
+    application::Application,
+    catalogue::Catalogue,
+    committee::Committee,
+    decision::RefusedApplication,
+    digest::Digest,
+    dsse::Document,
+    governance::Governance,
+    log::{
+        entry,
+        store::{LogError, SCHEMA},
+    },
+    orders::Orders,
+    output_review::OutputReview,
+    permit::Permit,
+    publication::Publication,
+    review::Review,
+    roster::Roster,
+    schema::Schema,
+    status::Status,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{
@@ -41,6 +58,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0002_documents.sql"),
     include_str!("../migrations/0003_questions.sql"),
     include_str!("../migrations/0004_trust.sql"),
+    SCHEMA,
 ];
 /// How many connections are open at most.
 const CONNECTIONS: u32 = 4;
@@ -80,6 +98,9 @@ pub enum StoreError {
     /// A stored value is not what was written there.
     #[error("the coordinator's database holds a {0} that cannot be read: restore it from a backup")]
     Corrupt(&'static str),
+    /// The log.
+    #[error("the coordinator's database: {0}")]
+    Log(#[from] LogError),
 }
 
 macro_rules! kinds {
@@ -311,6 +332,7 @@ impl Store {
         envelope: &[u8],
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
         sqlx::query(
             "INSERT INTO document (digest, kind, name, seq, envelope, put_at)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (digest) DO UPDATE SET envelope = excluded.envelope",
@@ -321,9 +343,10 @@ impl Store {
         .bind(number(place.seq)?)
         .bind(envelope)
         .bind(instant(at))
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        Ok(())
+        log::enter_document(&mut tx, kind, envelope).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Keeps a hospital's signed answer to a permit, in place of an earlier one.
@@ -334,14 +357,16 @@ impl Store {
         envelope: &[u8],
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
         sqlx::query("INSERT OR REPLACE INTO acceptance (node, permit, envelope, at) VALUES (?1, ?2, ?3, ?4)")
             .bind(node)
             .bind(permit.as_bytes().as_slice())
             .bind(envelope)
             .bind(instant(at))
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        log::enter(&mut tx, entry::Kind::Acceptance, envelope).await?;
+        Ok(tx.commit().await?)
     }
 
     /// The hospitals' signed answers to a permit: name and envelope, by name.
@@ -356,7 +381,7 @@ impl Store {
 
     /// Records a round that begins, with its question.
     pub(crate) async fn begin_round(&self, round: &NewRound) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.write().await?;
         sqlx::query("INSERT OR IGNORE INTO question (query, envelope) VALUES (?1, ?2)")
             .bind(round.query.as_bytes().as_slice())
             .bind(&round.question)
@@ -374,6 +399,7 @@ impl Store {
         .bind(instant(round.started))
         .execute(&mut *tx)
         .await?;
+        log::enter(&mut tx, entry::Kind::Query, &round.question).await?;
         Ok(tx.commit().await?)
     }
 
@@ -385,15 +411,17 @@ impl Store {
         (header, cells): &(Vec<u8>, Vec<u8>),
         receipt: &[u8],
     ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
         sqlx::query("INSERT INTO release (round, node, header, cells, receipt) VALUES (?1, ?2, ?3, ?4, ?5)")
             .bind(round)
             .bind(node)
             .bind(header)
             .bind(cells)
             .bind(receipt)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        log::enter(&mut tx, entry::Kind::Receipt, receipt).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Records that a round ended with this report; without one, that it was given up.
@@ -454,6 +482,9 @@ async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
     }
     for migration in &MIGRATIONS[found..] {
         sqlx::raw_sql(*migration).execute(&mut *tx).await?;
+        if *migration == SCHEMA {
+            log::enter_earlier(&mut tx).await?;
+        }
     }
     if found < MIGRATIONS.len() {
         let version = format!("PRAGMA user_version = {}", MIGRATIONS.len());
@@ -547,6 +578,37 @@ mod tests {
         assert_eq!(store.round("r").await.unwrap(), Some(RoundState::Interrupted));
         let releases: i64 = sqlx::query_scalar("SELECT count(*) FROM release").fetch_one(&store.pool).await.unwrap();
         assert_eq!(releases, 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_in_the_log_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir).await;
+        for _ in 0..2 {
+            let place = Place { name: "p".into(), seq: 1 };
+            store.put_document(Kind::Permit, Digest::of(b"permit"), &place, b"{}", at()).await.unwrap();
+            store.put_acceptance("a", Digest::of(b"permit"), b"yes", at()).await.unwrap();
+        }
+        with_round(&store).await;
+        store.put_release("r", "a", &(vec![1], vec![2]), b"receipt").await.unwrap();
+        assert!(store.put_release("r", "a", &(vec![1], vec![2]), b"other").await.is_err(), "one for each hospital");
+        store.close().await;
+        let store = open(&dir).await;
+        let entries = store.log_entries(0, 99).await.unwrap();
+        let kinds: Vec<_> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+        assert_eq!(kinds, ["permit", "acceptance", "query", "receipt"]);
+        assert_eq!(store.audit_log(|_| {}).await.unwrap().head.size(), 4);
+        // A database of before there was a log has the same entries afterwards.
+        for table in ["checkpoint", "origin", "head", "tile", "statement", "leaf"] {
+            let drop = sqlx::AssertSqlSafe(format!("DROP TABLE log_{table}"));
+            sqlx::raw_sql(drop).execute(&store.pool).await.unwrap();
+        }
+        sqlx::raw_sql("PRAGMA user_version = 4").execute(&store.pool).await.unwrap();
+        store.close().await;
+        let entries = open(&dir).await.log_entries(0, 99).await.unwrap();
+        let mut again: Vec<_> = entries.iter().map(|entry| entry.kind.as_str()).collect();
+        again.sort_unstable();
+        assert_eq!(again, ["acceptance", "permit", "query", "receipt"]);
     }
 
     #[tokio::test]

@@ -40,6 +40,7 @@ use crate::{
     hooks::Hooks,
     keys::Signing,
     ledger::{Cost, Ledger, Run, RunState},
+    log::Standing,
     policy::{Asked, DataFacts, Person, Policy},
     register::Register,
     seeds::SeedKey,
@@ -90,6 +91,8 @@ pub struct Answering {
     pub locks: RunLocks,
     /// Looks for what is out of the ordinary.
     pub watch: Arc<Watch>,
+    /// Whether the log is as the coordinator saw it.
+    pub standing: Standing,
 }
 
 /// A release with its receipt, as it leaves.
@@ -185,6 +188,7 @@ impl Answering {
     /// Verify, admit, plan: everything before the reservation. What is known of the asker is noted in the span.
     async fn ready(&self, bytes: &[u8]) -> Result<Ready, Unready> {
         let (now, span) = (self.clock.now(), Span::current());
+        self.standing.check()?;
         let signed = SignedQuery::from_json(bytes)?;
         let digest = signed.permit()?;
         let in_force = InForce {

@@ -10,6 +10,7 @@ mod data;
 mod held;
 mod inspect;
 mod local;
+mod log;
 mod patients;
 mod permits;
 mod policy;
@@ -103,6 +104,9 @@ enum Command {
     /// Alerts: what the node found out of the ordinary.
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// The hospital's log: what the node decided, charged and answered.
+    #[command(subcommand)]
+    Log(log::Command),
     /// Permits: what the hospital answered, and what a person decides.
     #[command(subcommand)]
     Permits(permits::Permits),
@@ -232,6 +236,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Inspect(command) => inspect::inspect(command, &clock).await,
         Command::Alerts(command) => alerts::alerts(command).await,
+        Command::Log(command) => log::log(command).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,

@@ -12,7 +12,10 @@ use sekisho_aggregation::accounting::{CeilingError, Ceilings};
 use sekisho_node_config::NodeConfig;
 use sekisho_protocol::{
     clock::Clock,
+    dsse::Envelope,
     key_file,
+    log::entry::Kind,
+    record::PolicyRecord,
     refusal::Refusal,
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
     watching,
@@ -21,7 +24,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    answer::Answering,
+    answer::{Answering, SOFTWARE},
     catalogue::Shelf,
     data::snapshot::{Progress, Settings},
     departure::Departure,
@@ -33,6 +36,7 @@ use crate::{
     ledger::{Caps, Ledger},
     link,
     local::{self, Local, TokenFile, TokenFileError},
+    log::Standing,
     policy::{Policy, PolicyError},
     register::Register,
     seeds::SeedKey,
@@ -233,6 +237,7 @@ pub async fn answering(
         hooks,
         locks: RunLocks::default(),
         watch,
+        standing: Standing::default(),
     })
 }
 
@@ -256,6 +261,7 @@ pub async fn run(
         files.settle(&roster)?;
     }
     let node = Arc::new(answering(&config, progress, clock, hooks).await?);
+    enter_policy(&node).await?;
     let peer: PeerId = config.coordinator.peer_id.parse().map_err(|_| RunError::Coordinator("peer_id"))?;
     let addr: Multiaddr = config.coordinator.address.parse().map_err(|_| RunError::Coordinator("address"))?;
     let endpoint = endpoint(&config, &node).await?;
@@ -299,6 +305,19 @@ pub async fn run(
     }
     counting.abort();
     node.watch.write_down().await.map_err(WatchError::from)?;
+    Ok(())
+}
+
+/// Enters the policy in the log, unless the newest entry of one has the same text and software.
+async fn enter_policy(node: &Answering) -> Result<(), RunError> {
+    let (name, policy) = (node.trust.name.clone(), node.policy.text().to_string());
+    let record = PolicyRecord { node: name, policy, software: SOFTWARE.into(), at: node.clock.now() };
+    let envelope = Envelope::sign(&record, &[&node.signing]).map_err(Refusal::from)?;
+    let same = |newest: &[u8]| {
+        let newest = Envelope::from_json::<PolicyRecord>(newest).and_then(|envelope| envelope.peek::<PolicyRecord>());
+        newest.is_ok_and(|(newest, _)| PolicyRecord { at: record.at, ..newest } == record)
+    };
+    node.ledger.log().append_when_new(Kind::Policy, &envelope.to_json(), same).await?;
     Ok(())
 }
 

@@ -23,6 +23,11 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::{Document, Envelope, Verified},
     keys::PublicKey,
+    log::{
+        checkpoint::origin,
+        entry::Kind,
+        note::{KeyName, NoteError},
+    },
     orders::{Orders, Regulator},
     permit::Permit,
     receipt::{Acceptance, DecidedBy},
@@ -33,7 +38,10 @@ use sekisho_protocol::{
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use crate::store::{Store, StoreError, instant, read_digest, read_instant};
+use crate::{
+    log::append_once,
+    store::{Store, StoreError, instant, read_digest, read_instant},
+};
 
 /// A permit that this node answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +139,7 @@ pub struct Seqs {
 /// A document of which a node goes by the newest.
 trait Pinned: Document {
     const KIND: &'static str;
+    const ENTRY: Kind;
     fn seq(&self) -> u64;
     fn prev(&self) -> Option<Digest>;
 }
@@ -142,9 +151,10 @@ trait Expiring: Pinned {
 }
 
 macro_rules! pinned {
-    ($($document:ty = $kind:literal;)*) => {$(
+    ($($document:ty = $kind:literal, $entry:ident;)*) => {$(
         impl Pinned for $document {
             const KIND: &'static str = $kind;
+            const ENTRY: Kind = Kind::$entry;
 
             fn seq(&self) -> u64 {
                 self.seq
@@ -158,9 +168,9 @@ macro_rules! pinned {
 }
 
 pinned! {
-    Roster = "roster";
-    Status = "status";
-    Orders = "orders";
+    Roster = "roster", Roster;
+    Status = "status", Status;
+    Orders = "orders", Orders;
 }
 
 impl Expiring for Roster {
@@ -183,6 +193,14 @@ impl Documents {
     /// The documents in `store`, believed when what they are signed with leads back to the `anchors`.
     pub fn new(store: Store, anchors: Anchors) -> Self {
         Self { store, anchors }
+    }
+
+    /// What the log of the member `name` is called in this network.
+    ///
+    /// # Errors
+    /// When the name cannot be part of one.
+    pub(crate) fn log_origin(&self, name: &str) -> Result<KeyName, NoteError> {
+        origin(&self.anchors.governance, name)
     }
 
     /// Pins the roster in the envelope `bytes` if it is newer than the pinned one; the pinned one again is fine.
@@ -270,8 +288,13 @@ impl Documents {
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
+        let kept = kept.rows_affected() > 0;
+        if kept {
+            append_once(&mut tx, Kind::Permit, envelope).await.map_err(unavailable)?;
+            append_once(&mut tx, Kind::Acceptance, &answer.acceptance).await.map_err(unavailable)?;
+        }
         tx.commit().await.map_err(unavailable)?;
-        Ok(kept.rows_affected() > 0)
+        Ok(kept)
     }
 
     /// Keeps what a person decided about a permit that arrived before. It is undelivered, so that the coordinator asks for it.
@@ -292,6 +315,7 @@ impl Documents {
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
+        append_once(&mut tx, Kind::Acceptance, &answer.acceptance).await.map_err(unavailable)?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -424,10 +448,10 @@ async fn pin<D: Pinned>(
         .bind(number(seq)?)
         .bind(digest.as_bytes().as_slice())
         .bind(envelope.to_json())
-        .execute(connection)
+        .execute(&mut *connection)
         .await
         .map_err(unavailable)?;
-    Ok(())
+    append_once(connection, D::ENTRY, &envelope.to_json()).await.map_err(unavailable)
 }
 
 async fn pinned(

@@ -2,7 +2,7 @@
 //!
 //! Promises: a charge is durable, and its record in the log, before [`Ledger::reserve`] returns; a study is
 //! never charged beyond its earmark or its permit's totals, nor all studies beyond the lifetime caps or, in a time
-//! window, beyond its cap ([`Caps`]), nor one run twice; a run has one release, ever; the log, the charges and the
+//! window, beyond its cap ([`Caps`]), nor one run twice; a run has one release, ever; the charges and the
 //! releases are append-only (triggers in the database see to it). Amounts are zCDP in integer micro-rho, so sums are
 //! exact (Bun and Steinke 2016, Lemma 1.7), and delta in units of 10^-18, which adds up beside it. Earmarks are of rho:
 //! delta is not set aside for a study.
@@ -24,7 +24,10 @@ mod tests;
 
 use chrono::{DateTime, Utc};
 use sekisho_node_config::Window;
-use sekisho_protocol::units::{AttoDelta, MicroRho};
+use sekisho_protocol::{
+    log::entry::Kind,
+    units::{AttoDelta, MicroRho},
+};
 use sqlx::{Row, sqlite::SqliteRow};
 
 pub use self::alerts::{MAX_ALERTS, NewAlert, Sighted};
@@ -37,14 +40,15 @@ pub use self::suspension::{Suspended, Suspension};
 
 use self::caps::{read_delta, spent_in};
 use self::replays::{insert_asked, insert_seed};
-use self::statements::{append, earmark_of, find, insert_charge, open_charge, use_nonce};
-use crate::seeds::SealedSeed;
-use crate::store::{self, Store, StoreError, instant, read_amount};
+use self::statements::{earmark_of, find, insert_charge, open_charge, use_nonce};
+use crate::{
+    log::{Log, append},
+    seeds::SealedSeed,
+    store::{self, Store, StoreError, instant, read_amount},
+};
 
 /// How many charged runs without an answer suspend their study; answers between them change nothing.
 pub const MAX_NO_ANSWERS: u32 = 3;
-/// The most log entries that are read at once.
-pub const MAX_LOG_PAGE: u32 = 1000;
 
 /// What the register may still be asked, in micro-rho where nothing else is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,17 +109,6 @@ pub struct SnapshotUse {
     pub releases: u64,
 }
 
-/// One entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogEntry {
-    /// Its place, from 0.
-    pub index: u64,
-    /// The charge that it is about; none for an alert.
-    pub charge_id: Option<i64>,
-    /// The DSSE envelope: a reservation, a receipt, a replay or an alert.
-    pub envelope: Vec<u8>,
-}
-
 /// The ledger of one patient register. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -127,6 +120,11 @@ impl Ledger {
     /// The ledger in `store`, under the hospital's caps.
     pub fn new(store: Store, caps: Caps) -> Self {
         Self { store, caps }
+    }
+
+    /// The log that the ledger writes to.
+    pub fn log(&self) -> Log {
+        Log::new(self.store.clone())
     }
 
     /// Sets `amount` aside for a study: its earmark becomes the greater of `amount` and what it was, so a
@@ -199,9 +197,9 @@ impl Ledger {
         }
         let (study, total) = (&request.study_id, request.permit_total);
         self.caps.affordable(&mut tx, study, total, request.cost, request.at).await?;
-        let charge_id = insert_charge(&mut tx, request).await?;
+        insert_charge(&mut tx, request).await?;
         insert_asked(&mut tx, request).await?;
-        append(&mut tx, Some(charge_id), log_entry).await?;
+        append(&mut tx, Kind::Reservation, log_entry).await?;
         let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
         tx.commit().await?;
         Ok(Reserved::New(run))
@@ -230,16 +228,17 @@ impl Ledger {
             .execute(&mut *tx)
             .await?;
         insert_seed(&mut tx, charge_id, seed).await?;
-        append(&mut tx, Some(charge_id), &release.receipt).await?;
+        append(&mut tx, Kind::Receipt, &release.receipt).await?;
         Ok(tx.commit().await?)
     }
 
-    /// Notes that a charged run gave no answer; the charge stands.
+    /// Notes that a charged run gave no answer, and appends `log_entry` (the envelope of its record) to the log; the charge
+    /// stands.
     ///
     /// # Errors
     /// [`LedgerError::AlreadyReleased`] when it did give one, [`LedgerError::UnknownCharge`] when it was not
     /// charged, or when the database fails.
-    pub async fn fail(&self, charge_id: i64, at: DateTime<Utc>) -> Result<(), LedgerError> {
+    pub async fn fail(&self, charge_id: i64, log_entry: &[u8], at: DateTime<Utc>) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
         open_charge(&mut tx, charge_id).await?;
         sqlx::query("INSERT INTO no_answer (charge_id, at) VALUES (?1, ?2)")
@@ -250,6 +249,7 @@ impl Ledger {
         let count = "UPDATE study SET no_answers = no_answers + 1
             WHERE study_id = (SELECT study_id FROM charge WHERE charge_id = ?1)";
         sqlx::query(count).bind(charge_id).execute(&mut *tx).await?;
+        append(&mut tx, Kind::Refusal, log_entry).await?;
         Ok(tx.commit().await?)
     }
 
@@ -335,34 +335,6 @@ impl Ledger {
             Ok(SnapshotUse { snapshot, runs: count(&row, "runs")?, releases: count(&row, "releases")? })
         };
         rows.into_iter().map(usage).collect()
-    }
-
-    /// Log entries from place `from` on, in order, at most `limit` of them and at most [`MAX_LOG_PAGE`].
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn log_entries(&self, from: u64, limit: u32) -> Result<Vec<LogEntry>, LedgerError> {
-        let rows = sqlx::query("SELECT idx, charge_id, envelope FROM log WHERE idx >= ?1 ORDER BY idx LIMIT ?2")
-            .bind(i64::try_from(from).unwrap_or(i64::MAX))
-            .bind(limit.min(MAX_LOG_PAGE))
-            .fetch_all(self.store.read())
-            .await?;
-        let entry = |row: SqliteRow| {
-            let index: i64 = row.try_get("idx")?;
-            let index = u64::try_from(index).map_err(|_| StoreError::Corrupt("log entry"))?;
-            Ok(LogEntry { index, charge_id: row.try_get("charge_id")?, envelope: row.try_get("envelope")? })
-        };
-        rows.into_iter().map(entry).collect()
-    }
-
-    /// How many entries the log has.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn log_len(&self) -> Result<u64, LedgerError> {
-        let length: i64 =
-            sqlx::query_scalar("SELECT coalesce(max(idx) + 1, 0) FROM log").fetch_one(self.store.read()).await?;
-        Ok(u64::try_from(length).map_err(|_| StoreError::Corrupt("log entry"))?)
     }
 }
 

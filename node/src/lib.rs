@@ -21,6 +21,7 @@ pub mod keys;
 pub mod ledger;
 pub mod link;
 pub mod local;
+pub mod log;
 pub mod permits;
 pub mod policy;
 pub mod register;

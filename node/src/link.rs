@@ -1,7 +1,7 @@
 //! The node's side of the control stream: it says hello, and then what it holds, every few seconds.
 //!
-//! The coordinator learns from it which documents are missing, and hands them in by Flight. Nothing that arrives here
-//! is acted on except the acknowledgement that the coordinator is there.
+//! The coordinator learns from it which documents are missing, and hands them in by Flight. It says what it saw last of this
+//! node's log, which the node compares with its own; nothing else that arrives here is acted on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,6 +51,8 @@ enum TalkError {
     Version,
     #[error("the coordinator's answer is out of order")]
     Order,
+    #[error("{0}")]
+    Log(String),
     #[error("the node's documents cannot be read")]
     Documents,
 }
@@ -59,7 +61,10 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
     let hello = Hello { version: VERSION, name: node.trust.name.clone(), software: SOFTWARE.into() };
     send(stream, &FromNode::Hello(hello)).await?;
     match control::decode(&read_frame(stream, WITHIN).await?)? {
-        FromCoordinator::Welcome { version: VERSION, software } => info!(%software, "coordinator reached"),
+        FromCoordinator::Welcome { version: VERSION, software, newest } => {
+            info!(%software, "coordinator reached");
+            node.told(newest.as_deref()).await.map_err(|refusal| TalkError::Log(refusal.detail))?;
+        }
         FromCoordinator::Welcome { .. } => {
             warn!("the coordinator speaks another version: update the older side");
             return Err(TalkError::Version);

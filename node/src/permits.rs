@@ -80,6 +80,7 @@ fn payload_type(bytes: &[u8]) -> Result<String, Refusal> {
 }
 
 async fn answer_permit(node: &Answering, bytes: &[u8]) -> Result<Envelope, Refusal> {
+    node.standing.check()?;
     let now = node.clock.now();
     let status = node.documents.status(now).await?;
     let permit = node.documents.believe_permit(bytes, &status).await?;

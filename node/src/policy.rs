@@ -223,6 +223,11 @@ impl Policy {
         Ok(Self { rules, places, schema, types, authorizer, warnings, text, file: None })
     }
 
+    /// Its text, as it was read.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// That every data set, table and column that a rule names is one of `data`: a rule about a column that is not there
     /// would never apply, and nobody would see that it is misspelt.
     ///

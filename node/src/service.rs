@@ -1,7 +1,8 @@
 //! The node's Arrow Flight service, for the coordinator only, on libp2p streams.
 //!
 //! `DoGet` answers a routed query, `GetFlightInfo` is its dry run, `DoAction("put")` hands in a roster, status or permit,
-//! `DoAction("catalogue")` with a number hands out the hospital's catalogue of that number.
+//! `DoAction("catalogue")` with a number hands out the hospital's catalogue of that number, `DoAction("consistency")` with two
+//! sizes the proof that the hospital's log only grew between them. Each answer carries a checkpoint of that log.
 //! Everything else is unimplemented. What arrives is bounded by tonic before it is decoded.
 
 use std::{collections::HashMap, sync::Arc};
@@ -15,7 +16,8 @@ use arrow_flight::{
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use sekisho_protocol::{
-    control::ACTION_CATALOGUE,
+    control::{ACTION_CATALOGUE, ACTION_CONSISTENCY, CHECKPOINT_KEY, LOG_SEEN_KEY},
+    log::proof::ConsistencyProof,
     query::RoutedQuery,
     refusal::{Code, Refusal},
     transport::{PeerInfo, status_of},
@@ -24,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     answer::{Answer, Answering},
+    log::refusal,
     permits::put,
 };
 
@@ -53,6 +56,23 @@ impl Service {
 }
 
 impl Service {
+    /// The release of a query, with what the coordinator may then know of this node's log.
+    async fn answered(&self, request: Request<Ticket>) -> Result<RecordBatch, Refusal> {
+        let seen = seen(&request)?;
+        self.0.has_seen(seen).await?;
+        let answer = self.0.answer(&request.into_inner().ticket).await?;
+        batch_of(&answer, &self.0.checkpoint(seen).await?)
+    }
+
+    /// The proof that the body asks for: two sizes of the log, in decimal digits.
+    async fn consistency(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let sizes = str::from_utf8(body).ok().and_then(|text| text.split_once(' '));
+        let sizes = sizes.and_then(|(old, new)| Some((old.parse().ok()?, new.parse().ok()?)));
+        let (old, new) = sizes.ok_or_else(|| Refusal::new(Code::Malformed, "the body is no two sizes of the log"))?;
+        let hashes = self.0.ledger.log().consistency(old, new).await.map_err(|error| refusal(&error))?;
+        Ok(hashes.iter().flat_map(|hash| *hash.as_bytes()).collect())
+    }
+
     /// The catalogue whose number the body says in decimal digits.
     async fn catalogue(&self, body: &[u8]) -> Result<Vec<u8>, Refusal> {
         let number = str::from_utf8(body).ok().and_then(|text| text.parse().ok());
@@ -64,13 +84,21 @@ impl Service {
     }
 }
 
-/// The release as one batch, with the receipt beside the header in the schema's metadata.
-fn batch_of(answer: &Answer) -> Result<RecordBatch, Refusal> {
+/// How many entries of this node's log the asker says that it has seen.
+fn seen<T>(request: &Request<T>) -> Result<u64, Refusal> {
+    let Some(seen) = request.metadata().get(LOG_SEEN_KEY) else { return Ok(0) };
+    let number = seen.to_str().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Refusal::new(Code::Malformed, format!("{LOG_SEEN_KEY} is no number of log entries")))
+}
+
+/// The release as one batch, with the receipt and the checkpoint beside the header in the schema's metadata.
+fn batch_of(answer: &Answer, checkpoint: &ConsistencyProof) -> Result<RecordBatch, Refusal> {
     let broken = |_| Refusal::new(Code::NoAnswer, "a release cannot be written");
     let batch = answer.release.to_batch().map_err(broken)?;
     let receipt = String::from_utf8(answer.receipt.to_json()).unwrap_or_default();
     let mut metadata: HashMap<String, String> = batch.schema().metadata().clone();
     metadata.insert(RECEIPT_KEY.into(), receipt);
+    metadata.insert(CHECKPOINT_KEY.into(), checkpoint.to_string());
     let schema = Arc::new(batch.schema().as_ref().clone().with_metadata(metadata));
     batch.with_schema(schema).map_err(|_| Refusal::new(Code::NoAnswer, "a release cannot be written"))
 }
@@ -89,8 +117,7 @@ impl FlightService for Service {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         self.only_coordinator(&request).await?;
-        let answer = self.0.answer(&request.into_inner().ticket).await;
-        let batch = answer.and_then(|a| batch_of(&a)).map_err(|r| status_of(&r))?;
+        let batch = self.answered(request).await.map_err(|r| status_of(&r))?;
         let stream = FlightDataEncoderBuilder::new()
             .with_schema(batch.schema())
             .build(futures::stream::iter([Ok(batch)]))
@@ -113,7 +140,8 @@ impl FlightService for Service {
         let body = match action.r#type.as_str() {
             "put" => put(&self.0, &action.body).await.map(|answer| answer.map(|e| e.to_json()).unwrap_or_default()),
             ACTION_CATALOGUE => self.catalogue(&action.body).await,
-            _ => return Err(Status::unimplemented("this node takes the actions put and catalogue")),
+            ACTION_CONSISTENCY => self.consistency(&action.body).await,
+            _ => return Err(Status::unimplemented("this node takes the actions put, catalogue and consistency")),
         };
         let body = body.map_err(|r| status_of(&r))?;
         Ok(Response::new(futures::stream::iter([Ok(arrow_flight::Result { body: body.into() })]).boxed()))
@@ -147,6 +175,6 @@ impl FlightService for Service {
     }
 
     async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        Err(Status::unimplemented("the actions are put and catalogue"))
+        Err(Status::unimplemented("the actions are put, catalogue and consistency"))
     }
 }

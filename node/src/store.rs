@@ -5,8 +5,8 @@
 //! file of mode 0600; the schema is brought up to date when the database is opened, and a database of a
 //! newer version is refused. Statements are never logged.
 //!
-//! Deliberately absent: any table's meaning (that is [`crate::ledger`], [`crate::register`] and
-//! [`crate::documents`]), encryption (the disk's), and any way to hand a connection out of this crate.
+//! Deliberately absent: any table's meaning (that is [`crate::ledger`], [`crate::register`],
+//! [`crate::documents`] and [`crate::log`]), encryption (the disk's), and any way to hand a connection out of this crate.
 
 use std::{
     fs, io,
@@ -16,11 +16,13 @@ use std::{
 };
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use sekisho_protocol::{digest::Digest, units::MicroRho};
+use sekisho_protocol::{digest::Digest, log::store::LogError, units::MicroRho};
 use sqlx::{
     ConnectOptions, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use crate::log;
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
 const MIGRATIONS: &[&str] = &[
@@ -31,6 +33,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0005_catalogue.sql"),
     include_str!("../migrations/0006_replay.sql"),
     include_str!("../migrations/0007_alerts.sql"),
+    log::SCHEMA,
 ];
 /// How many connections may read at once.
 const READERS: u32 = 3;
@@ -64,6 +67,9 @@ pub enum StoreError {
     /// A stored value is not what was written there.
     #[error("the node's database holds a {0} that cannot be read: restore it from a backup")]
     Corrupt(&'static str),
+    /// The log.
+    #[error("the node's database: {0}")]
+    Log(#[from] LogError),
 }
 
 /// The open database. Clones share it.
@@ -134,6 +140,9 @@ async fn migrate(writer: &SqlitePool) -> Result<(), StoreError> {
     }
     for migration in &MIGRATIONS[found..] {
         sqlx::raw_sql(*migration).execute(&mut *tx).await?;
+        if *migration == log::SCHEMA {
+            log::carry_over(&mut tx).await?;
+        }
     }
     if found < MIGRATIONS.len() {
         let version = format!("PRAGMA user_version = {}", MIGRATIONS.len());

@@ -11,10 +11,17 @@ use crate::digest::Digest;
 /// The largest frame in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// The version of these messages.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The Flight action by which the coordinator fetches a node's catalogue: the body is its number in decimal digits.
 pub const ACTION_CATALOGUE: &str = "catalogue";
+/// The Flight action by which the coordinator asks for the proof that a node's log of `NEW` entries continues the one of `OLD`:
+/// the body is the two numbers in decimal digits with a space between, the answer the hashes, 32 bytes each.
+pub const ACTION_CONSISTENCY: &str = "consistency";
+/// The gRPC metadata key of a query that says how many entries of the node's log the coordinator has seen.
+pub const LOG_SEEN_KEY: &str = "sekisho-log-seen";
+/// The key of the node's checkpoint, with its consistency proof, in the metadata of a release's arrow schema.
+pub const CHECKPOINT_KEY: &str = "sekisho.checkpoint";
 
 /// What a node says first on its control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +73,8 @@ pub enum FromCoordinator {
         version: u16,
         /// The coordinator's software.
         software: String,
+        /// The newest checkpoint of the node's own log that the coordinator has seen, as it was signed; none before the first.
+        newest: Option<String>,
     },
     /// These holdings arrived.
     Ack {

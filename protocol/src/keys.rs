@@ -42,6 +42,17 @@ impl PublicKey {
         self.0.as_bytes()
     }
 
+    /// A key from its 32 bytes.
+    ///
+    /// # Errors
+    /// [`KeyError::Public`] when they are not a point of the curve, or one of small order.
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
+        match VerifyingKey::from_bytes(bytes) {
+            Ok(key) if !key.is_weak() => Ok(Self(key)),
+            Ok(_) | Err(_) => Err(KeyError::Public),
+        }
+    }
+
     /// Whether `signature` is this key's over `message`, strictly.
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         self.0.verify_strict(message, &Signature::from_bytes(signature)).is_ok()
@@ -66,11 +77,7 @@ impl FromStr for PublicKey {
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let bytes = BASE64.decode(text).map_err(|_| KeyError::Public)?;
         let bytes: [u8; 32] = bytes.try_into().map_err(|_| KeyError::Public)?;
-        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| KeyError::Public)?;
-        if key.is_weak() {
-            return Err(KeyError::Public);
-        }
-        Ok(Self(key))
+        Self::from_bytes(&bytes)
     }
 }
 

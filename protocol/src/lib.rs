@@ -23,6 +23,7 @@ pub mod governance;
 #[cfg(feature = "transport")]
 pub mod key_file;
 pub mod keys;
+pub mod log;
 #[cfg(feature = "transport")]
 pub mod loopback;
 pub mod orders;
@@ -32,6 +33,7 @@ pub mod publication;
 pub mod purpose;
 pub mod query;
 pub mod receipt;
+pub mod record;
 pub mod refusal;
 pub mod replay;
 pub mod review;

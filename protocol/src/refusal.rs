@@ -150,6 +150,10 @@ codes! {
     SchemaMismatch = "schema_mismatch", "the hospital must map its data to the permit's schema";
     /// The source files changed since the snapshot.
     SourceChanged = "source_changed", "the hospital must take a new snapshot with `sekisho-node data snapshot`";
+    /// The hospital's own log is behind what the network saw of it.
+    LedgerRolledBack = "ledger_rolled_back", "the hospital must run on its newest database; until then it answers nothing";
+    /// The hospital's log does not continue what it was.
+    LedgerForked = "ledger_forked", "the hospital showed two histories of its log; its operator and the governing body must look into it";
     /// Too much at once.
     Busy = "busy", "ask again in a minute";
     /// Something failed before any row was touched; nothing was charged.

@@ -1,6 +1,7 @@
 //! Benchmarks. Figures are ratios within one run, since machines are noisy; nothing asserts them.
 
 mod admission;
+mod log;
 mod noise;
 mod query;
 mod source;
@@ -9,6 +10,7 @@ use serde_json::{Map, Value};
 
 pub use self::{
     admission::{Admission, admission},
+    log::log,
     noise::noise,
     query::{Query, prepare, query},
     source::Shape,

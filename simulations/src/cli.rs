@@ -138,6 +138,19 @@ enum Bench {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// How fast a node's log grows, durably, how long an inclusion proof takes, and the whole log read again.
+    #[command(after_help = "Example: cargo run --release --bin sekisho-sim -- bench log --output json")]
+    Log {
+        /// Entries.
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+        entries: u32,
+        /// How many entries one durable transaction has.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+        batch: u32,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// Writes the sources of a query and takes their snapshot; `query` runs this in a process of its own.
     #[command(hide = true)]
     Prepare {
@@ -235,6 +248,7 @@ fn command(command: Command) -> Result<()> {
             let asked = bench::Admission { permits, changes, entries, queries };
             runtime.block_on(bench::admission(asked, output, now()))
         }
+        Command::Bench(Bench::Log { entries, batch, output }) => runtime.block_on(bench::log(entries, batch, output)),
         Command::Bench(Bench::Prepare { shape, rows, dir }) => {
             runtime.block_on(bench::prepare(shape, rows, &dir, now()))
         }

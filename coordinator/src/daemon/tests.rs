@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -34,6 +34,12 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::{Document, Envelope},
     keys::SecretKey,
+    log::{
+        checkpoint::{Checkpoint, SignedCheckpoint},
+        entry::Kind,
+        merkle::TreeHead,
+        proof::ConsistencyProof,
+    },
     permit::Permit,
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Acceptance, DecidedBy, DryRun, Receipt},
@@ -69,6 +75,14 @@ enum Mode {
     Garbage,
     /// It ends the stream at once.
     Empty,
+    /// It shows no checkpoint of its log.
+    HidesItsLog,
+    /// It shows a checkpoint of another log.
+    ShowsAnothersLog,
+    /// Each time it shows another history of its log.
+    ForksItsLog,
+    /// Its log gets shorter.
+    CutsItsLog,
     Refuses,
     ChargesAndFails,
     Hangs,
@@ -86,6 +100,8 @@ struct FakeNode {
     got: Got,
     permit: Permit,
     schema: Schema,
+    /// How often it answered.
+    answers: Arc<AtomicU64>,
 }
 
 impl FakeNode {
@@ -142,12 +158,17 @@ impl FakeNode {
         let batch = release.to_batch().unwrap();
         let mut metadata = batch.schema().metadata().clone();
         metadata.insert("sekisho.receipt".into(), String::from_utf8(receipt).unwrap());
+        if self.mode != Mode::HidesItsLog {
+            metadata.insert(control::CHECKPOINT_KEY.into(), self.checkpoint().to_string());
+        }
         let fields = batch.schema().fields().clone();
         let schema = Arc::new(ArrowSchema::new_with_metadata(fields, metadata));
         let batch = RecordBatch::try_new(schema, batch.columns().to_vec()).unwrap();
         match self.mode {
             // In two parts: long releases do not fit one message.
-            Mode::Answers => vec![batch.slice(0, 1), batch.slice(1, batch.num_rows() - 1)],
+            Mode::Answers | Mode::ForksItsLog | Mode::CutsItsLog => {
+                vec![batch.slice(0, 1), batch.slice(1, batch.num_rows() - 1)]
+            }
             Mode::Floods => vec![batch; 1000],
             Mode::Garbage => {
                 let field = Field::new("person_id", DataType::UInt32, false);
@@ -155,8 +176,21 @@ impl FakeNode {
                 vec![RecordBatch::try_new(Arc::new(ArrowSchema::new(vec![field])), vec![column]).unwrap()]
             }
             Mode::Empty => Vec::new(),
-            Mode::Forges | Mode::OtherRelease | Mode::Refuses | Mode::ChargesAndFails | Mode::Hangs => vec![batch],
+            Mode::Forges | Mode::OtherRelease | Mode::HidesItsLog | Mode::ShowsAnothersLog => vec![batch],
+            Mode::Refuses | Mode::ChargesAndFails | Mode::Hangs => vec![batch],
         }
+    }
+
+    /// What it shows of its log, which never grows.
+    fn checkpoint(&self) -> ConsistencyProof {
+        let answers = self.answers.fetch_add(1, Ordering::Relaxed);
+        let size = if self.mode == Mode::CutsItsLog { 9 - answers } else { 9 };
+        let history = if self.mode == Mode::ForksItsLog { answers } else { 0 };
+        let root = Digest::of(&history.to_be_bytes());
+        let origin = format!("sekisho-test/{}", if self.mode == Mode::ShowsAnothersLog { "other" } else { &self.name });
+        let checkpoint = Checkpoint::new(origin.parse().unwrap(), TreeHead::new(size, root).unwrap());
+        let checkpoint = SignedCheckpoint::sign(checkpoint, &self.signing).unwrap();
+        ConsistencyProof { old: 0, hashes: Vec::new(), checkpoint }
     }
 
     fn opened(&self, routed: &[u8]) -> (Query, Digest) {
@@ -192,6 +226,7 @@ impl FlightService for FakeNode {
             Mode::ChargesAndFails => return Err(status_of(&Refusal::new(Code::NoAnswer, "no answer"))),
             Mode::Hangs => std::future::pending().await,
             Mode::Answers | Mode::Forges | Mode::OtherRelease | Mode::Floods | Mode::Garbage | Mode::Empty => {}
+            Mode::HidesItsLog | Mode::ShowsAnothersLog | Mode::ForksItsLog | Mode::CutsItsLog => {}
         }
         let batches = self.batches(&query, digest).into_iter().map(Ok);
         let data = FlightDataEncoderBuilder::new().build(stream::iter(batches));
@@ -199,7 +234,11 @@ impl FlightService for FakeNode {
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let body = request.into_inner().body;
+        let action = request.into_inner();
+        if action.r#type == control::ACTION_CONSISTENCY {
+            return Ok(Response::new(stream::iter([Ok(FlightResult::new(Vec::new()))]).boxed()));
+        }
+        let body = action.body;
         let envelope: Envelope = serde_json::from_slice(&body).unwrap();
         *self.got.lock().unwrap().entry(envelope.payload_type().to_string()).or_default() += 1;
         if envelope.payload_type() != Permit::PAYLOAD_TYPE {
@@ -351,6 +390,7 @@ impl World {
             got: Arc::default(),
             permit: self.permit.clone(),
             schema: schema(),
+            answers: Arc::default(),
         };
         let got = node.got.clone();
         tokio::spawn(server_builder().add_service(FlightServiceServer::new(node)).serve_with_incoming(incoming.flight));
@@ -496,6 +536,27 @@ async fn a_node_that_connects_is_sent_what_it_lacks_and_its_acceptance_is_kept()
     assert_eq!(states, [(HolderState::Answered, None), (HolderState::Refused, Some(Code::Policy))]);
     let next = w.roster(2, Some(Digest::of(b"?")));
     assert_eq!(w.put(&next).await.unwrap_err().code, Code::OlderDocument);
+}
+
+#[tokio::test]
+async fn a_hospital_whose_log_forks_or_shrinks_is_not_believed_and_both_histories_are_on_record() {
+    let modes = [Mode::Answers, Mode::ForksItsLog, Mode::CutsItsLog, Mode::HidesItsLog, Mode::ShowsAnothersLog];
+    let mut w = World::with_documents(&modes).await;
+    for name in w.modes.keys().cloned().collect::<Vec<_>>() {
+        w.connect(&name).await;
+    }
+    let forked = (HolderState::NoAnswer, Some(Code::LedgerForked));
+    let hidden = (HolderState::NoAnswer, Some(Code::Malformed));
+    let answered = (HolderState::Answered, None);
+    for expected in [[answered, answered, answered, hidden, hidden], [answered, forked, forked, hidden, hidden]] {
+        let (report, _) = w.ask(&w.query(SQL)).await.unwrap();
+        let states: Vec<_> = report.holders.iter().map(|holder| (holder.state, holder.code)).collect();
+        assert_eq!(states, expected, "{:?}", report.holders);
+    }
+    let entries = w.daemon.store.log_entries(0, 99).await.unwrap();
+    let checkpoints = entries.iter().filter(|entry| entry.kind == Kind::Checkpoint).count();
+    assert_eq!(checkpoints, 5, "one of the first, two of each other hospital");
+    assert_eq!(w.daemon.store.newest_checkpoint("h2").await.unwrap().unwrap().claimed().head().size(), 9);
 }
 
 #[tokio::test]

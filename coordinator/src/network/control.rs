@@ -10,6 +10,7 @@ use sekisho_protocol::{
 };
 
 use super::{Nodes, Peer, SILENCE, lock};
+use crate::store::StoreError;
 
 /// How long one frame may take to be written, and the first one to arrive.
 const FRAME_TIME: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ enum Ended {
     Version(u16),
     #[error("the name in the hello is not that of the roster")]
     Name,
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("a second hello")]
     SecondHello,
 }
@@ -59,7 +62,8 @@ impl Nodes {
             return Err(Ended::Name);
         }
         let software = concat!("sekisho-coordinator ", env!("CARGO_PKG_VERSION")).to_string();
-        let welcome = control::encode(&FromCoordinator::Welcome { version: VERSION, software })?;
+        let newest = self.store.newest_checkpoint(&name).await?.map(|newest| newest.to_string());
+        let welcome = control::encode(&FromCoordinator::Welcome { version: VERSION, software, newest })?;
         write_frame(io, &welcome, FRAME_TIME).await?;
         tracing::info!(peer = %peer.id, node = name, "a node said hello");
         loop {

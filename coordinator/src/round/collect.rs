@@ -1,4 +1,4 @@
-//! One hospital's answer: read within bounds, and believed only with its signed receipt.
+//! One hospital's answer: read within bounds, and believed only with its signed receipt and a checkpoint of its log.
 
 use std::sync::{
     Arc,
@@ -10,12 +10,13 @@ use arrow_flight::{FlightData, Ticket, decode::FlightRecordBatchStream, error::F
 use futures::{Stream, StreamExt};
 use sekisho_aggregation::{combine, plan::PrivatePlan, release::Release};
 use sekisho_protocol::{
+    control::{CHECKPOINT_KEY, LOG_SEEN_KEY},
     dsse::{Envelope, Verified},
     receipt::Receipt,
     refusal::{Code, Refusal},
     roster::Member,
 };
-use tonic::Status;
+use tonic::{Request, Status};
 
 use super::{Answer, Rounds, authorise::PermittedQuery};
 use crate::{
@@ -36,15 +37,14 @@ pub(super) enum NoRelease {
     /// It said so, or was not reached.
     Said(Refusal),
     /// What it sent cannot be believed; it may have charged.
-    Unbelieved(String),
+    Unbelieved(Refusal),
 }
 
 impl NoRelease {
     /// The code in reports and logs.
     pub(super) fn code(&self) -> Code {
         match self {
-            Self::Said(refusal) => refusal.code,
-            Self::Unbelieved(_) => Code::Malformed,
+            Self::Said(refusal) | Self::Unbelieved(refusal) => refusal.code,
         }
     }
 }
@@ -56,7 +56,7 @@ impl From<Refusal> for NoRelease {
 }
 
 pub(super) fn unbelieved(detail: impl Into<String>) -> NoRelease {
-    NoRelease::Unbelieved(detail.into())
+    NoRelease::Unbelieved(Refusal::new(Code::Malformed, detail))
 }
 
 /// The report of a hospital that answered.
@@ -73,8 +73,8 @@ pub(super) fn answered(answer: &Answer) -> HolderReport {
 pub(super) fn unanswered(name: &str, reason: NoRelease) -> HolderReport {
     match reason {
         NoRelease::Said(refusal) => holder_refused(name, refusal),
-        NoRelease::Unbelieved(detail) => {
-            HolderReport { state: HolderState::NoAnswer, ..holder_refused(name, Refusal::new(Code::Malformed, detail)) }
+        NoRelease::Unbelieved(refusal) => {
+            HolderReport { state: HolderState::NoAnswer, ..holder_refused(name, refusal) }
         }
     }
 }
@@ -88,9 +88,13 @@ impl Rounds {
         routed: Vec<u8>,
     ) -> Result<Answer, NoRelease> {
         let mut client = self.nodes.flight(member, MAX_MESSAGE_BYTES)?;
-        let stream = client.do_get(Ticket::new(routed)).await.map_err(|status| of_status(&status))?;
+        let mut request = Request::new(Ticket::new(routed));
+        request.metadata_mut().insert(LOG_SEEN_KEY, self.seen(member).await?.into());
+        let stream = client.do_get(request).await.map_err(|status| of_status(&status))?;
         let batch = read(&query.plan, stream.into_inner()).await?;
-        check(query, member, &batch)
+        let answer = check(query, member, &batch)?;
+        self.witness(query, member, batch.schema().metadata().get(CHECKPOINT_KEY)).await?;
+        Ok(answer)
     }
 }
 

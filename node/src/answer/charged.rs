@@ -13,6 +13,7 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::{DsseError, Envelope},
     receipt::{Receipt, ReservationRecord},
+    record::RefusalRecord,
     refusal::{Code, Refusal},
 };
 use tokio::time::{Instant, timeout_at};
@@ -52,8 +53,8 @@ impl Answering {
         // From here on there is one code: a cause could tell of the data. A task of its own, so that a panic is one
         // cause more, and so is a run that never comes back to be told of its deadline.
         let charge_id = reservation.record().charge_id;
-        let (node, question) = (Arc::clone(self), Arc::clone(question));
-        let mut run = tokio::spawn(async move { node.run(&question, reservation).await }.in_current_span());
+        let (node, asked) = (Arc::clone(self), Arc::clone(question));
+        let mut run = tokio::spawn(async move { node.run(&asked, reservation).await }.in_current_span());
         let why = match timeout_at(deadline, &mut run).await {
             Ok(Ok(Ok(answer))) => return Ok(answer),
             Ok(Ok(Err(Failed(why)))) => why,
@@ -64,10 +65,26 @@ impl Answering {
             }
         };
         warn!(why, "charged, and no answer");
-        if let Err(error) = self.ledger.fail(charge_id, self.clock.now()).await {
+        if let Err(error) = self.failed(charge_id, question).await {
             warn!(%error, "a query without an answer was not counted");
         }
         Err(Refusal::new(Code::NoAnswer, "the query was charged and has no answer"))
+    }
+
+    /// Counts and logs a charged run that gave no answer.
+    async fn failed(&self, charge_id: i64, question: &Question) -> Result<(), Refusal> {
+        let at = self.clock.now();
+        let record = RefusalRecord {
+            node: self.trust.name.clone(),
+            permit: question.key.permit,
+            query: question.query,
+            query_key: question.key.query_key,
+            run: question.key.run,
+            code: Code::NoAnswer,
+            at,
+        };
+        let entry = Envelope::sign(&record, &[&self.signing])?.to_json();
+        Ok(self.ledger.fail(charge_id, &entry, at).await?)
     }
 
     async fn run(&self, question: &Question, reservation: Reservation<Run>) -> Result<Answer, Failed> {

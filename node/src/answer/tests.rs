@@ -15,6 +15,12 @@ use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     dsse::Document,
     keys::{PublicKey, SecretKey},
+    log::{
+        checkpoint::{Checkpoint, SignedCheckpoint},
+        entry::Kind,
+        merkle::TreeHead,
+        note::{NoteKey, Signs},
+    },
     permit::{OptOutRule, Permit},
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Receipt, ReservationRecord},
@@ -122,6 +128,7 @@ impl Case {
             hooks: Hooks::default(),
             locks: RunLocks::default(),
             watch,
+            standing: Standing::default(),
         };
         change(&mut node);
         let schema = schema.peek::<Schema>().unwrap().1;
@@ -378,8 +385,9 @@ async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
     durable.charge(&charge(1, 30)).await.unwrap();
     assert_eq!(code(durable.charge(&charge(2, 11)).await), "budget_study", "40 in total");
     assert_eq!(case.node.ledger.budget().await.unwrap().spent_delta.get(), 30);
-    let entry = case.node.ledger.log_entries(0, 1).await.unwrap().remove(0);
-    let record = Envelope::from_json::<ReservationRecord>(&entry.envelope).unwrap();
+    let entries = case.node.ledger.log().entries(0, 99).await.unwrap();
+    let reservation = entries.into_iter().find(|entry| entry.kind == Kind::Reservation).unwrap();
+    let record = Envelope::from_json::<ReservationRecord>(&reservation.opened.unwrap().statement).unwrap();
     let record = record.peek::<ReservationRecord>().unwrap().0;
     assert_eq!((record.micro_rho.get(), record.atto_delta.get()), (1000, 30));
 }
@@ -525,4 +533,45 @@ async fn the_hospital_sees_who_was_refused_and_no_sql() {
     }
     assert!(lines[2].contains("code=malformed") && lines[3].contains(&Digest::of(b"x").short()), "{log}");
     assert!(!log.contains("planted"), "{log}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_of_another_history_of_its_log_answers_nothing_until_it_is_told_of_its_own() {
+    let case = Case::new(|_| {}).await;
+    let permit = case.permit(1, 10_000).await;
+    assert_eq!(case.ask(permit, 1).await, "ok");
+    let own = case.node.checkpoint(0).await.unwrap().checkpoint;
+    let (origin, head) = (own.claimed().origin().clone(), *own.claimed().head());
+    let told = |origin: &str, size, root| {
+        let checkpoint = Checkpoint::new(origin.parse().unwrap(), TreeHead::new(size, root).unwrap());
+        SignedCheckpoint::sign(checkpoint, &case.node.signing).unwrap().to_string()
+    };
+    let other = Digest::of(b"other");
+    for (newest, expect) in [
+        (Some(own.to_string()), "ok"),
+        (Some(told(origin.as_str(), head.size() + 1, other)), "ledger_rolled_back"),
+        (None, "ok"),
+        (Some(told(origin.as_str(), head.size(), other)), "ledger_rolled_back"),
+        (Some(own.to_string()), "ok"),
+        (Some(told("sekisho-other/west", head.size(), head.root())), "ledger_rolled_back"),
+        (Some(told(origin.as_str(), 0, TreeHead::empty().root())), "ok"),
+        (Some(told(origin.as_str(), 1, other)), "ledger_rolled_back"),
+    ] {
+        case.node.told(newest.as_deref()).await.unwrap();
+        assert_eq!(case.ask(permit, 1).await, expect, "{newest:?}");
+        assert_eq!(code(case.node.dry_run(&case.query(permit, SQL, 2)).await), expect, "{newest:?}");
+    }
+    let permit = case.node.documents.permits().await.unwrap().remove(0);
+    assert_eq!(code(put(&case.node, &permit.envelope().unwrap().to_json()).await), "ledger_rolled_back");
+    for wrong in ["", "not a checkpoint", &"x".repeat(9000)] {
+        assert_eq!(code(case.node.told(Some(wrong)).await), "malformed");
+        assert_eq!(case.ask(permit.digest, 1).await, "ledger_rolled_back", "as it was");
+    }
+    let (size, key) = (head.size(), case.node.signing.public());
+    assert_eq!(code(case.node.has_seen(size).await), "ok");
+    assert_eq!(code(case.node.has_seen(size + 1).await), "ledger_rolled_back");
+    assert_eq!(code(case.node.checkpoint(size + 1).await), "ledger_rolled_back");
+    let later = case.node.checkpoint(3).await.unwrap();
+    let verified = later.checkpoint.verify(&NoteKey::new(origin, Signs::Text, key)).unwrap();
+    assert_eq!((later.old, later.checkpoint.claimed().head()), (3, verified.head()));
 }

@@ -1,11 +1,14 @@
 //! What the node keeps of its catalogue: the draws of its counts, and the catalogues that it signed. Append-only.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sekisho_protocol::digest::Digest;
+use sekisho_protocol::{digest::Digest, log::entry::Kind};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::OwnCount;
-use crate::store::{Store, StoreError, instant, read_digest};
+use crate::{
+    log::append,
+    store::{Store, StoreError, instant, read_digest},
+};
 
 /// One draw of a table's counts; whether it was charged and released is in the ledger.
 #[derive(Clone, Debug)]
@@ -85,6 +88,7 @@ impl Shelf {
             .bind(instant(at))
             .execute(&mut *tx)
             .await?;
+        append(&mut tx, Kind::Catalogue, &signed.envelope).await?;
         tx.commit().await?;
         Ok(true)
     }

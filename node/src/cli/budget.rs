@@ -38,7 +38,7 @@ async fn json(node: &str, budget: &Budget, window: Option<WindowBudget>, ledger:
     Ok(json!({
         "node": node, "cap_micro_rho": budget.cap, "earmarked_micro_rho": budget.earmarked,
         "spent_micro_rho": budget.spent, "cap_atto_delta": budget.cap_delta, "spent_atto_delta": budget.spent_delta,
-        "window": window, "log_entries": ledger.log_len().await.into_diagnostic()?,
+        "window": window, "log_entries": ledger.log().len().await.into_diagnostic()?,
         "studies": studies.collect::<Vec<_>>(),
     }))
 }

@@ -18,7 +18,10 @@ use sekisho_protocol::{
 use sqlx::SqliteConnection;
 
 use super::{Documents, Pinned, number, pinned, unavailable};
-use crate::store::{StoreError, read_digest};
+use crate::{
+    log::append_once,
+    store::{StoreError, read_digest},
+};
 
 const GOVERNANCE: &str = "governance";
 const COMMITTEE: &str = "committee";
@@ -195,10 +198,11 @@ async fn add(
         .bind(number(seq)?)
         .bind(digest.as_bytes().as_slice())
         .bind(envelope.to_json())
-        .execute(connection)
+        .execute(&mut *connection)
         .await
         .map_err(unavailable)?;
-    Ok(())
+    let entry = kind.parse().map_err(|_| unavailable(StoreError::Corrupt("kind of chain")))?;
+    append_once(connection, entry, &envelope.to_json()).await.map_err(unavailable)
 }
 
 async fn taken_under(connection: &mut SqliteConnection, permit: Digest) -> Result<Option<Digest>, Refusal> {

@@ -4,10 +4,11 @@
 //! returns. How often alerts may come is its caller's to bound.
 
 use chrono::{DateTime, Utc};
-use sekisho_protocol::{alert::Rule, units::MicroRho};
+use sekisho_protocol::{alert::Rule, log::entry::Kind, units::MicroRho};
 use sqlx::{Row, sqlite::SqliteRow};
 
-use super::{Ledger, LedgerError, Suspended, statements::append, suspension};
+use super::{Ledger, LedgerError, Suspended, suspension};
+use crate::log::append;
 use crate::store::{StoreError, instant, read_amount, read_instant};
 
 /// The most alerts that are read at once.
@@ -67,7 +68,7 @@ impl Ledger {
             .bind(*envelope)
             .execute(&mut *tx)
             .await?;
-            append(&mut tx, None, envelope).await?;
+            append(&mut tx, Kind::Alert, envelope).await?;
         }
         Ok(tx.commit().await?)
     }

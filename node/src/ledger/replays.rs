@@ -9,6 +9,7 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
     digest::Digest,
+    log::{entry::Kind, store as log_store},
     permit::OptOut,
     units::{AttoDelta, MicroRho},
 };
@@ -18,9 +19,10 @@ use super::{
     ChargeRequest, Cost, Ledger, LedgerError, RunKey,
     caps::read_delta,
     run::{Run, RunState},
-    statements::{append, find, logged},
+    statements::find,
 };
 use crate::{
+    log::append,
     seeds::SealedSeed,
     store::{StoreError, instant, read_amount, read_digest, read_instant},
 };
@@ -239,7 +241,10 @@ impl Ledger {
             .await?;
         let seed = seed.map(|row| sealed(&row)).transpose()?;
         let logged = match &run.state {
-            RunState::Released(release) => logged(&mut connection, &release.receipt).await?,
+            RunState::Released(release) => {
+                let found = log_store::find(&mut connection, Kind::Receipt, &release.receipt).await;
+                found.map_err(StoreError::from)?.is_some()
+            }
             RunState::Reserved => false,
         };
         Ok(Some(Kept { charged, run, asked: asked.transpose()?, seed, logged }))
@@ -256,7 +261,7 @@ impl Ledger {
             .bind(instant(at))
             .execute(&mut *tx)
             .await?;
-        append(&mut tx, Some(charge_id), envelope).await?;
+        append(&mut tx, Kind::Replay, envelope).await?;
         Ok(tx.commit().await?)
     }
 }

@@ -76,12 +76,11 @@ pub(super) async fn use_nonce(tx: &mut SqliteConnection, request: &ChargeRequest
 }
 
 /// Writes the charge down and numbers it.
-pub(super) async fn insert_charge(tx: &mut SqliteConnection, request: &ChargeRequest) -> Result<i64, LedgerError> {
-    let charge_id = sqlx::query_scalar(
+pub(super) async fn insert_charge(tx: &mut SqliteConnection, request: &ChargeRequest) -> Result<(), LedgerError> {
+    sqlx::query(
         "INSERT INTO charge (charge_id, permit, query_key, run, study_id, query, micro_rho, atto_delta,
             register_seq, as_of, snapshot, charged_at)
-        VALUES ((SELECT coalesce(max(charge_id), 0) + 1 FROM charge), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-        RETURNING charge_id",
+        VALUES ((SELECT coalesce(max(charge_id), 0) + 1 FROM charge), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )
     .bind(request.key.permit.as_bytes().as_slice())
     .bind(request.key.query_key.as_bytes().as_slice())
@@ -95,31 +94,9 @@ pub(super) async fn insert_charge(tx: &mut SqliteConnection, request: &ChargeReq
     .bind(request.as_of.to_string())
     .bind(&request.snapshot)
     .bind(instant(request.at))
-    .fetch_one(&mut *tx)
-    .await?;
-    Ok(charge_id)
-}
-
-/// Appends an envelope to the log, about a charge if it is about one.
-pub(super) async fn append(
-    tx: &mut SqliteConnection,
-    charge_id: Option<i64>,
-    envelope: &[u8],
-) -> Result<(), LedgerError> {
-    sqlx::query(
-        "INSERT INTO log (idx, charge_id, envelope) VALUES ((SELECT coalesce(max(idx) + 1, 0) FROM log), ?1, ?2)",
-    )
-    .bind(charge_id)
-    .bind(envelope)
     .execute(&mut *tx)
     .await?;
     Ok(())
-}
-
-/// Whether the log has this envelope.
-pub(super) async fn logged(connection: &mut SqliteConnection, envelope: &[u8]) -> Result<bool, LedgerError> {
-    let logged = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM log WHERE envelope = ?1)");
-    Ok(logged.bind(envelope).fetch_one(connection).await?)
 }
 
 /// That the charge exists and has no release yet.

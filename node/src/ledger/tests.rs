@@ -134,7 +134,7 @@ async fn a_study_pays_from_its_earmark_and_a_run_pays_once() {
     assert_eq!(told(check(6).await), "study 5");
     let left = Left { study: total(rho(5)), lifetime: total(rho(80)), window: None };
     assert_eq!(check(5).await.unwrap(), left);
-    assert_eq!(ledger.log_len().await.unwrap(), 2);
+    assert_eq!(ledger.log().len().await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -192,13 +192,14 @@ async fn a_run_has_one_release_and_its_receipt_is_logged_with_it() {
     ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
     let other = StoredRelease { cells: b"other".into(), ..release() };
     assert_eq!(told(ledger.complete(run.charge_id, &other, &sealed()).await), "released");
-    assert_eq!(told(ledger.fail(run.charge_id, at(1)).await), "released");
+    assert_eq!(told(ledger.fail(run.charge_id, b"refusal", at(1)).await), "released");
     assert_eq!(told(ledger.complete(99, &release(), &sealed()).await), "unknown");
     assert_eq!(ledger.find(&asked.key).await.unwrap().unwrap().state, RunState::Released(release()));
-    let log = ledger.log_entries(0, 10).await.unwrap();
-    let log: Vec<_> = log.iter().map(|e| (e.index, e.charge_id, e.envelope.as_slice())).collect();
-    assert_eq!(log, [(0, Some(1), b"reservation".as_slice()), (1, Some(1), b"receipt")]);
-    assert_eq!(ledger.log_entries(1, 10).await.unwrap().len(), 1);
+    let entries = ledger.log().entries(0, 10).await.unwrap();
+    let entries = entries.into_iter().map(|e| (e.index, e.kind, e.opened.unwrap().statement));
+    let expected = [(0, Kind::Reservation, b"reservation".to_vec()), (1, Kind::Receipt, b"receipt".to_vec())];
+    assert_eq!(entries.collect::<Vec<_>>(), expected);
+    assert_eq!(ledger.log().entries(1, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -214,7 +215,7 @@ async fn three_missing_answers_suspend_a_study_whatever_lies_between_and_cost_al
         let (_, charged) = reserve(&ledger, &request("a", 1, run, 1)).await.unwrap();
         match answered {
             true => ledger.complete(charged.charge_id, &release(), &sealed()).await.unwrap(),
-            false => ledger.fail(charged.charge_id, at(1)).await.unwrap(),
+            false => ledger.fail(charged.charge_id, b"refusal", at(1)).await.unwrap(),
         }
         assert_eq!(ledger.open("a", permit).await.is_err(), suspended, "after run {run}");
     }
@@ -225,7 +226,7 @@ async fn three_missing_answers_suspend_a_study_whatever_lies_between_and_cost_al
         assert_eq!(told(ledger.open("a", permit).await), "ok", "counted from nothing");
         run += 1;
         let (_, charged) = reserve(&ledger, &request("a", 1, run, 1)).await.unwrap();
-        ledger.fail(charged.charge_id, at(1)).await.unwrap();
+        ledger.fail(charged.charge_id, b"refusal", at(1)).await.unwrap();
     }
     assert_eq!(told(ledger.open("a", permit).await), "rests a");
     assert_eq!(told(ledger.open("nobody", permit).await), "ok");
@@ -281,15 +282,15 @@ async fn no_charge_is_reserved_after_a_suspension_returned() {
             run
         }));
     }
-    while node.log_len().await.unwrap() < 20 {
+    while node.log().len().await.unwrap() < 20 {
         tokio::task::yield_now().await;
     }
     operator.suspend(&Suspended::Study("a".into()), "why", at(0)).await.unwrap();
-    let then = node.log_len().await.unwrap();
+    let then = node.log().len().await.unwrap();
     for asked in asking {
         asked.await.unwrap();
     }
-    assert_eq!(node.log_len().await.unwrap(), then);
+    assert_eq!(node.log().len().await.unwrap(), then);
 }
 
 #[tokio::test]
@@ -332,8 +333,9 @@ async fn what_a_run_is_made_again_from_is_of_its_charge_and_its_release_and_of_n
     assert_eq!((kept.asked.as_ref(), kept.seed.as_ref()), (Some(&first.asked), Some(&sealed())));
     assert_eq!((kept.charged.released, kept.charged.kept, kept.charged.replays), (true, true, 1));
     assert_eq!((kept.run.state, kept.logged), (RunState::Released(release()), true));
-    let newest = ledger.log_entries(2, 9).await.unwrap();
-    assert_eq!(newest.iter().map(|e| &e.envelope[..]).collect::<Vec<_>>(), [b"receipt", &b"replay"[..]]);
+    let newest = ledger.log().entries(2, 9).await.unwrap().into_iter().map(|e| (e.kind, e.opened.unwrap().statement));
+    let expected = [(Kind::Receipt, b"receipt".to_vec()), (Kind::Replay, b"replay".to_vec())];
+    assert_eq!(newest.collect::<Vec<_>>(), expected);
     // A permit is stored once.
     assert_eq!(ledger.kept(2).await.unwrap().unwrap().asked.unwrap().permit, b"permit");
     assert_eq!(ledger.kept(3).await.unwrap(), None);
@@ -366,10 +368,7 @@ async fn the_database_refuses_tampering() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("node.db"));
     let tamper = sqlx::SqlitePool::connect_with(options).await.unwrap();
     for statement in [
-        "UPDATE log SET envelope = x'00'",
-        "DELETE FROM log",
-        "INSERT OR REPLACE INTO log (idx, charge_id, envelope) VALUES (0, 1, x'00')",
-        "INSERT INTO log (idx, charge_id, envelope) VALUES (9, 1, x'00')",
+        "DELETE FROM log_leaf",
         "UPDATE charge SET micro_rho = 1",
         "UPDATE charge SET atto_delta = 1",
         "UPDATE charge SET run = 2",
@@ -417,12 +416,12 @@ async fn a_ledger_that_is_reopened_knows_everything() {
     let (_, run) = reserve(&first, &asked).await.unwrap();
     first.complete(run.charge_id, &release(), &sealed()).await.unwrap();
     let (_, failed) = reserve(&first, &request("a", 1, 2, 10)).await.unwrap();
-    first.fail(failed.charge_id, at(1)).await.unwrap();
-    let (budget, log) = (first.budget().await.unwrap(), first.log_entries(0, 99).await.unwrap());
+    first.fail(failed.charge_id, b"refusal", at(1)).await.unwrap();
+    let (budget, log) = (first.budget().await.unwrap(), first.log().entries(0, 99).await.unwrap());
     first.store.close().await;
     let again = ledger(dir.path(), 100).await;
     assert_eq!(again.budget().await.unwrap(), budget);
-    assert_eq!(again.log_entries(0, 99).await.unwrap(), log);
+    assert_eq!(again.log().entries(0, 99).await.unwrap(), log);
     assert_eq!(again.find(&asked.key).await.unwrap().unwrap().state, RunState::Released(release()));
     assert!(!reserve(&again, &asked).await.unwrap().0);
 }
@@ -448,7 +447,7 @@ async fn fifty_tasks_at_once_charge_each_run_once_and_never_too_much() {
     assert_eq!(done.iter().filter(|(new, _)| *new).count(), 1);
     assert_eq!(done.iter().filter(|(_, paid)| *paid).count(), 9);
     let budget = ledger.budget().await.unwrap();
-    assert_eq!((budget.spent, ledger.log_len().await.unwrap()), (rho(100), 10));
+    assert_eq!((budget.spent, ledger.log().len().await.unwrap()), (rho(100), 10));
 }
 
 /// One sequence of random operations against a ledger and against a model of what it may hold.
@@ -485,7 +484,7 @@ async fn a_random_life(seed: u64) {
             8 => {
                 let charge_id = rng.random_range(0..20);
                 let _ = ledger.complete(charge_id, &release(), &sealed()).await;
-                let _ = ledger.fail(charge_id, at(step)).await;
+                let _ = ledger.fail(charge_id, b"refusal", at(step)).await;
             }
             _ => {
                 ledger.store.close().await;
@@ -541,7 +540,7 @@ async fn every_snapshot_that_a_run_is_bound_to_is_told() {
         if run.charge_id == 1 {
             ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
         } else {
-            ledger.fail(run.charge_id, at(1)).await.unwrap();
+            ledger.fail(run.charge_id, b"refusal", at(1)).await.unwrap();
         }
     }
     let found = ledger.snapshots().await.unwrap();

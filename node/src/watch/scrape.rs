@@ -108,7 +108,7 @@ impl Watched for Scrape {
         let taken = held.map(|(set, at)| ([set.mapping().id()], at.timestamp()));
         let help = "When the snapshot of a data set was taken, in seconds since 1970.";
         reading.family("sekisho_node_snapshot_timestamp_seconds", help, ["data_set"], taken)?;
-        let entries = node.ledger.log_len().await.map_err(state)?;
+        let entries = node.ledger.log().len().await.map_err(state)?;
         reading.counters("sekisho_node_log_entries_total", "Entries of the log.", [], [([], entries)])?;
         reading.text(node.watch.meters.registry())
     }

@@ -4,6 +4,7 @@ use sekisho_node_config::BudgetRule;
 use sekisho_protocol::{
     digest::Digest,
     keys::SecretKey,
+    log::entry::Kind,
     permit::{OptOut, OptOutRule},
     units::{AttoDelta, MicroRho},
 };
@@ -121,7 +122,7 @@ impl Case {
             panic!("charged")
         };
         if code.is_some() {
-            self.ledger.fail(run.charge_id, self.clock.now()).await.unwrap();
+            self.ledger.fail(run.charge_id, b"refusal", self.clock.now()).await.unwrap();
         }
         self.watch.ended(study, code).await;
     }
@@ -159,9 +160,9 @@ async fn a_burst_of_refusals_is_one_alert_in_the_log_and_a_slow_trickle_is_none(
         case.refuse(second, Some("study")).await;
     }
     assert_eq!(case.alerts().await.len(), 1);
-    let log = case.ledger.log_entries(0, 10).await.unwrap();
-    assert_eq!(log.iter().map(|entry| entry.charge_id).collect::<Vec<_>>(), [None]);
-    assert_eq!(log[0].envelope, case.ledger.alerts(1).await.unwrap()[0]);
+    let mut log = case.ledger.log().entries(0, 10).await.unwrap();
+    assert_eq!(log.iter().map(|entry| entry.kind).collect::<Vec<_>>(), [Kind::Alert]);
+    assert_eq!(log.remove(0).opened.unwrap().statement, case.ledger.alerts(1).await.unwrap()[0]);
     // After a while it speaks again.
     for second in 741..745 {
         case.refuse(second, Some("study")).await;

@@ -41,7 +41,9 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::Supersession
         | Code::AwaitingReview
         | Code::SchemaMismatch
-        | Code::SourceChanged => Grpc::FailedPrecondition,
+        | Code::SourceChanged
+        | Code::LedgerRolledBack
+        | Code::LedgerForked => Grpc::FailedPrecondition,
         Code::BudgetQuery | Code::BudgetStudy | Code::BudgetLifetime | Code::BudgetWindow | Code::Busy => {
             Grpc::ResourceExhausted
         }

@@ -5,6 +5,8 @@ use std::{hint::black_box, path::Path, sync::Arc, time::Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use miette::{IntoDiagnostic, Result};
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
 use sekisho_aggregation::plan::PrivatePlan;
 use sekisho_node::{
     ledger::{Caps, Cost, Ledger},
@@ -15,6 +17,7 @@ use sekisho_node_config::Window;
 use sekisho_protocol::{
     clock::FixedClock,
     digest::Digest,
+    log::{entry::Kind, store::append},
     permit::Permit,
     query::Terms,
     units::{AttoDelta, MicroRho},
@@ -203,14 +206,12 @@ async fn fill(database: &Path, permits: &[Digest], entries: u32, now: DateTime<U
             .execute(&mut *tx)
             .await
             .into_diagnostic()?;
-        // About as long as the envelope of a reservation.
-        sqlx::query("INSERT INTO log VALUES (?1, ?2, ?3)")
-            .bind(entry)
-            .bind(entry + 1)
-            .bind([b'x'; 700].as_slice())
-            .execute(&mut *tx)
-            .await
-            .into_diagnostic()?;
+    }
+    // About as long as the envelope of a reservation.
+    let reservation = (Kind::Reservation, [b'x'; 700].as_slice());
+    for from in (0..entries).step_by(1000) {
+        let batch = vec![reservation; (entries - from).min(1000) as usize];
+        append(&mut tx, &mut ChaCha20Rng::from_os_rng(), &batch).await.into_diagnostic()?;
     }
     tx.commit().await.into_diagnostic()?;
     pool.close().await;

@@ -10,17 +10,18 @@ use sekisho_sim::{
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays, wait_for};
 use serde_json::Value;
 
-const RHO: u64 = 1_000_000;
+pub(crate) const RHO: u64 = 1_000_000;
 const SQL: &str = "SELECT sex, count(*) AS n FROM stay GROUP BY sex ORDER BY sex";
 
-struct Case {
-    network: Network,
+/// Two hospitals and a permit, with all kill points.
+pub(crate) struct Case {
+    pub(crate) network: Network,
     permit: String,
     hold: tempfile::TempDir,
     _dir: tempfile::TempDir,
 }
 
-fn case() -> Case {
+pub(crate) fn case() -> Case {
     let (dir, hold) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let names = ["hospital-1".to_string(), "hospital-2".to_string()];
     let site = |name: &String| {
@@ -55,7 +56,7 @@ fn case() -> Case {
 
 impl Case {
     /// Asks a run; the exit code and what was printed.
-    fn ask(&self, run: u32) -> (Option<i32>, Value) {
+    pub(crate) fn ask(&self, run: u32) -> (Option<i32>, Value) {
         self.asking(run, "hospital-1,hospital-2")()
     }
 
@@ -71,14 +72,15 @@ impl Case {
         }
     }
 
-    fn spent(&self, node: &str) -> u64 {
+    /// What a hospital charged, in micro-rho.
+    pub(crate) fn spent(&self, node: &str) -> u64 {
         let ledger: Value =
             serde_json::from_str(&self.network.node(node, &["ledger", "--output", "json"]).unwrap()).unwrap();
         ledger["spent_micro_rho"].as_u64().unwrap()
     }
 
     /// Asks `run` while a party stands still at `point` until it is killed, and calls `kill` when it does.
-    fn killed_at(&mut self, point: &str, run: u32, kill: impl FnOnce(&mut Network)) -> (Option<i32>, Value) {
+    pub(crate) fn killed_at(&mut self, point: &str, run: u32, kill: impl FnOnce(&mut Network)) -> (Option<i32>, Value) {
         let (held, reached) =
             (self.hold.path().join(format!("hold-{point}")), self.hold.path().join(format!("reached-{point}")));
         std::fs::write(&held, "").unwrap();

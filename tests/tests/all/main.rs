@@ -15,6 +15,7 @@ mod leaks;
 mod library;
 mod lifetime;
 mod local;
+mod log;
 mod mimic;
 mod opt_out;
 mod pins;

@@ -1,0 +1,123 @@
+//! The coordinator's log: each signed statement that it took, in the transaction that keeps it.
+//!
+//! Promises: log and tables agree after any crash; the same bytes are entered once. Logged are documents, hospitals' answers to
+//! permits, the signed query of each round, receipts, and the checkpoints of hospitals' logs. What was taken before there was a log is entered when it is made.
+
+use rand::{SeedableRng, rngs::StdRng};
+use sekisho_protocol::log::{
+    checkpoint::SignedCheckpoint,
+    entry::Kind as Entry,
+    store::{self, Audited, Leaf},
+};
+use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+
+use super::{Kind, Store, StoreError};
+
+/// What was kept before there was a log, in the order of time as far as it is known.
+const EARLIER: &str = "SELECT kind, envelope FROM (
+    SELECT kind, envelope, put_at AS at FROM document
+    UNION ALL SELECT 'acceptance', envelope, at FROM acceptance
+    UNION ALL SELECT 'query', envelope, (SELECT min(started_at) FROM round r WHERE r.query = question.query) FROM question
+    UNION ALL SELECT 'receipt', receipt, started_at FROM release JOIN round USING (round)
+) ORDER BY at";
+
+impl Kind {
+    /// What an entry of the log is called that commits to a document of this kind.
+    const fn entry(self) -> Entry {
+        match self {
+            Self::Roster => Entry::Roster,
+            Self::Status => Entry::Status,
+            Self::Schema => Entry::Schema,
+            Self::Permit => Entry::Permit,
+            Self::Committee => Entry::Committee,
+            Self::Governance => Entry::Governance,
+            Self::Orders => Entry::Orders,
+            Self::Application => Entry::Application,
+            Self::Review => Entry::Review,
+            Self::Decision => Entry::Decision,
+            Self::Publication => Entry::Publication,
+            Self::OutputReview => Entry::OutputReview,
+            Self::Catalogue => Entry::Catalogue,
+        }
+    }
+}
+
+/// Enters a document, unless these bytes are in the log.
+pub(super) async fn enter_document(tx: &mut SqliteConnection, kind: Kind, bytes: &[u8]) -> Result<(), StoreError> {
+    enter(tx, kind.entry(), bytes).await
+}
+
+/// Enters a statement, unless these bytes are in the log.
+pub(super) async fn enter(tx: &mut SqliteConnection, kind: Entry, bytes: &[u8]) -> Result<(), StoreError> {
+    if store::find(tx, kind, bytes).await?.is_none() {
+        store::append(tx, &mut StdRng::from_os_rng(), &[(kind, bytes)]).await?;
+    }
+    Ok(())
+}
+
+/// Enters what was kept before there was a log.
+pub(super) async fn enter_earlier(tx: &mut SqliteConnection) -> Result<(), StoreError> {
+    for row in sqlx::query(EARLIER).fetch_all(&mut *tx).await? {
+        let kind = row.try_get::<&str, _>("kind")?.parse().map_err(|_| StoreError::Corrupt("kind of document"))?;
+        enter(tx, kind, row.try_get("envelope")?).await?;
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Begins a transaction that has the write lock from its first statement: whoever appends to the log reads it first.
+    pub(super) async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// The newest checkpoint of the log of a member.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest_checkpoint(&self, member: &str) -> Result<Option<SignedCheckpoint>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(store::newest_of(&mut connection, member).await?)
+    }
+
+    /// Keeps `checkpoint` as the newest of the member's log, and enters it, if `before` still is the newest.
+    pub(crate) async fn keep_checkpoint(
+        &self,
+        member: &str,
+        before: Option<&SignedCheckpoint>,
+        checkpoint: &SignedCheckpoint,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        if store::newest_of(&mut tx, member).await?.as_ref() != before {
+            return Ok(false);
+        }
+        store::keep(&mut tx, checkpoint).await?;
+        enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Enters a checkpoint that contradicts what was kept.
+    pub(crate) async fn enter_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Entries of the log from `from` on, in order; at most `limit` of them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn log_entries(&self, from: u64, limit: u32) -> Result<Vec<Leaf>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(store::leaves(&mut connection, from, limit).await?)
+    }
+
+    /// Reads the whole log and makes every hash again; `seen` is told how many entries were checked.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`] names the first thing that is not what it was.
+    pub async fn audit_log(&self, seen: impl FnMut(u64) + Send) -> Result<Audited, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        Ok(store::audit(&mut tx, seen).await?)
+    }
+}

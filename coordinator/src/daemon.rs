@@ -30,6 +30,7 @@ use crate::{
     network::Nodes,
     round::{RoundParts, Rounds},
     store::{Store, StoreError},
+    witnesses::Witnesses,
 };
 
 /// How long open calls may take to end after a stop.
@@ -135,12 +136,16 @@ impl Daemon {
         let (transport_key, signing_keys) = own_keys(&documents, &config.transport_key, &config.signing_key)?;
         let listener = door::bind(address).await.map_err(|source| DaemonError::Bind { address, source })?;
         let local = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
+        let signing_keys: Arc<[SecretKey]> = signing_keys.into();
+        let witnesses = Arc::new(Witnesses::new(store.clone(), documents.clone(), signing_keys.clone()));
+        let (documents_of, store_of) = (documents.clone(), store.clone());
         let (nodes, running) =
-            Nodes::listen(&transport_key, config.listen, documents.clone(), store.clone(), clock.clone()).await?;
+            Nodes::listen(&transport_key, config.listen, documents_of, store_of, witnesses.clone(), clock.clone()).await?;
         let nodes = Arc::new(nodes);
         let publics: Vec<_> = signing_keys.iter().map(SecretKey::public).collect();
         tokio::spawn(watch_membership(documents.clone(), nodes.local_peer().to_string(), publics));
-        let network = tokio::spawn(nodes.clone().run(running));
+        let network = nodes.clone().run(running);
+        let network = tokio::spawn(async move { tokio::select! { () = network => {}, () = witnesses.run() => {} } });
         let parts = RoundParts {
             documents: documents.clone(),
             nodes: nodes.clone(),

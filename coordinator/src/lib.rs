@@ -22,3 +22,4 @@ pub mod result;
 pub mod round;
 pub mod store;
 pub mod use_register;
+pub mod witnesses;

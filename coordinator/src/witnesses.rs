@@ -2,7 +2,7 @@
 //!
 //! Promises: one checkpoint at a time is offered, on the control stream and with the proof from what the hospital witnessed last;
 //! a cosignature is kept only when it verifies with the key of the hospital that sent it; a checkpoint that has enough of them is
-//! durable as the newest one before the next is offered; a later one continues it, since the log only grows.
+//! durable as the newest one, and published ([`crate::tiles`]), before the next is offered; a later one continues it, since the log only grows.
 //!
 //! Deliberately absent: any belief in who witnessed what before this process began. A hospital says the size that it witnessed.
 
@@ -17,6 +17,7 @@ use sekisho_protocol::{
         checkpoint::{SignedCheckpoint, origin},
         cosignature::cosigned,
         note::{KeyName, NoteKey, NoteSignature, Signs},
+        policy::Policy,
         proof::ConsistencyProof,
     },
     roster::{Member, Role},
@@ -26,11 +27,12 @@ use crate::{
     documents::{Current, Documents},
     network::keys_of,
     store::{Store, StoreError},
+    tiles::{Tiles, TilesError},
 };
 
 /// How often it is looked whether there is something to sign.
 const EVERY: Duration = Duration::from_secs(2);
-/// How many hospitals must witness a checkpoint: all that are on the roster, and at most so many.
+/// How many hospitals must witness a checkpoint where no policy says it: all that are on the roster, and at most so many.
 const MOST_NEEDED: usize = 2;
 
 /// The checkpoint that hospitals are asked to witness.
@@ -38,13 +40,22 @@ pub struct Witnesses {
     store: Store,
     documents: Arc<Documents>,
     signing_keys: Arc<[SecretKey]>,
+    tiles: Tiles,
+    policy: Option<Policy>,
     offered: Mutex<Option<SignedCheckpoint>>,
+    published: Mutex<Option<SignedCheckpoint>>,
 }
 
 impl Witnesses {
-    /// Nothing is offered before [`Witnesses::run`].
-    pub fn new(store: Store, documents: Arc<Documents>, signing_keys: Arc<[SecretKey]>) -> Self {
-        Self { store, documents, signing_keys, offered: Mutex::default() }
+    /// Nothing is offered before [`Witnesses::run`]. Without a `policy` two hospitals of the roster are enough, or the only one.
+    pub fn new(
+        store: Store,
+        documents: Arc<Documents>,
+        signing_keys: Arc<[SecretKey]>,
+        tiles: Tiles,
+        policy: Option<Policy>,
+    ) -> Self {
+        Self { store, documents, signing_keys, tiles, policy, offered: Mutex::default(), published: Mutex::default() }
     }
 
     /// Signs and offers checkpoints for as long as it is polled.
@@ -58,14 +69,18 @@ impl Witnesses {
     }
 
     /// Keeps the offered checkpoint when it has enough cosignatures, and offers the next one when the log has grown.
-    async fn turn(&self) -> Result<(), StoreError> {
+    async fn turn(&self) -> Result<(), TilesError> {
         let current = self.documents.current();
         let offered = self.offered().clone();
         if let Some(offered) = &offered {
             if !self.enough(&current, offered) {
                 return Ok(());
             }
-            self.store.keep_own(offered).await?;
+            if self.published().as_ref() != Some(offered) {
+                self.store.keep_own(offered).await?;
+                self.tiles.publish(offered).await?;
+                *self.published() = Some(offered.clone());
+            }
         }
         let Some((origin, key)) = self.own(&current) else { return Ok(()) };
         let next = self.store.checkpoint(&origin, key).await?;
@@ -83,8 +98,11 @@ impl Witnesses {
         Some((origin(&self.documents.governance_anchor(), &us.name).ok()?, key))
     }
 
-    /// Whether enough of the hospitals on the roster witnessed `offered`.
+    /// Whether enough witnessed `offered`.
     fn enough(&self, current: &Current, offered: &SignedCheckpoint) -> bool {
+        if let Some(policy) = &self.policy {
+            return policy.check(offered).is_ok();
+        }
         let nodes = current.pinned_roster().map(|roster| roster.members.iter().filter(|m| m.role == Role::Node));
         let nodes: Vec<_> = nodes.into_iter().flatten().collect();
         let witnessed = nodes.iter().filter(|member| {
@@ -133,6 +151,10 @@ impl Witnesses {
             *offered = Some(with);
         }
         verifies
+    }
+
+    fn published(&self) -> MutexGuard<'_, Option<SignedCheckpoint>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn offered(&self) -> MutexGuard<'_, Option<SignedCheckpoint>> {

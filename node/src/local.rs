@@ -10,7 +10,6 @@
 
 mod events;
 mod gate;
-mod listener;
 mod problem;
 mod tokens;
 
@@ -22,7 +21,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
-use sekisho_protocol::clock::Clock;
+use sekisho_protocol::{clock::Clock, transport::Bounded};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
 use tracing::{info, warn};
@@ -32,7 +31,7 @@ pub use self::gate::guarded;
 pub use self::problem::{Problem, ProblemKind};
 pub use self::tokens::{TokenFile, TokenFileError};
 
-use self::{gate::WrongTokens, listener::Bounded};
+use self::gate::WrongTokens;
 use crate::{answer::Answering, uses::Uses};
 
 /// How long open requests may take when the node stops.

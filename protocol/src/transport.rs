@@ -12,6 +12,7 @@
 //! Deliberately absent: discovery, relays, routing, message formats, and any retry of a request. A
 //! stream that breaks stays broken; its user opens another.
 
+mod bounded;
 mod dialler;
 mod driver;
 mod error;
@@ -37,6 +38,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
+pub use self::bounded::{Bounded, Connection};
 pub use self::error::{FrameError, TransportError};
 pub use self::frame::{MAX_FRAME_BYTES, read_frame, write_frame};
 pub use self::http2::server_builder;

@@ -12,6 +12,7 @@ use sekisho_protocol::{
         entry::Kind as Entry,
         note::KeyName,
         store::{self, Audited, Leaf},
+        tile::{Tile, WIDTH},
     },
 };
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
@@ -98,6 +99,19 @@ impl Store {
         let mut tx = self.write().await?;
         store::keep(&mut tx, checkpoint).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// The hashes of a tile.
+    pub(crate) async fn log_tile(&self, tile: Tile) -> Result<Vec<u8>, StoreError> {
+        let found = store::tile(&mut *self.pool.acquire().await?, tile).await?;
+        found.ok_or(StoreError::Corrupt("tile of the log"))
+    }
+
+    /// The entries whose hashes a tile of level 0 has.
+    pub(crate) async fn log_commitments(&self, tile: Tile) -> Result<Vec<[u8; 32]>, StoreError> {
+        let (from, width) = (tile.index() * u64::from(WIDTH), tile.width());
+        let leaves = store::leaves(&mut *self.pool.acquire().await?, from, width.into()).await?;
+        Ok(leaves.iter().map(|leaf| *leaf.commitment.as_bytes()).collect())
     }
 
     /// How many entries the log has.

@@ -1,5 +1,5 @@
-//! Connections of the local endpoint: so many at once, each for so long. A system that opens connections and says nothing
-//! takes no more than that from the others.
+//! Connections of an HTTP listener: so many at once, each for so long. Whoever opens connections and says nothing takes no more
+//! than that from the others.
 
 use std::{
     io,
@@ -26,13 +26,14 @@ const MAX_AGE: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// A listener that accepts so many connections.
-pub(super) struct Bounded {
+pub struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
 }
 
 impl Bounded {
-    pub(super) fn new(listener: TcpListener) -> Self {
+    /// The connections of `listener`.
+    pub fn new(listener: TcpListener) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
@@ -59,7 +60,7 @@ impl Listener for Bounded {
 }
 
 /// A connection that holds one of the places until it ends.
-pub(super) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     age: Pin<Box<Sleep>>,
     /// The semaphore is never closed, so there is one.

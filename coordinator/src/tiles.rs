@@ -153,7 +153,22 @@ pub async fn listen(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use sekisho_protocol::{
+        digest::Digest,
+        keys::SecretKey,
+        log::{
+            edge::Edge,
+            merkle::leaf_hash,
+            note::{KeyName, NoteKey, Signs},
+            tile::{TileHashes, TileReader, unbundle},
+        },
+    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+    use crate::store::{Kind, Place};
 
     #[test]
     fn only_paths_of_the_specification_lead_to_a_file() {
@@ -174,6 +189,71 @@ mod tests {
             ("checkpoint/", None),
         ] {
             assert_eq!(file_of(path), found, "{path}");
+        }
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> (String, Vec<u8>) {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /{path} HTTP/1.1\r\nHost: log\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let at = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        (String::from_utf8(answer[9..12].to_vec()).unwrap(), answer[at + 4..].to_vec())
+    }
+
+    /// The files in a folder, as they were served.
+    struct Served(BTreeMap<Tile, Vec<u8>>);
+
+    impl TileReader for Served {
+        type Error = ();
+
+        fn tile(&self, tile: Tile) -> Result<Vec<u8>, ()> {
+            self.0.get(&tile).cloned().ok_or(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_served_has_the_root_that_was_signed_and_is_made_again_when_it_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("coordinator.db")).await.unwrap();
+        let (at, key) = ("2026-01-01T00:00:00Z".parse().unwrap(), SecretKey::generate(&mut rand::rng()));
+        let origin: KeyName = "sekisho-test/coordinator".parse().unwrap();
+        let folder = dir.path().join("log");
+        let (address, serve) = listen("127.0.0.1:0".parse().unwrap(), folder.clone()).await.unwrap();
+        tokio::spawn(serve);
+        assert_eq!(get(address, "checkpoint").await.0, "404");
+        let mut tiles = Tiles::new(store.clone(), folder.clone());
+        for (entries, missing) in [(3, ""), (256, ""), (300, "tile/0/000"), (301, "tile/entries/000")] {
+            for i in store.log_size().await.unwrap()..entries {
+                let (digest, place) = (Digest::of(&i.to_be_bytes()), Place { name: i.to_string(), seq: 1 });
+                store.put_document(Kind::Permit, digest, &place, &i.to_be_bytes(), at).await.unwrap();
+            }
+            if !missing.is_empty() {
+                std::fs::remove_file(folder.join(missing)).unwrap();
+                tiles = Tiles::new(store.clone(), folder.clone());
+            }
+            tiles.publish(&store.checkpoint(&origin, &key).await.unwrap()).await.unwrap();
+
+            let checkpoint = SignedCheckpoint::parse(&get(address, "checkpoint").await.1).unwrap();
+            let key = NoteKey::new(origin.clone(), Signs::Text, key.public());
+            let head = *checkpoint.verify(&key).unwrap().head();
+            assert_eq!(head.size(), entries);
+            let mut served = Served(BTreeMap::new());
+            for tile in Tile::between(0, entries) {
+                let (status, bytes) = get(address, &tile.to_string()).await;
+                assert_eq!((status.as_str(), bytes.len()), ("200", usize::from(tile.width()) * 32), "{tile}");
+                if tile.level() == 0 {
+                    let entries = unbundle(&get(address, &tile.entries_path()).await.1, tile.width()).unwrap();
+                    let hashes: Vec<u8> = entries.iter().flat_map(|entry| *leaf_hash(entry).as_bytes()).collect();
+                    assert_eq!(hashes, bytes);
+                }
+                served.0.insert(tile, bytes);
+            }
+            Edge::read(&head, &TileHashes::new(&served, entries)).unwrap();
+        }
+        for path in ["coordinator.db", "tile/0/999", "%2e%2e/coordinator.db", "checkpoint.part"] {
+            assert_eq!(get(address, path).await.0, "404", "{path}");
         }
     }
 }

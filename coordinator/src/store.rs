@@ -594,7 +594,7 @@ mod tests {
         assert_eq!(kinds, ["permit", "acceptance", "query", "receipt"]);
         assert_eq!(store.audit_log(|_| {}).await.unwrap().head.size(), 4);
         // A database of before there was a log has the same entries afterwards.
-        for table in ["checkpoint", "head", "tile", "statement", "leaf"] {
+        for table in ["checkpoint", "origin", "head", "tile", "statement", "leaf"] {
             let drop = sqlx::AssertSqlSafe(format!("DROP TABLE log_{table}"));
             sqlx::raw_sql(drop).execute(&store.pool).await.unwrap();
         }

@@ -157,7 +157,8 @@ impl Daemon {
         let listener = door::bind(address).await.map_err(|source| DaemonError::Bind { address, source })?;
         let local = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
         let signing_keys: Arc<[SecretKey]> = signing_keys.into();
-        let (folder, policy) = (config.state_dir.join("log"), config.witness_policy.as_deref().map(policy).transpose()?);
+        let (folder, policy) =
+            (config.state_dir.join("log"), config.witness_policy.as_deref().map(policy).transpose()?);
         let tiles = Tiles::new(store.clone(), folder.clone());
         let of = documents.clone();
         let witnesses = Arc::new(Witnesses::new(store.clone(), of, signing_keys.clone(), tiles, policy));
@@ -171,12 +172,15 @@ impl Daemon {
         };
         let (documents_of, store_of) = (documents.clone(), store.clone());
         let (nodes, running) =
-            Nodes::listen(&transport_key, config.listen, documents_of, store_of, witnesses.clone(), clock.clone()).await?;
+            Nodes::listen(&transport_key, config.listen, documents_of, store_of, witnesses.clone(), clock.clone())
+                .await?;
         let nodes = Arc::new(nodes);
         let publics: Vec<_> = signing_keys.iter().map(SecretKey::public).collect();
         tokio::spawn(watch_membership(documents.clone(), nodes.local_peer().to_string(), publics));
         let network = nodes.clone().run(running);
-        let network = tokio::spawn(async move { tokio::select! { () = network => {}, () = witnesses.run() => {} } });
+        let network = tokio::spawn(async move {
+            tokio::select! { () = network => {}, () = witnesses.run() => {} }
+        });
         let parts = RoundParts {
             documents: documents.clone(),
             nodes: nodes.clone(),

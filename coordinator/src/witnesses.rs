@@ -123,7 +123,9 @@ impl Witnesses {
             let here = self.store.log_size().await?;
             if witnessed > here {
                 tracing::error!(
-                    hospital = member.name, witnessed, here,
+                    hospital = member.name,
+                    witnessed,
+                    here,
                     "a hospital witnessed more of the coordinator's log than there is: this is an older copy of its database"
                 );
             }
@@ -146,7 +148,8 @@ impl Witnesses {
         let Some(checkpoint) = offered.as_ref() else { return false };
         let mut with = checkpoint.clone();
         let keys = witness_keys(member, &current, checkpoint.claimed().origin());
-        let verifies = with.add(signature).is_ok() && keys.iter().any(|key| matches!(cosigned(&with, key), Ok(Some(_))));
+        let verifies =
+            with.add(signature).is_ok() && keys.iter().any(|key| matches!(cosigned(&with, key), Ok(Some(_))));
         if verifies {
             *offered = Some(with);
         }

@@ -469,6 +469,8 @@ async fn start(
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
         log_format: LogFormat::Text,
         log_level: LogLevel::Info,
+        tiles: None,
+        witness_policy: None,
     };
     Daemon::start(config, Arc::new(Ticking(AtomicI64::new(0))), Hooks::default()).await
 }

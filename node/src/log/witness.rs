@@ -101,7 +101,8 @@ impl Answering {
         let (roster, status) = (self.documents.roster(now).await?, self.documents.status(now).await?);
         let member = roster.member_by_peer(&self.trust.coordinator_peer).filter(|m| m.role == Role::Coordinator);
         let counts = member.filter(|member| !status.void_keys.contains(&member.signing_key.fingerprint()));
-        let none = || Refusal::new(Code::NotOnRoster, "the pinned coordinator is not on the roster, or its key is void");
+        let none =
+            || Refusal::new(Code::NotOnRoster, "the pinned coordinator is not on the roster, or its key is void");
         counts.map(|member| (member.name.clone(), member.signing_key)).ok_or_else(none)
     }
 }

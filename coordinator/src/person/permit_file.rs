@@ -181,6 +181,7 @@ mod tests {
         let permit = written("permit.toml", &text.replace("64 hexadecimal digits", &digest)).unwrap();
         assert!(permit.supersedes.is_some() && permit.application_id.is_some());
         assert!(permit.results_due.is_some() && !permit.conditions.is_empty());
+        assert!(permit.allowed_queries.is_some() && permit.country.is_some() && permit.application.is_some());
     }
 
     #[test]

@@ -314,3 +314,19 @@ proptest! {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(run(offers));
     }
 }
+
+#[tokio::test]
+async fn a_link_that_is_handed_in_again_with_other_signatures_changes_nothing() {
+    for kind in [Kind::Governance, Kind::Committee] {
+        let dir = tempfile::tempdir().unwrap();
+        let parties = Parties::open(dir.path()).await;
+        for authorised in [true, false] {
+            let offer = Offer { kind, step: 1, rival: 0, follows: true, authorised, restart: false };
+            parties.offer(kind, &document(&offer, 1, None, &Oracle::default()).0).await;
+        }
+        parties.close().await;
+        let parties = Parties::open(dir.path()).await;
+        assert!(parties.held().await.iter().all(|held| held[&kind] == 1), "{kind:?}");
+        parties.close().await;
+    }
+}

@@ -90,6 +90,10 @@ impl Nodes {
         {
             tracing::debug!(node = member.name, "a cosignature is not on what is offered now");
         }
+        // Without roster and status a hospital does not know whose log it is asked to witness.
+        if holdings.roster_seq == 0 || holdings.status_seq == 0 {
+            return Ok(None);
+        }
         let offer = self.witnesses.offer(member, holdings.witnessed).await?;
         Ok(offer.map(|offer| offer.to_string()))
     }

@@ -59,7 +59,7 @@ enum Command {
     Keys(trust::Keys),
     /// Run the coordinator.
     ///
-    /// Prints `door URL` and a line `listening MULTIADDR` for each network address once it can be reached; logs to
+    /// Prints `door URL`, where it is configured `log URL`, and a line `listening MULTIADDR` for each network address once it can be reached; logs to
     /// standard error; stops on SIGTERM and Ctrl-C.
     #[command(after_help = "Example:\n  sekisho-coordinator run --config /etc/sekisho/coordinator.toml")]
     Run {
@@ -122,6 +122,9 @@ fn run(path: &std::path::Path, hooks: Hooks) -> miette::Result<()> {
         let daemon = Daemon::start(config, Arc::new(SystemClock), hooks).await.into_diagnostic()?;
         let mut out = std::io::stdout().lock();
         let mut lines = format!("door {}\n", daemon.door_url());
+        if let Some(url) = daemon.log_url() {
+            lines.push_str(&format!("log {url}\n"));
+        }
         for addr in daemon.listen_addrs() {
             lines.push_str(&format!("listening {addr}\n"));
         }

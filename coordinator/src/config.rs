@@ -84,6 +84,19 @@ pub struct ConfigFile {
     /// The log.
     #[serde(default)]
     pub log: LogFile,
+    /// The transparency log.
+    #[serde(default)]
+    pub transparency: TransparencyFile,
+}
+
+/// `[transparency]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransparencyFile {
+    /// IP address and port at which anybody may read checkpoint and tiles; nobody may without it.
+    pub address: Option<String>,
+    /// The file of the policy (c2sp.org/tlog-policy) that a checkpoint must meet before the next one is offered to witnesses.
+    pub policy: Option<PathBuf>,
 }
 
 /// `[keys]`: paths of PKCS#8 PEM files of mode 0600.
@@ -316,6 +329,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_level: LogLevel,
+    /// Where anybody may read checkpoint and tiles.
+    pub tiles: Option<SocketAddr>,
+    /// The file of the policy that checkpoints must meet.
+    pub witness_policy: Option<PathBuf>,
 }
 
 impl Config {
@@ -367,6 +384,8 @@ impl Config {
             watch: file.watch.address.as_deref().map(watch).transpose()?,
             log_format: file.log.format,
             log_level: file.log.level,
+            tiles: file.transparency.address.as_deref().map(tiles).transpose()?,
+            witness_policy: file.transparency.policy.map(|policy| base.join(policy)),
         })
     }
 }
@@ -375,6 +394,11 @@ fn watch(address: &str) -> Result<SocketAddr, ConfigError> {
     let loopback = address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
     let reason = || format!("{address} is not a loopback address and a port, such as 127.0.0.1:9817");
     loopback.ok_or_else(|| value("watch.address", reason()))
+}
+
+fn tiles(address: &str) -> Result<SocketAddr, ConfigError> {
+    let reason = || format!("{address} is not an IP address and a port, such as 127.0.0.1:8816");
+    address.parse().map_err(|_| value("transparency.address", reason()))
 }
 
 fn door(file: DoorFile, base: &Path) -> Result<Door, ConfigError> {
@@ -462,6 +486,7 @@ key = "{}"
         assert_eq!(config.limits.concurrent, 8);
         assert!(config.trust.application_required);
         assert_eq!(config.watch, None);
+        assert_eq!((config.tiles, config.witness_policy), (None, None), "nobody reads the log unless it is configured");
         assert_eq!((config.log_format, config.log_level), (LogFormat::Text, LogLevel::Info));
         assert!(config.transport_key.is_absolute() && config.transport_key.ends_with("keys/transport.pem"));
         assert_eq!(config.signing_key, Path::new("/etc/sekisho/signing.pem"));
@@ -490,6 +515,8 @@ key = "{}"
             ("[network]", "[limits]\nmax_concurrent_queries = 65\n[network]", "limits.max_concurrent_queries"),
             ("[network]", "[watch]\naddress = \"0.0.0.0:9817\"\n[network]", "watch.address"),
             ("[network]", "[watch]\naddress = \"localhost\"\n[network]", "watch.address"),
+            ("[network]", "[transparency]\naddress = \"localhost\"\n[network]", "transparency.address"),
+            ("[network]", "[transparency]\ntls = true\n[network]", "tls"),
             ("[network]", "[log]\nlevel = \"trace\"\n[network]", "trace"),
         ] {
             refused(from, to, names);

@@ -17,6 +17,7 @@ use sekisho_protocol::{
     clock::Clock,
     key_file::{self, KeyFileError},
     keys::{PublicKey, SecretKey},
+    log::policy::{Policy, PolicyError},
     loopback::Running,
     roster::Role,
     transport::{Multiaddr, TransportError, peer_id_of_seed},
@@ -32,7 +33,9 @@ use crate::{
     network::Nodes,
     round::{RoundParts, Rounds},
     store::{Store, StoreError},
+    tiles::{self, Tiles},
     watch::{Parts, Scrape},
+    witnesses::Witnesses,
 };
 
 /// How long open calls may take to end after a stop.
@@ -111,6 +114,22 @@ pub enum DaemonError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The listener of the log cannot be opened.
+    #[error("transparency.address {address}: {source}")]
+    Tiles {
+        /// Where.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The policy of the log's witnesses.
+    #[error("transparency.policy {path}: {source}", path = path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PolicyError,
+    },
     /// The door's TLS or its listener failed.
     #[error("the door: {0}")]
     Door(#[from] tonic::transport::Error),
@@ -126,6 +145,8 @@ pub struct Daemon {
     network: JoinHandle<()>,
     watched: Option<Running>,
     tls: bool,
+    tiles: Option<SocketAddr>,
+    serve_tiles: Option<JoinHandle<io::Result<()>>>,
     _lock: fs::File,
 }
 
@@ -147,8 +168,24 @@ impl Daemon {
         let (transport_key, signing_keys) = own_keys(&documents, &config.transport_key, &config.signing_key)?;
         let listener = door::bind(address).await.map_err(|source| DaemonError::Bind { address, source })?;
         let local = listener.local_addr().map_err(|source| DaemonError::Bind { address, source })?;
+        let signing_keys: Arc<[SecretKey]> = signing_keys.into();
+        let (folder, policy) =
+            (config.state_dir.join("log"), config.witness_policy.as_deref().map(policy).transpose()?);
+        let tiles = Tiles::new(store.clone(), folder.clone());
+        let of = documents.clone();
+        let witnesses = Arc::new(Witnesses::new(store.clone(), of, signing_keys.clone(), tiles, policy));
+        let (tiles, serve_tiles) = match config.tiles {
+            None => (None, None),
+            Some(address) => {
+                let listening = tiles::listen(address, folder).await;
+                let (address, serve) = listening.map_err(|source| DaemonError::Tiles { address, source })?;
+                (Some(address), Some(tokio::spawn(serve)))
+            }
+        };
+        let (documents_of, store_of) = (documents.clone(), store.clone());
         let (nodes, running) =
-            Nodes::listen(&transport_key, config.listen, documents.clone(), store.clone(), clock.clone()).await?;
+            Nodes::listen(&transport_key, config.listen, documents_of, store_of, witnesses.clone(), clock.clone())
+                .await?;
         let nodes = Arc::new(nodes);
         let publics: Vec<_> = signing_keys.iter().map(SecretKey::public).collect();
         tokio::spawn(watch_membership(documents.clone(), nodes.local_peer().to_string(), publics));
@@ -156,7 +193,7 @@ impl Daemon {
         let (served, runs) = (nodes.clone(), parts_run.clone());
         let network = tokio::spawn(async move {
             let _runs = runs.transport();
-            served.run(running).await;
+            tokio::select! { () = served.run(running) => {}, () = witnesses.run() => {} }
         });
         let parts = RoundParts {
             documents: documents.clone(),
@@ -184,7 +221,19 @@ impl Daemon {
             door.serve(listener, tls, stopped).await
         });
         let watched = watched(config.watch, scrape).await?;
-        Ok(Self { door: local, nodes, store, stop, serving, network, watched, tls: has_tls, _lock: lock })
+        Ok(Self {
+            door: local,
+            nodes,
+            store,
+            stop,
+            serving,
+            network,
+            watched,
+            tls: has_tls,
+            tiles,
+            serve_tiles,
+            _lock: lock,
+        })
     }
 
     /// Where people ask, as a URL.
@@ -195,6 +244,11 @@ impl Daemon {
     /// Where nodes dial in.
     pub fn listen_addrs(&self) -> Vec<Multiaddr> {
         self.nodes.listen_addrs()
+    }
+
+    /// Where anybody may read the log, as a URL.
+    pub fn log_url(&self) -> Option<String> {
+        self.tiles.map(|address| format!("http://{address}"))
     }
 
     /// Runs until `stop` is done or the door breaks; then closes everything.
@@ -217,6 +271,9 @@ impl Daemon {
         }
         self.nodes.shutdown().await;
         self.network.abort();
+        if let Some(tiles) = &self.serve_tiles {
+            tiles.abort();
+        }
         self.store.close().await;
         // A task that was cancelled here has nothing to say.
         ended.unwrap_or(Ok(())).map_err(DaemonError::Door)
@@ -260,6 +317,11 @@ fn own_keys(
     let mut keys = vec![key_file::read(signing)?];
     keys.extend(key_file::read_next(signing)?);
     Ok((key_file::read(transport)?, keys))
+}
+
+fn policy(path: &Path) -> Result<Policy, DaemonError> {
+    let bytes = fs::read(path).map_err(|source| DaemonError::File { path: path.into(), source })?;
+    Policy::parse(&bytes).map_err(|source| DaemonError::Policy { path: path.into(), source })
 }
 
 fn identity(tls: &Tls) -> Result<Identity, DaemonError> {

@@ -256,6 +256,11 @@ impl Documents {
         Ok(Self { store, trust, current: watch::Sender::new(Arc::new(current)), turn: Mutex::new(()) })
     }
 
+    /// The governance key that the configuration names, with which the network began.
+    pub(crate) fn governance_anchor(&self) -> PublicKey {
+        self.trust.governance
+    }
+
     /// The documents as of now.
     pub fn current(&self) -> Arc<Current> {
         self.current.borrow().clone()

@@ -21,5 +21,7 @@ pub mod requirements;
 pub mod result;
 pub mod round;
 pub mod store;
+pub mod tiles;
 pub mod use_register;
 pub mod watch;
+pub mod witnesses;

@@ -37,6 +37,7 @@ use crate::{
     documents::{Current, Documents},
     report::{HolderReport, HolderState, MemberReport, NetworkReport},
     store::Store,
+    witnesses::Witnesses,
 };
 
 /// How long a node may say nothing on its control stream.
@@ -64,6 +65,7 @@ pub struct Nodes {
     network: Network,
     documents: Arc<Documents>,
     store: Store,
+    witnesses: Arc<Witnesses>,
     clock: Arc<dyn Clock>,
     peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,
 }
@@ -84,6 +86,7 @@ impl Nodes {
         addrs: Vec<Multiaddr>,
         documents: Arc<Documents>,
         store: Store,
+        witnesses: Arc<Witnesses>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Running), TransportError> {
         let (allowed, receiver) = watch::channel(allowed_peers(&documents.current(), clock.now()));
@@ -91,7 +94,7 @@ impl Nodes {
         let limits = Limits { max_connections: MAX_CONNECTIONS, ..Limits::default() };
         // Nodes have no reason to open Flight streams to a coordinator: dropping them refuses the protocol.
         let (network, incoming) = Network::start(transport_key.seed(), role, limits).await?;
-        let nodes = Self { network, documents, store, clock, peers: Mutex::default() };
+        let nodes = Self { network, documents, store, witnesses, clock, peers: Mutex::default() };
         Ok((nodes, Running { control: incoming.control, allowed }))
     }
 

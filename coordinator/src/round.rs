@@ -83,7 +83,7 @@ pub struct Rounds {
     documents: Arc<Documents>,
     nodes: Arc<Nodes>,
     store: Store,
-    signing_keys: Vec<SecretKey>,
+    signing_keys: Arc<[SecretKey]>,
     clock: Arc<dyn Clock>,
     limits: QueryLimits,
     places: Arc<Semaphore>,
@@ -99,7 +99,7 @@ pub struct RoundParts {
     /// Where rounds are recorded.
     pub store: Store,
     /// Sign routes: the one that the roster names, of the key in use and the next one.
-    pub signing_keys: Vec<SecretKey>,
+    pub signing_keys: Arc<[SecretKey]>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Deadline and concurrency.

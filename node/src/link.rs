@@ -1,12 +1,14 @@
 //! The node's side of the control stream: it says hello, and then what it holds, every few seconds.
 //!
 //! The coordinator learns from it which documents are missing, and hands them in by Flight. It says what it saw last of this
-//! node's log, which the node compares with its own; nothing else that arrives here is acted on.
+//! node's log, which the node compares with its own, and offers
+//! checkpoints of its own log, which the node witnesses; nothing else that arrives here is acted on.
 
 use std::{sync::Arc, time::Duration};
 
 use sekisho_protocol::{
     control::{self, FromCoordinator, FromNode, Hello, Holdings, VERSION},
+    refusal::{Code, Refusal},
     transport::{Network, P2pIo, PeerId, read_frame, write_frame},
 };
 use tracing::{debug, info, warn};
@@ -72,29 +74,47 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
         FromCoordinator::Ack { .. } => return Err(TalkError::Order),
     }
     let _reached = node.watch.reached();
+    let mut cosignature: Option<String> = None;
     for id in 1.. {
-        let seqs = node.documents.seqs().await.map_err(|_| TalkError::Documents)?;
-        let catalogue_seq = node.shelf.newest_seq().await.map_err(|_| TalkError::Documents)?;
-        let permits = node.documents.permit_digests().await.map_err(|_| TalkError::Documents)?;
-        let permits = permits.into_iter().take(MAX_PERMITS).map(|d| *d.as_bytes()).collect();
-        let holdings = Holdings {
-            id,
-            governance_seq: seqs.governance,
-            committee_seq: seqs.committee,
-            orders: seqs.orders,
-            roster_seq: seqs.roster,
-            status_seq: seqs.status,
-            catalogue_seq,
-            permits,
-        };
+        let sent = cosignature.take();
+        let holdings = Holdings { id, cosignature: sent, ..holdings(node).await.map_err(|_| TalkError::Documents)? };
         send(stream, &FromNode::Holdings(holdings)).await?;
-        match control::decode(&read_frame(stream, WITHIN).await?)? {
-            FromCoordinator::Ack { id: answered } if answered == id => {}
+        let offer = match control::decode(&read_frame(stream, WITHIN).await?)? {
+            FromCoordinator::Ack { id: answered, offer } if answered == id => offer,
             FromCoordinator::Ack { .. } | FromCoordinator::Welcome { .. } => return Err(TalkError::Order),
+        };
+        if let Some(offer) = offer {
+            match node.witness(&offer).await {
+                Ok(line) => {
+                    cosignature = Some(line.to_string());
+                    // The coordinator waits for it.
+                    continue;
+                }
+                Err(refusal) => warn!(%refusal, "the coordinator's checkpoint is not witnessed"),
+            }
         }
         tokio::time::sleep(EVERY).await;
     }
     Ok(())
+}
+
+/// What this node holds, as yet without a number.
+async fn holdings(node: &Answering) -> Result<Holdings, Refusal> {
+    let seqs = node.documents.seqs().await?;
+    let unreadable = |_| Refusal::new(Code::Unavailable, "the hospital's catalogues cannot be read");
+    let permits = node.documents.permit_digests().await?;
+    Ok(Holdings {
+        id: 0,
+        governance_seq: seqs.governance,
+        committee_seq: seqs.committee,
+        orders: seqs.orders,
+        roster_seq: seqs.roster,
+        status_seq: seqs.status,
+        catalogue_seq: node.shelf.newest_seq().await.map_err(unreadable)?,
+        witnessed: node.witnessed().await?,
+        cosignature: None,
+        permits: permits.into_iter().take(MAX_PERMITS).map(|d| *d.as_bytes()).collect(),
+    })
 }
 
 async fn send(stream: &mut P2pIo, message: &FromNode) -> Result<(), TalkError> {

@@ -9,6 +9,7 @@
 //! them; the node's own messages tell of them.
 
 mod standing;
+mod witness;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;

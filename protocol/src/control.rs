@@ -51,6 +51,10 @@ pub struct Holdings {
     pub status_seq: u64,
     /// The sequence number of its newest catalogue, 0 for none.
     pub catalogue_seq: u64,
+    /// How many entries of the coordinator's log it has witnessed.
+    pub witnessed: u64,
+    /// Its cosignature on the checkpoint that was offered with the acknowledgement before, as a signature line.
+    pub cosignature: Option<String>,
     /// The permits that it has answered, by digest.
     pub permits: Vec<[u8; 32]>,
 }
@@ -80,6 +84,8 @@ pub enum FromCoordinator {
     Ack {
         /// The id of the holdings.
         id: u64,
+        /// A checkpoint of the coordinator's log to be witnessed, with the proof from what the node has witnessed.
+        offer: Option<String>,
     },
 }
 
@@ -149,6 +155,8 @@ mod tests {
             orders: vec![("ministry".into(), 4)],
             roster_seq: 1,
             status_seq: 2,
+            witnessed: 6,
+            cosignature: Some("line".into()),
             catalogue_seq: 3,
             permits: vec![[9; 32]; permits],
         })

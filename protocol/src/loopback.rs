@@ -95,14 +95,15 @@ pub fn is_meant(headers: &HeaderMap, uri: &Uri, hosts: &[String]) -> bool {
     one && uri.authority().is_none_or(|to| known(to.as_str())) && headers.get_all(header::ORIGIN).iter().all(origin)
 }
 
-/// A listener that accepts so many connections.
-struct Bounded {
+/// A listener that accepts so many connections; also of those that listen more widely.
+pub struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
 }
 
 impl Bounded {
-    fn new(listener: TcpListener) -> Self {
+    /// The connections of `listener`.
+    pub fn new(listener: TcpListener) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
@@ -129,7 +130,7 @@ impl Listener for Bounded {
 }
 
 /// A connection that holds one of the places until it ends.
-struct Connection {
+pub struct Connection {
     stream: TcpStream,
     age: Pin<Box<Sleep>>,
     /// The semaphore is never closed, so there is one.

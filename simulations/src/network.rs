@@ -108,6 +108,10 @@ fn copy_files(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).into_diagnostic()?;
     for file in fs::read_dir(from).into_diagnostic()? {
         let file = file.into_diagnostic()?;
+        // The one folder in a state, `log`, is made again from the database.
+        if file.file_type().into_diagnostic()?.is_dir() {
+            continue;
+        }
         fs::copy(file.path(), to.join(file.file_name())).into_diagnostic()?;
     }
     Ok(())

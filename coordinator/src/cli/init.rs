@@ -178,6 +178,13 @@ max_concurrent_queries = 8
 format = "text"
 # "error" | "warn" | "info" | "debug"
 level = "info"
+
+[transparency]
+# 誰でも記録の木(チェックポイントとタイル)を HTTP で読める場所。書かなければ読めない
+# Where anybody may read the log's checkpoint and tiles over HTTP; nobody may without it.
+# address = "127.0.0.1:8816"
+# 署名が足りているかを決めるファイル(c2sp.org/tlog-policy)/ Whose cosignatures are enough.
+# policy = "witnesses.policy"
 "#,
             listen = listen.join(", "),
             door = self.door,

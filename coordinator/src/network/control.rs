@@ -5,7 +5,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use sekisho_protocol::{
-    control::{self, FromCoordinator, FromNode, VERSION},
+    control::{self, FromCoordinator, FromNode, Holdings, VERSION},
     transport::{self, P2pIo, PeerId, read_frame, write_frame},
 };
 
@@ -70,11 +70,32 @@ impl Nodes {
             let FromNode::Holdings(holdings) = control::decode(&read_frame(io, SILENCE).await?)? else {
                 return Err(Ended::SecondHello);
             };
-            let ack = control::encode(&FromCoordinator::Ack { id: holdings.id })?;
+            let id = holdings.id;
+            let offer = self.witnessing(peer.id, &holdings).await?;
+            let ack = control::encode(&FromCoordinator::Ack { id, offer })?;
             *lock(&peer.holdings) = holdings;
             peer.spoke.notify_one();
             write_frame(io, &ack, FRAME_TIME).await?;
         }
+    }
+
+    /// Takes a hospital's cosignature, and says what it is asked to witness next.
+    async fn witnessing(&self, id: PeerId, holdings: &Holdings) -> Result<Option<String>, StoreError> {
+        let current = self.documents.current();
+        let Some(member) = current.pinned_roster().and_then(|roster| roster.member_by_peer(&id.to_string())) else {
+            return Ok(None);
+        };
+        if let Some(line) = &holdings.cosignature
+            && !self.witnesses.take(member, line)
+        {
+            tracing::debug!(node = member.name, "a cosignature is not on what is offered now");
+        }
+        // Without roster and status a hospital does not know whose log it is asked to witness.
+        if holdings.roster_seq == 0 || holdings.status_seq == 0 {
+            return Ok(None);
+        }
+        let offer = self.witnesses.offer(member, holdings.witnessed).await?;
+        Ok(offer.map(|offer| offer.to_string()))
     }
 
     /// The roster's name of a peer.

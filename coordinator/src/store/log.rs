@@ -4,10 +4,16 @@
 //! permits, the signed query of each round, receipts, and the checkpoints of hospitals' logs. What was taken before there was a log is entered when it is made.
 
 use rand::{SeedableRng, rngs::StdRng};
-use sekisho_protocol::log::{
-    checkpoint::SignedCheckpoint,
-    entry::Kind as Entry,
-    store::{self, Audited, Leaf},
+use sekisho_protocol::{
+    digest::Digest,
+    keys::SecretKey,
+    log::{
+        checkpoint::SignedCheckpoint,
+        entry::Kind as Entry,
+        note::KeyName,
+        store::{self, Audited, Leaf},
+        tile::{Tile, WIDTH},
+    },
 };
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
@@ -77,6 +83,46 @@ impl Store {
     pub async fn newest_checkpoint(&self, member: &str) -> Result<Option<SignedCheckpoint>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         Ok(store::newest_of(&mut connection, member).await?)
+    }
+
+    /// The log as it is now, signed with `key`.
+    pub(crate) async fn checkpoint(&self, origin: &KeyName, key: &SecretKey) -> Result<SignedCheckpoint, StoreError> {
+        let mut tx = self.write().await?;
+        let origin = store::name(&mut tx, origin).await?;
+        let checkpoint = store::checkpoint(&mut tx, origin, key).await?;
+        tx.commit().await?;
+        Ok(checkpoint)
+    }
+
+    /// Keeps the newest checkpoint of the coordinator's own log, with its cosignatures.
+    pub(crate) async fn keep_own(&self, checkpoint: &SignedCheckpoint) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        store::keep(&mut tx, checkpoint).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The hashes of a tile.
+    pub(crate) async fn log_tile(&self, tile: Tile) -> Result<Vec<u8>, StoreError> {
+        let found = store::tile(&mut *self.pool.acquire().await?, tile).await?;
+        found.ok_or(StoreError::Corrupt("tile of the log"))
+    }
+
+    /// The entries whose hashes a tile of level 0 has.
+    pub(crate) async fn log_commitments(&self, tile: Tile) -> Result<Vec<[u8; 32]>, StoreError> {
+        let (from, width) = (tile.index() * u64::from(WIDTH), tile.width());
+        let leaves = store::leaves(&mut *self.pool.acquire().await?, from, width.into()).await?;
+        Ok(leaves.iter().map(|leaf| *leaf.commitment.as_bytes()).collect())
+    }
+
+    /// How many entries the log has.
+    pub(crate) async fn log_size(&self) -> Result<u64, StoreError> {
+        Ok(store::head(&mut *self.pool.acquire().await?).await?.size())
+    }
+
+    /// The proof that the log of `new` entries continues the one of `old`.
+    pub(crate) async fn log_consistency(&self, old: u64, new: u64) -> Result<Vec<Digest>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        Ok(store::consistency(&mut tx, old, new).await?)
     }
 
     /// Keeps `checkpoint` as the newest of the member's log, and enters it, if `before` still is the newest.

@@ -17,9 +17,12 @@ use sekisho_protocol::{
     keys::{PublicKey, SecretKey},
     log::{
         checkpoint::{Checkpoint, SignedCheckpoint},
+        cosignature::cosigned,
+        edge::Edge,
         entry::Kind,
         merkle::TreeHead,
         note::{NoteKey, Signs},
+        proof::ConsistencyProof,
     },
     permit::{OptOutRule, Permit},
     query::{Query, Route, RoutedQuery, Terms},
@@ -574,4 +577,50 @@ async fn a_node_that_is_told_of_another_history_of_its_log_answers_nothing_until
     let later = case.node.checkpoint(3).await.unwrap();
     let verified = later.checkpoint.verify(&NoteKey::new(origin, Signs::Text, key)).unwrap();
     assert_eq!((later.old, later.checkpoint.claimed().head()), (3, verified.head()));
+}
+
+#[tokio::test]
+async fn a_node_witnesses_what_continues_the_coordinators_log_and_nothing_else() {
+    let case = Case::new(|_| {}).await;
+    let leaves = [Digest::of(b"first"), Digest::of(b"second")];
+    let head = |leaves: &[Digest]| {
+        let mut edge = Edge::empty();
+        edge.append(leaves).unwrap();
+        edge.head()
+    };
+    let offer = |origin: &str, key: &SecretKey, head: TreeHead, old, hashes: &[Digest]| {
+        let checkpoint = SignedCheckpoint::sign(Checkpoint::new(origin.parse().unwrap(), head), key).unwrap();
+        ConsistencyProof { old, hashes: hashes.to_vec(), checkpoint }
+    };
+    let (hub, key) = ("sekisho-test/hub", &case.coordinator);
+    let (one, two) = (head(&leaves[..1]), head(&leaves));
+    let forked = head(&[leaves[0], Digest::of(b"other")]);
+    let stranger = self::key();
+    for (offered, witnessed) in [
+        (offer(hub, &stranger, one, 0, &[]), None),
+        (offer("sekisho-test/west", key, one, 0, &[]), None),
+        (offer("hub", key, one, 0, &[]), None),
+        (offer(hub, key, one, 0, &[]), Some(1)),
+        (offer(hub, key, two, 1, &[]), None),
+        (offer(hub, key, two, 1, &[leaves[0]]), None),
+        (offer(hub, key, two, 1, &leaves[1..]), Some(2)),
+        (offer(hub, key, two, 2, &[]), Some(2)),
+        (offer(hub, key, forked, 2, &[]), None),
+        (offer(hub, key, one, 0, &[]), None),
+    ] {
+        let before = case.node.witnessed().await.unwrap();
+        let line = case.node.witness(&offered.to_string()).await;
+        assert_eq!(line.is_ok(), witnessed.is_some(), "{offered}: {line:?}");
+        assert_eq!(case.node.witnessed().await.unwrap(), witnessed.unwrap_or(before));
+        if let Ok(line) = line {
+            let mut checkpoint = offered.checkpoint;
+            checkpoint.add(line.to_string().parse().unwrap()).unwrap();
+            let west = "sekisho-test/west".parse().unwrap();
+            let west = NoteKey::new(west, Signs::Cosignature, case.node.signing.public());
+            assert_eq!(cosigned(&checkpoint, &west).unwrap(), Some(Noon.now()));
+        }
+    }
+    for wrong in ["", "not a proof", &"x".repeat(40_000)] {
+        assert!(case.node.witness(wrong).await.is_err());
+    }
 }

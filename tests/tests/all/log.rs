@@ -1,6 +1,10 @@
 //! The hospital's log as it is on the disk: after kills, and when the database was put back from an older copy.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use sekisho_node::{log::Log, store::Store};
 use sekisho_protocol::log::entry::Kind;
@@ -112,4 +116,40 @@ fn a_node_on_yesterdays_database_answers_nothing_until_the_newest_is_back() {
     assert_eq!(code, Some(0));
     assert_eq!(again["rows"], newest["rows"], "the run has one release for ever");
     assert_eq!(case.ask(3).0, Some(0));
+}
+
+/// The newest checkpoint that a database keeps of the log of the coordinator: its size and its note.
+fn coordinators(database: &Path) -> Option<(i64, String)> {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut plain = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(database)).await.unwrap();
+        let sql = "SELECT size, note FROM log_checkpoint WHERE origin LIKE '%/coordinator'";
+        let found: Option<(i64, Vec<u8>)> = sqlx::query_as(sql).fetch_optional(&mut plain).await.unwrap();
+        plain.close().await.unwrap();
+        found.map(|(size, note)| (size, String::from_utf8(note).unwrap()))
+    })
+}
+
+#[test]
+fn hospitals_witness_each_checkpoint_of_the_coordinator_before_the_next_one() {
+    let case = case();
+    let hub = case.network.dir().join("coordinator/state/coordinator.db");
+    let mut sizes = Vec::new();
+    for run in 1..=2 {
+        assert_eq!(case.ask(run).0, Some(0));
+        let begun = Instant::now();
+        let (size, note) = loop {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint was witnessed: {sizes:?}");
+            match coordinators(&hub) {
+                Some((size, note)) if sizes.iter().all(|before| *before < size) => break (size, note),
+                Some(_) | None => std::thread::sleep(Duration::from_millis(200)),
+            }
+        };
+        assert_eq!(note.matches("\n\u{2014} ").count(), 3, "the coordinator and two hospitals: {note}");
+        for hospital in ["hospital-1", "hospital-2"] {
+            assert!(note.contains(&format!("/{hospital} ")), "{note}");
+            let (witnessed, _) = coordinators(Path::new(&case.network.node_file(hospital, "state/node.db"))).unwrap();
+            assert!(witnessed >= size, "durable at the witness before its cosignature left");
+        }
+        sizes.push(size);
+    }
 }

@@ -1,0 +1,173 @@
+//! The coordinator's checkpoints, and the hospitals that witness them.
+//!
+//! Promises: one checkpoint at a time is offered, on the control stream and with the proof from what the hospital witnessed last;
+//! a cosignature is kept only when it verifies with the key of the hospital that sent it; a checkpoint that has enough of them is
+//! durable as the newest one, and published ([`crate::tiles`]), before the next is offered; a later one continues it, since the log only grows.
+//!
+//! Deliberately absent: any belief in who witnessed what before this process began. A hospital says the size that it witnessed.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sekisho_protocol::{
+    keys::SecretKey,
+    log::{
+        checkpoint::{SignedCheckpoint, origin},
+        cosignature::cosigned,
+        note::{KeyName, NoteKey, NoteSignature, Signs},
+        policy::Policy,
+        proof::ConsistencyProof,
+    },
+    roster::{Member, Role},
+};
+
+use crate::{
+    documents::{Current, Documents},
+    network::keys_of,
+    store::{Store, StoreError},
+    tiles::{Tiles, TilesError},
+};
+
+/// How often it is looked whether there is something to sign.
+const EVERY: Duration = Duration::from_secs(2);
+/// How many hospitals must witness a checkpoint where no policy says it: all that are on the roster, and at most so many.
+const MOST_NEEDED: usize = 2;
+
+/// The checkpoint that hospitals are asked to witness.
+pub struct Witnesses {
+    store: Store,
+    documents: Arc<Documents>,
+    signing_keys: Arc<[SecretKey]>,
+    tiles: Tiles,
+    policy: Option<Policy>,
+    offered: Mutex<Option<SignedCheckpoint>>,
+    published: Mutex<Option<SignedCheckpoint>>,
+}
+
+impl Witnesses {
+    /// Nothing is offered before [`Witnesses::run`]. Without a `policy` two hospitals of the roster are enough, or the only one.
+    pub fn new(
+        store: Store,
+        documents: Arc<Documents>,
+        signing_keys: Arc<[SecretKey]>,
+        tiles: Tiles,
+        policy: Option<Policy>,
+    ) -> Self {
+        Self { store, documents, signing_keys, tiles, policy, offered: Mutex::default(), published: Mutex::default() }
+    }
+
+    /// Signs and offers checkpoints for as long as it is polled.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            if let Err(error) = self.turn().await {
+                tracing::error!(%error, "the coordinator's log cannot be signed");
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    /// Keeps the offered checkpoint when it has enough cosignatures, and offers the next one when the log has grown.
+    async fn turn(&self) -> Result<(), TilesError> {
+        let current = self.documents.current();
+        let offered = self.offered().clone();
+        if let Some(offered) = &offered {
+            if !self.enough(&current, offered) {
+                return Ok(());
+            }
+            if self.published().as_ref() != Some(offered) {
+                self.store.keep_own(offered).await?;
+                self.tiles.publish(offered).await?;
+                *self.published() = Some(offered.clone());
+            }
+        }
+        let Some((origin, key)) = self.own(&current) else { return Ok(()) };
+        let next = self.store.checkpoint(&origin, key).await?;
+        let size = |checkpoint: &SignedCheckpoint| checkpoint.claimed().head().size();
+        if offered.is_none_or(|offered| size(&offered) < size(&next)) {
+            *self.offered() = Some(next);
+        }
+        Ok(())
+    }
+
+    /// The name of our log and the key that signs it, once the roster has us.
+    fn own(&self, current: &Current) -> Option<(KeyName, &SecretKey)> {
+        let us = current.pinned_roster()?.members.iter().find(|member| member.role == Role::Coordinator)?;
+        let key = self.signing_keys.iter().find(|key| key.public() == us.signing_key)?;
+        Some((origin(&self.documents.governance_anchor(), &us.name).ok()?, key))
+    }
+
+    /// Whether enough witnessed `offered`.
+    fn enough(&self, current: &Current, offered: &SignedCheckpoint) -> bool {
+        if let Some(policy) = &self.policy {
+            return policy.check(offered).is_ok();
+        }
+        let nodes = current.pinned_roster().map(|roster| roster.members.iter().filter(|m| m.role == Role::Node));
+        let nodes: Vec<_> = nodes.into_iter().flatten().collect();
+        let witnessed = nodes.iter().filter(|member| {
+            let keys = witness_keys(member, current, offered.claimed().origin());
+            keys.iter().any(|key| matches!(cosigned(offered, key), Ok(Some(_))))
+        });
+        witnessed.count() >= nodes.len().min(MOST_NEEDED)
+    }
+
+    /// What a hospital that witnessed the log at `witnessed` entries is asked to witness now.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(crate) async fn offer(&self, member: &Member, witnessed: u64) -> Result<Option<ConsistencyProof>, StoreError> {
+        let Some(checkpoint) = self.offered().clone() else { return Ok(None) };
+        let size = checkpoint.claimed().head().size();
+        if witnessed > size {
+            let here = self.store.log_size().await?;
+            if witnessed > here {
+                tracing::error!(
+                    hospital = member.name,
+                    witnessed,
+                    here,
+                    "a hospital witnessed more of the coordinator's log than there is: this is an older copy of its database"
+                );
+            }
+            return Ok(None);
+        }
+        let current = self.documents.current();
+        let keys = witness_keys(member, &current, checkpoint.claimed().origin());
+        if keys.iter().any(|key| matches!(cosigned(&checkpoint, key), Ok(Some(_)))) {
+            return Ok(None);
+        }
+        let hashes = self.store.log_consistency(witnessed, size).await?;
+        Ok(Some(ConsistencyProof { old: witnessed, hashes, checkpoint }))
+    }
+
+    /// Takes the cosignature of a hospital on what is offered; whether it was one.
+    pub(crate) fn take(&self, member: &Member, line: &str) -> bool {
+        let Ok(signature) = line.parse::<NoteSignature>() else { return false };
+        let current = self.documents.current();
+        let mut offered = self.offered();
+        let Some(checkpoint) = offered.as_ref() else { return false };
+        let mut with = checkpoint.clone();
+        let keys = witness_keys(member, &current, checkpoint.claimed().origin());
+        let verifies =
+            with.add(signature).is_ok() && keys.iter().any(|key| matches!(cosigned(&with, key), Ok(Some(_))));
+        if verifies {
+            *offered = Some(with);
+        }
+        verifies
+    }
+
+    fn published(&self) -> MutexGuard<'_, Option<SignedCheckpoint>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn offered(&self) -> MutexGuard<'_, Option<SignedCheckpoint>> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys that count as the witness `member` of the log `log`: as a witness it is called as its own log is.
+fn witness_keys(member: &Member, current: &Current, log: &KeyName) -> Vec<NoteKey> {
+    let network = log.as_str().split_once('/').map_or("", |(network, _)| network);
+    let Ok(name) = format!("{network}/{}", member.name).parse::<KeyName>() else { return Vec::new() };
+    keys_of(member, current).into_iter().map(|key| NoteKey::new(name.clone(), Signs::Cosignature, key)).collect()
+}

@@ -1,0 +1,108 @@
+//! The node as a witness of the coordinator's log.
+//!
+//! Promises: a checkpoint is cosigned only when it continues the newest one that was cosigned, and that one is durable before the
+//! cosignature leaves; what contradicts it is not cosigned, and both are in the node's messages, since together they are the evidence.
+
+use chrono::{DateTime, Utc};
+use sekisho_protocol::{
+    keys::PublicKey,
+    log::{
+        cosignature::{Continued, WitnessError},
+        note::{KeyName, NoteKey, NoteSignature, Signs},
+        proof::ConsistencyProof,
+        store,
+    },
+    refusal::{Code, Refusal},
+    roster::Role,
+};
+
+use super::{Log, refusal};
+use crate::{answer::Answering, store::StoreError};
+
+/// The most bytes of what is offered.
+const MAX_OFFER: usize = 32 << 10;
+
+impl Log {
+    /// How many entries of the log of the member `member` were witnessed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn witnessed(&self, member: &str) -> Result<u64, StoreError> {
+        let mut connection = self.store.read().acquire().await?;
+        let newest = store::newest_of(&mut connection, member).await?;
+        Ok(newest.map_or(0, |newest| newest.claimed().head().size()))
+    }
+
+    /// Keeps `offer` as the newest checkpoint of its log, if `key` signed it and it continues the one before.
+    async fn continued(
+        &self,
+        offer: &ConsistencyProof,
+        key: &NoteKey,
+    ) -> Result<Result<Continued, WitnessError>, StoreError> {
+        let offered = offer.checkpoint.verify(key).map_err(|error| StoreError::Log(error.into()))?;
+        let mut tx = self.store.write().await?;
+        let newest = store::newest(&mut tx, offered.origin()).await?;
+        let continued = match Continued::check(newest.as_ref().map(|n| n.claimed()), offered, &offer.hashes) {
+            Ok(continued) => continued,
+            Err(error) => {
+                let newest = newest.map(|newest| newest.to_string()).unwrap_or_default();
+                let offered = offer.checkpoint.to_string();
+                tracing::error!(%error, newest, offered, "the coordinator's log does not continue what it was");
+                return Ok(Err(error));
+            }
+        };
+        store::keep(&mut tx, &offer.checkpoint).await?;
+        tx.commit().await?;
+        Ok(Ok(continued))
+    }
+}
+
+impl Answering {
+    /// How many entries of the coordinator's log this node witnessed.
+    ///
+    /// # Errors
+    /// When the database fails, or there is no roster.
+    pub async fn witnessed(&self) -> Result<u64, Refusal> {
+        let Ok((name, _)) = self.coordinator(self.clock.now()).await else { return Ok(0) };
+        self.ledger.log().witnessed(&name).await.map_err(|error| refusal(&error))
+    }
+
+    /// Witnesses what the coordinator offers: the cosignature, as a line.
+    ///
+    /// # Errors
+    /// When it is no checkpoint of the coordinator of the roster in force, or does not continue what was witnessed.
+    pub async fn witness(&self, offer: &str) -> Result<NoteSignature, Refusal> {
+        let malformed = |detail: &str| Refusal::new(Code::Malformed, detail);
+        if offer.len() > MAX_OFFER {
+            return Err(malformed("what the coordinator offers to be witnessed is too large"));
+        }
+        let offer = ConsistencyProof::parse(offer.as_bytes());
+        let offer = offer.map_err(|_| malformed("what the coordinator offers to be witnessed is no checkpoint"))?;
+        let now = self.clock.now();
+        let (coordinator, key) = self.coordinator(now).await?;
+        let origin = offer.checkpoint.claimed().origin().clone();
+        let Some((network, member)) = origin.as_str().split_once('/') else {
+            return Err(malformed("the checkpoint is of no member's log"));
+        };
+        if member != coordinator {
+            return Err(malformed("the checkpoint is not of the coordinator's log"));
+        }
+        let witness: KeyName = format!("{network}/{}", self.trust.name)
+            .parse()
+            .map_err(|_| malformed("the name of the coordinator's log cannot be that of a witness"))?;
+        let key = NoteKey::new(origin.clone(), Signs::Text, key);
+        let continued = self.ledger.log().continued(&offer, &key).await.map_err(|error| refusal(&error))?;
+        let cosigned = continued.and_then(|continued| continued.cosign(witness, &self.signing, now));
+        cosigned.map_err(|error| Refusal::new(Code::Malformed, error.to_string()))
+    }
+
+    /// Name and key of the coordinator of the roster in force.
+    async fn coordinator(&self, now: DateTime<Utc>) -> Result<(String, PublicKey), Refusal> {
+        let (roster, status) = (self.documents.roster(now).await?, self.documents.status(now).await?);
+        let member = roster.member_by_peer(&self.trust.coordinator_peer).filter(|m| m.role == Role::Coordinator);
+        let counts = member.filter(|member| !status.void_keys.contains(&member.signing_key.fingerprint()));
+        let none =
+            || Refusal::new(Code::NotOnRoster, "the pinned coordinator is not on the roster, or its key is void");
+        counts.map(|member| (member.name.clone(), member.signing_key)).ok_or_else(none)
+    }
+}

@@ -6,7 +6,8 @@
 //! `count(DISTINCT patient)` weighs groups in the same way under its own bound. Arithmetic is in checked i128.
 //!
 //! Order is not trusted: a patient that comes back, within a partition or in another, stops the fold. The exact
-//! cells cannot be printed, cloned or serialised; [`crate::release`] is their only way out.
+//! cells cannot be printed, cloned or serialised; [`crate::release`] is their only way out. An [`crate::inspection`]
+//! compares them on the hospital's own premises, and lets none of them out.
 
 mod columns;
 
@@ -47,6 +48,20 @@ pub struct RawPart {
     /// Sorted; a single NULL where no key is private.
     pub(crate) names: Vec<Option<KeyValue>>,
     pub(crate) measures: Vec<Vec<i128>>,
+    pub(crate) read: Read,
+}
+
+/// What was read for one part, exactly: as raw as the cells.
+#[derive(Default)]
+pub struct Read {
+    /// Rows.
+    pub rows: u64,
+    /// Patients who have one of them.
+    pub patients: u64,
+    /// Patients who have more rows than count in full.
+    pub heavy: u64,
+    /// Patients who are in more groups than count in full, of the count of patients that has the most of them.
+    pub spread: u64,
 }
 
 /// Why rows could not be folded. None of these tells of a value.
@@ -85,6 +100,8 @@ pub struct Fold {
     first: Option<Patient>,
     current: Option<Patient>,
     patients: u64,
+    rows: u64,
+    heavy: u64,
     one: OnePatient,
     /// Where a patient is, for counts of patients; kept for its memory.
     places: Vec<usize>,
@@ -99,6 +116,8 @@ struct Measured {
     /// How many cells one name has here, and whether names are told apart.
     size: usize,
     named: bool,
+    /// Patients who are in more groups than count in full.
+    spread: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -152,6 +171,7 @@ impl Measured {
             projection: (!same).then(|| part.projection(every, measure.over)),
             size: part.cells_over(measure.over),
             named: part.has_names(measure.over),
+            spread: 0,
         })
     }
 
@@ -190,6 +210,8 @@ impl Fold {
             first: None,
             current: None,
             patients: 0,
+            rows: 0,
+            heavy: 0,
             one: OnePatient {
                 rows: 0,
                 touched: Vec::new(),
@@ -326,6 +348,8 @@ impl Fold {
         }
         let (bound, groups) = (part.rows_per_patient, part.groups_per_patient);
         let of_row = weight(part.weight_one(), bound, one.rows);
+        self.rows = self.rows.checked_add(one.rows).ok_or(FoldError::TooMany)?;
+        self.heavy += u64::from(one.rows > bound);
         for measured in &mut self.measured {
             match measured.what {
                 What::Heavy => measured.add(0, Some(i128::from(one.rows > bound)))?,
@@ -339,6 +363,7 @@ impl Fold {
                         self.places.dedup();
                     }
                     let of_group = weight(unit, groups, self.places.len() as u64);
+                    measured.spread += u64::from(self.places.len() as u64 > groups);
                     for place in &self.places {
                         measured.add(*place, Some(of_group))?;
                     }
@@ -399,6 +424,7 @@ impl Fold {
         let names = names(of, &partitions);
         let mut measures: Vec<Vec<i128>> =
             of.measures.iter().map(|m| vec![0_i128; of.numbers(m, names.len())]).collect();
+        let read = read(&partitions);
         for partition in partitions {
             let places: Vec<usize> = match &partition.names {
                 Some(own) => own.list.iter().filter_map(|name| names.get(name).copied()).collect(),
@@ -423,7 +449,20 @@ impl Fold {
                 }
             }
         }
-        Ok(RawPart { names: names.into_keys().collect(), measures })
+        Ok(RawPart { names: names.into_keys().collect(), measures, read })
+    }
+}
+
+/// What all partitions read; no patient is in two of them.
+fn read(partitions: &[Fold]) -> Read {
+    let sum = |of: fn(&Fold) -> u64| partitions.iter().map(of).fold(0, u64::saturating_add);
+    let measures = partitions.first().map_or(0, |p| p.measured.len());
+    let of_measure = |i: usize| partitions.iter().filter_map(|p| p.measured.get(i)).map(|m| m.spread).sum();
+    Read {
+        rows: sum(|p| p.rows),
+        patients: sum(|p| p.patients),
+        heavy: sum(|p| p.heavy),
+        spread: (0..measures).map(of_measure).max().unwrap_or(0),
     }
 }
 
@@ -458,6 +497,7 @@ mod tests {
     use crate::{example, plan::WEIGHT_ONE};
 
     static_assertions::assert_not_impl_any!(RawCells: std::fmt::Debug, Clone, serde::Serialize);
+    static_assertions::assert_not_impl_any!(Read: std::fmt::Debug, Clone, serde::Serialize);
 
     /// Patient, sex (0 female, 1 male, 2 NULL, 3 outside), days.
     type Row = (i64, u8, Option<i64>);

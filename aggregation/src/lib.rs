@@ -5,6 +5,8 @@
 //! [`release::Release::make`] (exact noise: the only door out) → [`combine::combine`] and
 //! [`table`] (sums over hospitals, estimates, intervals, disclosure).
 //!
+//! [`inspection`] makes a release again beside the stored one, for an inspector at the hospital; nothing leaves by it.
+//!
 //! A library: no network, no disk, no clock; randomness is passed in. It knows DataFusion's SQL and
 //! expression crates, never its execution engine. What is not understood is refused.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -19,6 +21,7 @@ mod enclosure;
 mod example;
 pub mod explain;
 pub mod fold;
+pub mod inspection;
 pub mod interval;
 pub mod noise;
 mod place;

@@ -137,7 +137,7 @@ fn noised(number: i128, noise: i128) -> i128 {
 
 /// Adds noise to every number of one part, and lets out the names that may be.
 fn make_part<R: RngCore + CryptoRng>(part: &Part, raw: RawPart, rng: &mut R) -> Option<(PartHeader, Vec<Vec<i128>>)> {
-    let RawPart { names, mut measures } = raw;
+    let RawPart { names, mut measures, read: _ } = raw;
     if measures.len() != part.measures().len() {
         return None;
     }

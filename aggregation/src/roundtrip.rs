@@ -23,9 +23,11 @@ use sekisho_protocol::{
 
 use crate::{
     combine::{Combined, check, combine},
+    domain::KeyValue,
     example,
-    fold::{Fold, RawCells},
-    plan::PrivatePlan,
+    fold::{Fold, RawCells, Read},
+    inspection::{Console, Inspection, ShownMeasure, ShownNumber, Verdict},
+    plan::{CellKey, PrivatePlan},
     release::Release,
     reservation::{Charge, Ledger, Reservation},
 };
@@ -77,8 +79,8 @@ enum Cell {
     Number(i64),
 }
 
-/// One hospital's release of rows that are sorted by patient; `numbers` says which columns are numbers.
-fn release(plan: &Arc<PrivatePlan>, rows: &[(i64, Vec<Cell>)], seed: u64) -> Release {
+/// The exact cells of rows that are sorted by patient.
+fn raw(plan: &Arc<PrivatePlan>, rows: &[(i64, Vec<Cell>)]) -> RawCells {
     let mut parts = Vec::new();
     for place in 0..plan.parts().len() {
         let width = plan.parts()[place].rows().schema().fields().len();
@@ -112,10 +114,15 @@ fn release(plan: &Arc<PrivatePlan>, rows: &[(i64, Vec<Cell>)], seed: u64) -> Rel
         });
         parts.push(Fold::finish(plan, place, folds.collect()).unwrap());
     }
+    RawCells::of(parts)
+}
+
+/// One hospital's release of such rows.
+fn release(plan: &Arc<PrivatePlan>, rows: &[(i64, Vec<Cell>)], seed: u64) -> Release {
     let digest = Digest::of(b"question");
     let reservation = now(Reservation::make(plan, digest, digest, 1, &Free)).unwrap();
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    let release = Release::make(plan, RawCells::of(parts), &reservation, NaiveDate::default(), true, &mut rng).unwrap();
+    let release = Release::make(plan, raw(plan, rows), &reservation, NaiveDate::default(), true, &mut rng).unwrap();
     // As it is stored, and as it is sent.
     let (header, cells) = release.to_bytes();
     assert!(Release::from_bytes(&header, &cells).unwrap() == release);
@@ -323,4 +330,90 @@ fn terms_narrow_and_divide_and_never_widen() {
         assert_eq!(refusal.code, Code::Terms, "{refusal}");
         assert!(refusal.detail.contains(words), "{refusal}");
     }
+}
+
+/// A number that was shown: its measure and cell; exact, noise, and as released.
+struct Seen {
+    measure: String,
+    cell: Vec<CellKey>,
+    exact: i128,
+    noise: i128,
+    released: Option<i128>,
+}
+
+/// An inspector's screen that keeps what it is shown.
+#[derive(Default)]
+struct Screen {
+    read: Vec<[u64; 4]>,
+    kept_back: usize,
+    numbers: Vec<Seen>,
+    measure: String,
+}
+
+impl Console for Screen {
+    fn read(&mut self, part: usize, read: &Read, kept_back: usize) {
+        assert_eq!(part, self.read.len());
+        self.read.push([read.rows, read.patients, read.heavy, read.spread]);
+        self.kept_back += kept_back;
+    }
+
+    fn measure(&mut self, measure: &ShownMeasure<'_>) {
+        self.measure = measure.name.into();
+    }
+
+    fn number(&mut self, number: &ShownNumber) -> bool {
+        let ShownNumber { cell, node: _, exact, noise, released } = number;
+        let (measure, cell) = (self.measure.clone(), cell.clone());
+        self.numbers.push(Seen { measure, cell, exact: *exact, noise: *noise, released: *released });
+        true
+    }
+}
+
+#[test]
+fn the_same_cells_and_seed_are_the_same_release_and_nothing_else_is() {
+    let digest = Digest::of(b"question");
+    let inspect = |plan: &Arc<PrivatePlan>, rows: &[(i64, Vec<Cell>)], stored: &Release, seed| {
+        let reservation = now(Reservation::make(plan, digest, digest, 1, &Free)).unwrap();
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        Inspection::of(plan, raw(plan, rows), &reservation, stored.clone(), &mut rng).unwrap()
+    };
+    let (whole, broken) = (Verdict { header: true, numbers: true }, Verdict { header: true, numbers: false });
+    // Seven rows of patient 1 under a bound of five; three groups of patient 2 under one of three, five of patient 3.
+    let sql = "SELECT note, count(*), count(DISTINCT patient_id) FROM stay GROUP BY note";
+    let terms = Terms { atto_delta: AttoDelta::try_from(1_000_000_000).unwrap(), ..Terms::default() };
+    let plan = plan(sql, &permit(), 1_000_000, &terms).unwrap();
+    let mut rows: Vec<(i64, Vec<Cell>)> = (0..7).map(|_| (1, vec![Cell::Text("a")])).collect();
+    rows.extend(["a", "b", "c"].map(|note| (2, vec![Cell::Text(note)])));
+    rows.extend(["a", "b", "c", "d", "e"].map(|note| (3, vec![Cell::Text(note)])));
+    rows.extend((4..9_000).map(|patient| (patient, vec![Cell::Text(["a", "b"][patient as usize % 2])])));
+    let stored = release(&plan, &rows, 7);
+    let inspection = inspect(&plan, &rows, &stored, 7);
+    assert_eq!(inspection.verdict(), whole);
+    let mut screen = Screen::default();
+    inspection.show(&mut screen);
+    assert_eq!(screen.read, [[7 + 3 + 5 + 8_996, 8_999, 1, 1]]);
+    // Names with three patients at most stay below the threshold.
+    assert_eq!(screen.kept_back, 3);
+    let names = stored.header().parts[0].names.as_ref().unwrap();
+    assert_eq!(names.len(), 2);
+    let numbers: usize = stored.parts()[0].iter().map(Vec::len).sum();
+    assert_eq!(screen.numbers.len(), numbers);
+    assert!(screen.numbers.iter().all(|seen| Some(seen.exact + seen.noise) == seen.released));
+    assert!(screen.numbers.iter().any(|seen| seen.noise != 0));
+    let rows_of = |name: &str| {
+        let cell = [CellKey::Value(KeyValue::Text(name.into()))];
+        screen.numbers.iter().find(|seen| seen.measure == "rows" && seen.cell == cell).unwrap().exact
+    };
+    let one = plan.parts()[0].weight_one();
+    // Seven of patient 1 weigh five; patient 2 has one and patient 3 one.
+    assert_eq!(rows_of("a"), 7 * (5 * one / 7) + 2 * one + 4_498 * one);
+    assert_eq!(rows_of("b"), 2 * one + 4_498 * one);
+
+    assert_eq!(inspect(&plan, &rows, &stored, 8).verdict(), Verdict { header: false, numbers: false });
+    let (header, mut cells) = stored.to_bytes();
+    cells[0] ^= 1;
+    let tampered = Release::from_bytes(&header, &cells).unwrap();
+    assert_eq!(inspect(&plan, &rows, &tampered, 7).verdict(), broken);
+    rows.pop();
+    assert_eq!(inspect(&plan, &rows, &stored, 7).verdict(), broken);
 }

@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span, field, info, info_span};
 
 pub(crate) use self::{
-    charged::served,
+    charged::{commitment, served},
     question::{Question, Reading},
 };
 use crate::{
@@ -42,6 +42,7 @@ use crate::{
     ledger::{Cost, Ledger, Run, RunState},
     policy::{Asked, DataFacts, Person, Policy},
     register::Register,
+    seeds::SeedKey,
     slots::{RunLocks, Slot, Slots},
     watch::{self, Watch},
 };
@@ -71,6 +72,8 @@ pub struct Answering {
     pub data: Vec<Arc<DataSet>>,
     /// Signs receipts, reservations and acceptances.
     pub signing: Arc<Signing>,
+    /// Seals the seeds of noise.
+    pub seeds: Arc<SeedKey>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// How long one query may take, from its arrival to its release.

@@ -8,6 +8,7 @@ mod budget;
 mod catalogue;
 mod data;
 mod held;
+mod inspect;
 mod local;
 mod patients;
 mod permits;
@@ -42,6 +43,7 @@ use crate::{
     hooks::Hooks,
     ledger::{Caps, Ledger},
     policy::default_text,
+    seeds::SeedKey,
     store::Store,
 };
 
@@ -95,6 +97,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// For an inspector: the charged runs, and whether one can be made again as it was released.
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
     /// Alerts: what the node found out of the ordinary.
     #[command(subcommand)]
     Alerts(alerts::Command),
@@ -225,6 +230,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Local(command) => local::local(&command),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
+        Command::Inspect(command) => inspect::inspect(command, &clock).await,
         Command::Alerts(command) => alerts::alerts(command).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
@@ -294,6 +300,7 @@ fn init(args: &Init) -> Result<()> {
     let (transport, signing) = (SecretKey::generate(&mut rand::rng()), SecretKey::generate(&mut rand::rng()));
     key_file::write(&keys.join("transport.pem"), &transport).into_diagnostic()?;
     key_file::write(&keys.join("signing.pem"), &signing).into_diagnostic()?;
+    SeedKey::make(&SeedKey::path_beside(&keys.join("signing.pem"))).into_diagnostic()?;
     let peer_id = peer_id_of_seed(&transport.seed()).into_diagnostic()?.to_string();
     let member = Member { name: args.name.clone(), role: Role::Node, peer_id, signing_key: signing.public() };
     let text = template(&TemplateValues {

@@ -63,12 +63,22 @@ pub struct SignedQuery(RoutedQuery);
 pub struct VerifiedQuery {
     query: Verified<Query>,
     permit: Verified<Permit>,
+    envelopes: Envelopes,
 }
 
 /// A query that this hospital will answer, if its SQL is admitted and the budget lasts.
 pub struct AdmittedQuery {
     query: Verified<Query>,
     permit: Verified<Permit>,
+    envelopes: Envelopes,
+}
+
+/// What was verified, as it was signed.
+pub struct Envelopes {
+    /// The person's query.
+    pub query: Envelope,
+    /// The committee's permit.
+    pub permit: Envelope,
 }
 
 impl SignedQuery {
@@ -105,6 +115,7 @@ impl SignedQuery {
         in_force: &InForce,
         now: DateTime<Utc>,
     ) -> Result<VerifiedQuery, Refusal> {
+        let permit_envelope = permit.clone();
         let permit = verify_permit(permit, &in_force.committee, &in_force.status)?;
         let persons: Vec<PublicKey> =
             permit.authorised_persons.iter().map(|p| p.key).filter(|key| counts(*key, &in_force.status)).collect();
@@ -129,7 +140,8 @@ impl SignedQuery {
             return Err(Refusal::new(Code::StaleMessage, "the message expires more than 24 hours ahead"));
         }
         obey(in_force.orders.iter().map(Verified::document), &trust.concern(&permit), now)?;
-        Ok(VerifiedQuery { query, permit })
+        let envelopes = Envelopes { query: self.0.query, permit: permit_envelope };
+        Ok(VerifiedQuery { query, permit, envelopes })
     }
 
     fn verify_route(&self, in_force: &InForce, trust: &Trust) -> Result<Verified<Route>, Refusal> {
@@ -250,7 +262,7 @@ impl VerifiedQuery {
             let most = trust.max_atto_delta_per_query;
             return Err(Refusal::new(Code::Policy, format!("{delta} asked; this hospital allows {most} a query")));
         }
-        Ok(AdmittedQuery { query: self.query, permit: self.permit })
+        Ok(AdmittedQuery { query: self.query, permit: self.permit, envelopes: self.envelopes })
     }
 }
 
@@ -273,5 +285,10 @@ impl AdmittedQuery {
     /// The permit.
     pub fn permit(&self) -> &Verified<Permit> {
         &self.permit
+    }
+
+    /// Both as they were signed.
+    pub fn envelopes(&self) -> &Envelopes {
+        &self.envelopes
     }
 }

@@ -15,6 +15,7 @@ mod alerts;
 mod caps;
 mod error;
 mod releases;
+mod replays;
 mod run;
 mod statements;
 mod suspension;
@@ -30,11 +31,14 @@ pub use self::alerts::{MAX_ALERTS, NewAlert, Sighted};
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
 pub use self::releases::ReleasedRuns;
+pub use self::replays::{Asked, Charged, Kept, RunName, Which};
 pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease};
 pub use self::suspension::{Suspended, Suspension};
 
 use self::caps::{read_delta, spent_in};
+use self::replays::{insert_asked, insert_seed};
 use self::statements::{append, earmark_of, find, insert_charge, open_charge, use_nonce};
+use crate::seeds::SealedSeed;
 use crate::store::{self, Store, StoreError, instant, read_amount};
 
 /// How many charged runs without an answer suspend their study; answers between them change nothing.
@@ -108,7 +112,7 @@ pub struct LogEntry {
     pub index: u64,
     /// The charge that it is about; none for an alert.
     pub charge_id: Option<i64>,
-    /// The DSSE envelope: a reservation, a receipt or an alert.
+    /// The DSSE envelope: a reservation, a receipt, a replay or an alert.
     pub envelope: Vec<u8>,
 }
 
@@ -179,8 +183,8 @@ impl Ledger {
         find(&mut connection, key).await
     }
 
-    /// Charges a run and appends `log_entry` (the envelope of its reservation record) to the log, in one
-    /// transaction that is durable on return. A run that was charged before is returned as it is.
+    /// Charges a run, stores its question and appends `log_entry` (the envelope of its reservation record) to the
+    /// log, in one transaction that is durable on return. A run that was charged before is returned as it is.
     ///
     /// # Errors
     /// When the study is suspended, another message used the nonce, the study or the register cannot pay, or the database
@@ -196,19 +200,25 @@ impl Ledger {
         let (study, total) = (&request.study_id, request.permit_total);
         self.caps.affordable(&mut tx, study, total, request.cost, request.at).await?;
         let charge_id = insert_charge(&mut tx, request).await?;
+        insert_asked(&mut tx, request).await?;
         append(&mut tx, Some(charge_id), log_entry).await?;
         let run = find(&mut tx, &request.key).await?.ok_or(StoreError::Corrupt("charge"))?;
         tx.commit().await?;
         Ok(Reserved::New(run))
     }
 
-    /// Stores the one release of a charged run and appends its receipt to the log, in one transaction that is
-    /// durable on return.
+    /// Stores the one release of a charged run with the sealed seed of its noise, and appends its receipt to the log,
+    /// in one transaction that is durable on return.
     ///
     /// # Errors
     /// [`LedgerError::AlreadyReleased`] when the run has a release, [`LedgerError::UnknownCharge`] when it was
     /// not charged, or when the database fails; then the release must not leave the node.
-    pub async fn complete(&self, charge_id: i64, release: &StoredRelease) -> Result<(), LedgerError> {
+    pub async fn complete(
+        &self,
+        charge_id: i64,
+        release: &StoredRelease,
+        seed: &SealedSeed,
+    ) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
         open_charge(&mut tx, charge_id).await?;
         sqlx::query("INSERT INTO release (charge_id, header, cells, receipt, salts) VALUES (?1, ?2, ?3, ?4, ?5)")
@@ -219,6 +229,7 @@ impl Ledger {
             .bind(release.salts.as_slice())
             .execute(&mut *tx)
             .await?;
+        insert_seed(&mut tx, charge_id, seed).await?;
         append(&mut tx, Some(charge_id), &release.receipt).await?;
         Ok(tx.commit().await?)
     }

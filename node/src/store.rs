@@ -29,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_register.sql"),
     include_str!("../migrations/0004_trust.sql"),
     include_str!("../migrations/0005_catalogue.sql"),
+    include_str!("../migrations/0006_replay.sql"),
     include_str!("../migrations/0007_alerts.sql"),
 ];
 /// How many connections may read at once.

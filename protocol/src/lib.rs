@@ -33,6 +33,7 @@ pub mod purpose;
 pub mod query;
 pub mod receipt;
 pub mod refusal;
+pub mod replay;
 pub mod review;
 pub mod roster;
 pub mod schema;

@@ -23,7 +23,8 @@ use crate::{
     data::snapshot::Snapshot,
     execute::execute,
     holding::tables,
-    ledger::{ChargeRequest, Cost, Reserved, Run, RunKey, RunState, StoredRelease},
+    ledger::{Asked, ChargeRequest, Cost, Reserved, Run, RunKey, RunState, StoredRelease},
+    seeds::Seed,
 };
 
 struct Commitments {
@@ -77,7 +78,8 @@ impl Answering {
             return served(stored).map_err(|e| failed(e.detail));
         }
         let Reading { plan, data, snapshot, _slot: _ } = &question.reading;
-        let rules = [question.optout, self.own_rule];
+        // The hospital's own rule is fixed by the charge, as the day is.
+        let rules = [question.optout, run.own_rule.unwrap_or(self.own_rule)];
         let kind = plan.patient_kind().ok_or_else(|| failed("patients of two types".into()))?;
         let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
         let eligible = eligible.map_err(|_| failed("the register".into()))?;
@@ -86,8 +88,10 @@ impl Answering {
         let raw = execute(plan, &reservation, &tables).await.map_err(|e| failed(e.to_string()))?;
         let (plan, charge, synthetic) = (Arc::clone(plan), reservation.charge().clone(), snapshot.synthetic());
         // Noise for many cells takes seconds of a processor: not on a thread that others wait for.
+        let seed = Seed::draw().map_err(|e| failed(e.to_string()))?;
+        let sealed = self.seeds.seal(&seed, &question.key).map_err(|e| failed(e.to_string()))?;
         let release = tokio::task::spawn_blocking(move || {
-            Release::make(&plan, raw, &reservation, run.as_of, synthetic, &mut ChaCha20Rng::from_os_rng())
+            Release::make(&plan, raw, &reservation, run.as_of, synthetic, &mut seed.generator())
         });
         let release = release.await.ok().flatten().ok_or_else(|| failed("no release could be made".into()))?;
         let commitments = self.commitments(&snapshot, run.register_seq).await;
@@ -96,7 +100,8 @@ impl Answering {
         let receipt = receipt.map_err(|e| failed(e.to_string()))?;
         let (header, cells) = release.to_bytes();
         let stored = StoredRelease { header, cells, receipt: receipt.to_json(), salts: commitments.salts };
-        self.ledger.complete(run.charge_id, &stored).await.map_err(|e| failed(e.to_string()))?;
+        self.hooks.at("noised");
+        self.ledger.complete(run.charge_id, &stored, &sealed).await.map_err(|e| failed(e.to_string()))?;
         self.hooks.at("released");
         Ok(Answer { release, receipt })
     }
@@ -104,9 +109,9 @@ impl Answering {
     async fn commitments(&self, snapshot: &Snapshot, register_seq: i64) -> Result<Commitments, Refusal> {
         let mut salts = vec![0; 64];
         ChaCha20Rng::from_os_rng().fill_bytes(&mut salts);
-        let commit = |salt: &[u8], what: Digest| Digest::of_parts(&[b"sekisho commitment v1", salt, what.as_bytes()]);
         let register = self.register.commitment(register_seq).await?;
-        let (snapshot, register) = (commit(&salts[..32], snapshot.manifest_digest()), commit(&salts[32..], register));
+        let (snapshot, register) =
+            (commitment(&salts[..32], snapshot.manifest_digest()), commitment(&salts[32..], register));
         Ok(Commitments { salts, snapshot, register })
     }
 
@@ -139,6 +144,11 @@ impl Answering {
         };
         Envelope::sign(&receipt, &[&self.signing])
     }
+}
+
+/// What a receipt says of a digest that depends on data.
+pub(crate) fn commitment(salt: &[u8], what: Digest) -> Digest {
+    Digest::of_parts(&[b"sekisho commitment v1", salt, what.as_bytes()])
 }
 
 pub(crate) fn served(stored: &StoredRelease) -> Result<Answer, Refusal> {
@@ -185,6 +195,12 @@ impl Charges for Durable<'_> {
             register_seq: self.register_seq,
             as_of,
             snapshot: question.reading.snapshot.id().to_string(),
+            asked: Asked {
+                signed: question.said.signed,
+                query: question.said.query.clone(),
+                permit: question.said.permit.clone(),
+                own_rule: node.own_rule,
+            },
             at,
         };
         match node.ledger.reserve(&request, &entry).await? {

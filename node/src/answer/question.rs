@@ -16,7 +16,7 @@ use sekisho_protocol::{
 use crate::{
     catalogue::OwnCount,
     data::snapshot::Snapshot,
-    guard::AdmittedQuery,
+    guard::{AdmittedQuery, Envelopes},
     holding::DataSet,
     ledger::{Cost, RunKey},
     policy::Allowed,
@@ -35,6 +35,13 @@ pub(crate) struct Reading {
     pub(crate) _slot: Arc<Slot>,
 }
 
+/// Query and permit in the bytes that were signed, or of the hospital's own counts in those that were written down.
+pub(super) struct Said {
+    pub(super) signed: bool,
+    pub(super) query: Vec<u8>,
+    pub(super) permit: Vec<u8>,
+}
+
 /// A question that will be charged.
 pub(crate) struct Question {
     pub(super) key: RunKey,
@@ -44,6 +51,7 @@ pub(crate) struct Question {
     pub(super) query: Digest,
     pub(super) nonce: String,
     pub(super) nonce_expires: DateTime<Utc>,
+    pub(super) said: Said,
     pub(super) reading: Reading,
 }
 
@@ -51,15 +59,20 @@ impl Question {
     /// A person's query that was admitted, and that the hospital's policy allows.
     pub(super) fn admitted(admitted: &AdmittedQuery, _allowed: &Allowed, reading: Reading) -> Self {
         let (permit, query) = (admitted.permit(), admitted.query());
-        Self::of(permit, permit.digest(), query, query.digest(), reading)
+        let Envelopes { query: asked, permit: granted } = admitted.envelopes();
+        let said = Said { signed: true, query: asked.to_json(), permit: granted.to_json() };
+        Self::of((permit, permit.digest()), (query, query.digest()), said, reading)
     }
 
     /// The hospital's own count.
     pub(crate) fn own(count: &OwnCount, reading: Reading) -> Self {
-        Self::of(count.permit(), count.permit_digest(), count.query(), count.query_digest(), reading)
+        let [query, permit] = count.written();
+        let said = Said { signed: false, query, permit };
+        Self::of((count.permit(), count.permit_digest()), (count.query(), count.query_digest()), said, reading)
     }
 
-    fn of(permit: &Permit, permit_digest: Digest, query: &Query, query_digest: Digest, reading: Reading) -> Self {
+    fn of(permit: (&Permit, Digest), query: (&Query, Digest), said: Said, reading: Reading) -> Self {
+        let ((permit, permit_digest), (query, query_digest)) = (permit, query);
         Self {
             key: RunKey { permit: permit_digest, query_key: query.key(), run: query.run },
             study_id: permit.study_id.clone(),
@@ -68,6 +81,7 @@ impl Question {
             query: query_digest,
             nonce: query.nonce.clone(),
             nonce_expires: query.expires,
+            said,
             reading,
         }
     }

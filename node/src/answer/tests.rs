@@ -113,6 +113,7 @@ impl Case {
             documents: Documents::new(store, anchors),
             data: vec![Arc::new(open(dir.path(), governance.public(), 2).await.unwrap())],
             signing,
+            seeds: Arc::new(SeedKey::read_or_make(&dir.path().join("replay.pem")).unwrap()),
             clock: Arc::new(Noon),
             timeout: Duration::from_secs(60),
             memory_bytes: 1 << 28,
@@ -151,7 +152,7 @@ impl Case {
     async fn alerts(&self) -> Vec<(Rule, Option<String>)> {
         let read = |bytes: &Vec<u8>| Envelope::from_json::<Alert>(bytes).unwrap().peek::<Alert>().unwrap().0;
         let alerts = self.node.ledger.alerts(9).await.unwrap();
-        alerts.iter().map(|bytes| read(bytes)).map(|alert| (alert.rule, alert.study_id)).collect()
+        alerts.iter().map(read).map(|alert| (alert.rule, alert.study_id)).collect()
     }
 
     async fn status(&self, seq: u64, void_keys: Vec<Digest>) {

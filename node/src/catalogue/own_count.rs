@@ -112,8 +112,17 @@ impl OwnCount {
     }
 
     fn digest_of<T: Serialize>(document: &T) -> Digest {
+        Digest::of(&Self::bytes_of(document))
+    }
+
+    fn bytes_of<T: Serialize>(document: &T) -> Vec<u8> {
         // Strings and numbers only: this cannot fail.
-        Digest::of(&serde_json::to_vec(document).unwrap_or_default())
+        serde_json::to_vec(document).unwrap_or_default()
+    }
+
+    /// Query and permit in the bytes that their digests are of.
+    pub(crate) fn written(&self) -> [Vec<u8>; 2] {
+        [Self::bytes_of(&self.query), Self::bytes_of(&self.permit)]
     }
 
     pub(crate) fn permit(&self) -> &Permit {

@@ -251,6 +251,14 @@ pub fn open_by_id(mapping: &Mapping, snapshots: &Path, id: &str) -> Result<Snaps
     Ok(snapshot)
 }
 
+/// The data set of the snapshot called `id`.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub fn data_set_of(snapshots: &Path, id: &str) -> Result<String, SnapshotError> {
+    manifest(snapshots, id).map(|(_, manifest)| manifest.data_set)
+}
+
 /// Whether a name is that of a snapshot.
 pub(super) fn is_id(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))

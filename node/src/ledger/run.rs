@@ -3,9 +3,9 @@
 use std::fmt;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use sekisho_protocol::{digest::Digest, units::MicroRho};
+use sekisho_protocol::{digest::Digest, permit::OptOut, units::MicroRho};
 
-use super::Cost;
+use super::{Asked, Cost};
 
 /// What one stored release is the release of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,8 @@ pub struct ChargeRequest {
     pub as_of: NaiveDate,
     /// The snapshot that is read.
     pub snapshot: String,
+    /// The question, for an inspector.
+    pub asked: Asked,
     /// Now.
     pub at: DateTime<Utc>,
 }
@@ -84,6 +86,8 @@ pub struct Run {
     pub register_seq: i64,
     /// The day as of which patients were eligible.
     pub as_of: NaiveDate,
+    /// The hospital's own rule at the charge; none of a charge of older software, which did not note it.
+    pub own_rule: Option<OptOut>,
     /// The snapshot that is read.
     pub snapshot: String,
     /// When it was charged.

@@ -2,14 +2,15 @@
 
 use sqlx::{Row, SqliteConnection};
 
-use super::{ChargeRequest, LedgerError, MicroRho, Run, RunKey, RunState, StoredRelease};
+use super::{ChargeRequest, LedgerError, MicroRho, Run, RunKey, RunState, StoredRelease, replays::read_rule};
 use crate::store::{StoreError, amount, instant, read_amount, read_instant};
 
 /// The run, with its release when there is one.
 pub(super) async fn find(connection: &mut SqliteConnection, key: &RunKey) -> Result<Option<Run>, LedgerError> {
     let row = sqlx::query(
-        "SELECT c.charge_id, c.register_seq, c.as_of, c.snapshot, c.charged_at, c.micro_rho, r.header, r.cells, r.receipt, r.salts
-        FROM charge c LEFT JOIN release r ON r.charge_id = c.charge_id
+        "SELECT c.charge_id, c.register_seq, c.as_of, c.snapshot, c.charged_at, c.micro_rho, r.header, r.cells, r.receipt, r.salts,
+            a.own_rule
+        FROM charge c LEFT JOIN release r ON r.charge_id = c.charge_id LEFT JOIN asked a ON a.charge_id = c.charge_id
         WHERE c.permit = ?1 AND c.query_key = ?2 AND c.run = ?3",
     )
     .bind(key.permit.as_bytes().as_slice())
@@ -33,6 +34,7 @@ pub(super) async fn find(connection: &mut SqliteConnection, key: &RunKey) -> Res
         state,
         register_seq: row.try_get("register_seq")?,
         as_of: as_of.parse().map_err(|_| StoreError::Corrupt("day"))?,
+        own_rule: row.try_get::<Option<&str>, _>("own_rule")?.map(read_rule).transpose()?,
         snapshot: row.try_get("snapshot")?,
         charged_at: read_instant(row.try_get("charged_at")?)?,
         micro_rho: read_amount(row.try_get("micro_rho")?)?,
@@ -112,6 +114,12 @@ pub(super) async fn append(
     .execute(&mut *tx)
     .await?;
     Ok(())
+}
+
+/// Whether the log has this envelope.
+pub(super) async fn logged(connection: &mut SqliteConnection, envelope: &[u8]) -> Result<bool, LedgerError> {
+    let logged = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM log WHERE envelope = ?1)");
+    Ok(logged.bind(envelope).fetch_one(connection).await?)
 }
 
 /// That the charge exists and has no release yet.

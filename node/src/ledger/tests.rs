@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use sekisho_protocol::{
     digest::Digest,
+    permit::{OptOut, OptOutRule},
     refusal::{Code, Refusal},
 };
 
@@ -33,14 +34,24 @@ fn request(study: &str, question: u64, run: u32, micro_rho: u64) -> ChargeReques
         study_id: study.into(),
         permit_total: total(MicroRho::MAX),
         query: Digest::of(message.as_bytes()),
-        nonce: message,
+        nonce: message.clone(),
         nonce_expires: at(60),
         cost: Cost { micro_rho: rho(micro_rho), ..Cost::ZERO },
         register_seq: 7,
         as_of: NaiveDate::from_ymd_opt(2025, 6, 15).unwrap(),
         snapshot: "snapshot-1".into(),
+        asked: asked(&message),
         at: at(0),
     }
+}
+
+fn asked(message: &str) -> Asked {
+    let own_rule = OptOut { rule: OptOutRule::EuEhds, days: 0 };
+    Asked { signed: true, query: message.into(), permit: b"permit".into(), own_rule }
+}
+
+fn sealed() -> SealedSeed {
+    SealedSeed { key: Digest::of(b"key"), nonce: [1; 24], sealed: [2; 48] }
 }
 
 fn release() -> StoredRelease {
@@ -178,11 +189,11 @@ async fn a_run_has_one_release_and_its_receipt_is_logged_with_it() {
     ledger.earmark("a", rho(100)).await.unwrap();
     let asked = request("a", 1, 1, 10);
     let (_, run) = reserve(&ledger, &asked).await.unwrap();
-    ledger.complete(run.charge_id, &release()).await.unwrap();
+    ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
     let other = StoredRelease { cells: b"other".into(), ..release() };
-    assert_eq!(told(ledger.complete(run.charge_id, &other).await), "released");
+    assert_eq!(told(ledger.complete(run.charge_id, &other, &sealed()).await), "released");
     assert_eq!(told(ledger.fail(run.charge_id, at(1)).await), "released");
-    assert_eq!(told(ledger.complete(99, &release()).await), "unknown");
+    assert_eq!(told(ledger.complete(99, &release(), &sealed()).await), "unknown");
     assert_eq!(ledger.find(&asked.key).await.unwrap().unwrap().state, RunState::Released(release()));
     let log = ledger.log_entries(0, 10).await.unwrap();
     let log: Vec<_> = log.iter().map(|e| (e.index, e.charge_id, e.envelope.as_slice())).collect();
@@ -202,7 +213,7 @@ async fn three_missing_answers_suspend_a_study_whatever_lies_between_and_cost_al
         run += 1;
         let (_, charged) = reserve(&ledger, &request("a", 1, run, 1)).await.unwrap();
         match answered {
-            true => ledger.complete(charged.charge_id, &release()).await.unwrap(),
+            true => ledger.complete(charged.charge_id, &release(), &sealed()).await.unwrap(),
             false => ledger.fail(charged.charge_id, at(1)).await.unwrap(),
         }
         assert_eq!(ledger.open("a", permit).await.is_err(), suspended, "after run {run}");
@@ -296,12 +307,61 @@ async fn an_earmark_that_is_given_back_covers_what_was_spent_and_serves_others()
 }
 
 #[tokio::test]
+async fn what_a_run_is_made_again_from_is_of_its_charge_and_its_release_and_of_no_later_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = ledger(dir.path(), 100).await;
+    ledger.earmark("a", rho(50)).await.unwrap();
+    let first = request("a", 1, 1, 10);
+    let (_, run) = reserve(&ledger, &first).await.unwrap();
+    assert_eq!(run.own_rule, Some(first.asked.own_rule));
+    let kept = ledger.kept(1).await.unwrap().unwrap();
+    assert_eq!((kept.charged.released, kept.charged.kept, kept.seed), (false, false, None));
+    // The same run asked by another message, after the permit was signed by one more: what was charged stays.
+    let other = ChargeRequest {
+        query: Digest::of(b"other"),
+        nonce: "other".into(),
+        asked: Asked { permit: b"signed once more".into(), ..asked("other") },
+        ..first.clone()
+    };
+    assert!(!reserve(&ledger, &other).await.unwrap().0);
+    let next = ChargeRequest { asked: other.asked.clone(), ..request("a", 2, 1, 10) };
+    assert!(reserve(&ledger, &next).await.unwrap().0);
+    ledger.complete(1, &release(), &sealed()).await.unwrap();
+    ledger.record_replay(1, b"replay", at(5)).await.unwrap();
+    let kept = ledger.kept(1).await.unwrap().unwrap();
+    assert_eq!((kept.asked.as_ref(), kept.seed.as_ref()), (Some(&first.asked), Some(&sealed())));
+    assert_eq!((kept.charged.released, kept.charged.kept, kept.charged.replays), (true, true, 1));
+    assert_eq!((kept.run.state, kept.logged), (RunState::Released(release()), true));
+    let newest = ledger.log_entries(2, 9).await.unwrap();
+    assert_eq!(newest.iter().map(|e| &e.envelope[..]).collect::<Vec<_>>(), [b"receipt", &b"replay"[..]]);
+    // A permit is stored once.
+    assert_eq!(ledger.kept(2).await.unwrap().unwrap().asked.unwrap().permit, b"permit");
+    assert_eq!(ledger.kept(3).await.unwrap(), None);
+    let question = hex::encode(first.key.query_key.as_bytes());
+    for (name, study, expect) in [
+        (None, None, &[2, 1][..]),
+        (None, Some("b"), &[]),
+        (Some("1"), None, &[1]),
+        (Some("3"), None, &[]),
+        (Some(&*format!("{}/1", &question[..12])), None, &[1]),
+        (Some(&format!("{}/2", &question[..12])), None, &[]),
+    ] {
+        let name = name.map(|name| name.parse().unwrap());
+        let wanted = Which { study: study.map(str::to_owned), name, limit: 10 };
+        let found: Vec<i64> = ledger.charges(&wanted).await.unwrap().iter().map(|c| c.charge_id).collect();
+        assert_eq!(found, expect, "{wanted:?}");
+    }
+    assert_eq!(ledger.charges(&Which { limit: 1, ..Which::default() }).await.unwrap()[0].charge_id, 2);
+}
+
+#[tokio::test]
 async fn the_database_refuses_tampering() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path(), 100).await;
     ledger.earmark("a", rho(50)).await.unwrap();
     let (_, run) = reserve(&ledger, &request("a", 1, 1, 10)).await.unwrap();
-    ledger.complete(run.charge_id, &release()).await.unwrap();
+    ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
+    ledger.record_replay(run.charge_id, b"replay", at(1)).await.unwrap();
     // A plain connection, without the settings of the store.
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("node.db"));
     let tamper = sqlx::SqlitePool::connect_with(options).await.unwrap();
@@ -325,6 +385,17 @@ async fn the_database_refuses_tampering() {
         "UPDATE release SET cells = x'00'",
         "DELETE FROM release",
         "INSERT OR REPLACE INTO release VALUES (1, x'00', x'00', x'00', x'00')",
+        "UPDATE asked SET query = x'00'",
+        "DELETE FROM asked",
+        "INSERT OR REPLACE INTO asked SELECT charge_id, 0, x'00', own_rule FROM asked",
+        "UPDATE asked_permit SET document = x'00'",
+        "DELETE FROM asked_permit",
+        "INSERT OR REPLACE INTO asked_permit SELECT digest, x'00' FROM asked_permit",
+        "UPDATE release_seed SET sealed = zeroblob(48)",
+        "DELETE FROM release_seed",
+        "INSERT OR REPLACE INTO release_seed SELECT charge_id, key, nonce, zeroblob(48) FROM release_seed",
+        "UPDATE replay SET at = ''",
+        "DELETE FROM replay",
         "UPDATE study SET earmark = 5",
         "UPDATE study SET spent = 9",
         "UPDATE charge_day SET micro_rho = 9",
@@ -344,7 +415,7 @@ async fn a_ledger_that_is_reopened_knows_everything() {
     first.earmark("a", rho(50)).await.unwrap();
     let asked = request("a", 1, 1, 10);
     let (_, run) = reserve(&first, &asked).await.unwrap();
-    first.complete(run.charge_id, &release()).await.unwrap();
+    first.complete(run.charge_id, &release(), &sealed()).await.unwrap();
     let (_, failed) = reserve(&first, &request("a", 1, 2, 10)).await.unwrap();
     first.fail(failed.charge_id, at(1)).await.unwrap();
     let (budget, log) = (first.budget().await.unwrap(), first.log_entries(0, 99).await.unwrap());
@@ -413,7 +484,7 @@ async fn a_random_life(seed: u64) {
             }
             8 => {
                 let charge_id = rng.random_range(0..20);
-                let _ = ledger.complete(charge_id, &release()).await;
+                let _ = ledger.complete(charge_id, &release(), &sealed()).await;
                 let _ = ledger.fail(charge_id, at(step)).await;
             }
             _ => {
@@ -468,7 +539,7 @@ async fn every_snapshot_that_a_run_is_bound_to_is_told() {
         let request = ChargeRequest { snapshot: snapshot.into(), ..request("a", 1, run, 1) };
         let (_, run) = reserve(&ledger, &request).await.unwrap();
         if run.charge_id == 1 {
-            ledger.complete(run.charge_id, &release()).await.unwrap();
+            ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
         } else {
             ledger.fail(run.charge_id, at(1)).await.unwrap();
         }

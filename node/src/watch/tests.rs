@@ -4,6 +4,7 @@ use sekisho_node_config::BudgetRule;
 use sekisho_protocol::{
     digest::Digest,
     keys::SecretKey,
+    permit::{OptOut, OptOutRule},
     units::{AttoDelta, MicroRho},
 };
 
@@ -109,6 +110,12 @@ impl Case {
             as_of: self.clock.today(),
             snapshot: "s".into(),
             at: self.clock.now(),
+            asked: crate::ledger::Asked {
+                signed: false,
+                query: b"{}".to_vec(),
+                permit: b"{}".to_vec(),
+                own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
+            },
         };
         let Reserved::New(run) = self.ledger.reserve(&request, b"reservation").await.unwrap() else {
             panic!("charged")

@@ -162,6 +162,38 @@ fn a_kill_at_any_line_loses_nothing_and_charges_nothing_twice() {
     assert_eq!((case.spent("hospital-1"), case.spent("hospital-2")), (5 * RHO, 5 * RHO));
 }
 
+#[test]
+fn a_kill_between_noise_and_its_release_or_after_it_leaves_a_run_that_can_be_made_again() {
+    let mut case = case();
+    let restart = |network: &mut Network| {
+        network.kill_node("hospital-1");
+        network.start_node("hospital-1").unwrap();
+        network.wait_connected(2).unwrap();
+    };
+    restart(&mut case.network);
+    for (run, point) in [(1, "noised"), (2, "released")] {
+        let (code, _) = case.killed_at(point, run, |network| network.kill_node("hospital-1"));
+        assert_eq!(code, Some(4), "{point}: an incomplete answer");
+        let made_again = |case: &Case| {
+            let who = ["--by", "i", "--reason", "r", "--output", "json"];
+            let charge = run.to_string();
+            let args = [&["inspect", "replay", &charge], &who[..]].concat();
+            let output = case.network.node_output("hospital-1", &args).unwrap();
+            (
+                output.status.code(),
+                serde_json::from_slice::<Value>(&output.stdout).unwrap_or(Value::Null)["outcome"].clone(),
+            )
+        };
+        // What was noised and not stored is lost, and was seen by nobody; what was stored is there with its seed.
+        let before = if point == "noised" { (Some(1), Value::Null) } else { (Some(0), "match".into()) };
+        assert_eq!(made_again(&case), before, "{point}: beside a node that is dead");
+        restart(&mut case.network);
+        let (code, answer) = case.ask(run);
+        assert_eq!((code, case.spent("hospital-1")), (Some(0), u64::from(run) * RHO), "{point}: {answer:#}");
+        assert_eq!(made_again(&case), (Some(0), "match".into()), "{point}: beside a node that runs");
+    }
+}
+
 fn restart_coordinator(network: &mut Network) {
     network.kill_coordinator();
     network.start_coordinator().unwrap();

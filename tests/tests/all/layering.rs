@@ -63,3 +63,42 @@ fn only_the_node_runs_an_engine_on_rows() {
     assert!(all["sekisho-node"].iter().any(|(d, _)| d == "datafusion"));
     assert!(!all["sekisho-coordinator"].iter().any(|(d, _)| d == "sekisho-node"));
 }
+
+/// Every source file under `folder`, with its text.
+fn sources(folder: &std::path::Path, found: &mut Vec<(std::path::PathBuf, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+}
+
+#[test]
+fn exact_cells_are_inspected_by_one_command_alone() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut all = Vec::new();
+    for package in ["protocol", "node-config", "node", "coordinator", "simulations"] {
+        sources(&root.join(package).join("src"), &mut all);
+    }
+    // How code outside `aggregation` would come to an inspection.
+    let ways = ["inspection::", "Inspection", "Inspecting"];
+    let mut users: Vec<_> = all
+        .iter()
+        .filter(|(_, text)| ways.iter().any(|way| text.contains(way)))
+        .map(|(path, _)| path.strip_prefix(root).unwrap().display().to_string())
+        .collect();
+    users.sort();
+    assert_eq!(
+        users,
+        [
+            "node/src/cli/inspect.rs",
+            "node/src/cli/inspect/screen.rs",
+            "node/src/inspect.rs",
+            "node/src/inspect/links.rs"
+        ]
+    );
+}

@@ -20,6 +20,7 @@ mod opt_out;
 mod pins;
 mod policy;
 mod refusals;
+mod replay;
 mod rotation;
 mod snapshots;
 mod sql;

@@ -112,7 +112,7 @@ fn a_kill_at_any_line_loses_nothing_and_charges_nothing_twice() {
     assert_eq!(code, Some(0), "{first:#}");
     assert_eq!((case.spent("hospital-1"), case.spent("hospital-2")), (RHO, RHO));
     let (_, again) = case.ask(1);
-    assert_eq!(first["rows"], again["rows"], "the run has one release for ever");
+    assert_eq!(first["rows"], again["rows"], "the run has one release for ever: {again:#}");
 
     // Between the release and its sending: the stored release is the answer.
     let (code, _) = case.killed_at("released", 2, |network| network.kill_node("hospital-1"));

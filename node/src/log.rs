@@ -1,6 +1,6 @@
 //! The hospital's log: what the node decided, charged and answered, in the order in which it did.
 //!
-//! Promises: an entry is made in the transaction of what it is about ([`append`]), so that the log and the ledger agree after
+//! Promises: an entry is made in the transaction of what it is about (`append`), so that the log and the ledger agree after
 //! any crash; nothing in it is ever changed; a statement may be erased and every proof stays valid. Logged are the documents
 //! that were taken, permits with this hospital's answers, charges, receipts, charged runs without an answer, the hospital's
 //! own catalogues, and each version of its policy.

@@ -28,7 +28,7 @@ const PER_QUERY: u64 = 50_000_000;
 /// What the study may cost at each hospital.
 const TOTAL: u64 = 200_000_000;
 /// How long the last status lives whose successor the coordinator withholds.
-const SHORT_LIFE: Duration = Duration::from_secs(40);
+const SHORT_LIFE: Duration = Duration::from_secs(60);
 
 /// What the story shall do.
 #[derive(Clone, Debug)]

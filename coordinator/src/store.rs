@@ -50,7 +50,6 @@ use sqlx::{
 
 pub use self::counts::Counts;
 pub use self::history::{KeptRelease, KeptResult, KeptRound};
-pub use self::trust::GovernancePin;
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
 const MIGRATIONS: &[&str] = &[

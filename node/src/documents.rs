@@ -14,8 +14,6 @@ mod pin;
 #[cfg(test)]
 mod tests;
 
-pub use self::pin::GovernancePin;
-
 use chrono::{DateTime, Utc};
 use sekisho_node_config::Trust;
 use sekisho_protocol::{

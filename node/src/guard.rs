@@ -116,7 +116,8 @@ impl SignedQuery {
         now: DateTime<Utc>,
     ) -> Result<VerifiedQuery, Refusal> {
         let permit_envelope = permit.clone();
-        let permit = verify_permit(permit, &in_force.committee, &in_force.status)?;
+        let void = |key: Digest| in_force.status.void_keys.contains(&key);
+        let permit = in_force.committee.verify_permit(permit, void)?;
         let persons: Vec<PublicKey> =
             permit.authorised_persons.iter().map(|p| p.key).filter(|key| counts(*key, &in_force.status)).collect();
         if !self.0.query.key_ids().any(|id| persons.iter().any(|key| key.fingerprint() == id)) {
@@ -159,14 +160,6 @@ impl SignedQuery {
 /// Whether a key still counts under `status`.
 fn counts(key: PublicKey, status: &Status) -> bool {
     !status.void_keys.contains(&key.fingerprint())
-}
-
-/// Checks the committee's quorum on a permit; keys that the status voids and recused members do not count.
-///
-/// # Errors
-/// `quorum_not_met`, `duplicate_signer`, `bad_signature`, `malformed`.
-pub fn verify_permit(permit: &Envelope, committee: &Committee, status: &Status) -> Result<Verified<Permit>, Refusal> {
-    Ok(committee.verify_permit(permit, |key| status.void_keys.contains(&key))?)
 }
 
 /// Whether a permit holds now: not revoked, superseded or suspended, and within its validity.

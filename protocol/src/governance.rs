@@ -108,6 +108,19 @@ impl GovernanceChain {
     }
 }
 
+/// A governance key that an operator pinned by hand, after a theft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GovernancePin {
+    /// Its number, from 1.
+    pub epoch: u64,
+    /// The key.
+    pub key: PublicKey,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

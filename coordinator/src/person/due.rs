@@ -221,6 +221,11 @@ fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -> Re
         let said = known.publications.iter().filter(|p| p.what == what && p.digest == digest);
         said.map(|p| p.at.date_naive()).min()
     };
+    let publish = |periods: &Periods, about: &str, decided: NaiveDate, digest: Digest| {
+        let period = periods.publish_decision.as_ref()?;
+        let done = published(Published::Decision, digest);
+        Some(duty(Task::PublishDecision, about, periods.end(period, decided), done, &period.article))
+    };
     let mut duties = Vec::new();
     for application in known.applications.iter().filter(|a| a.state == ApplicationState::Complete) {
         let periods = presets.get(application.basis)?;
@@ -230,32 +235,13 @@ fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -> Re
         }
     }
     for (digest, refused) in &known.refusals {
-        let periods = presets.get(refused.basis)?;
-        if let Some(period) = &periods.publish_decision {
-            let about = format!("refusal of {} version {}", refused.application, refused.version);
-            let due = periods.end(period, refused.date);
-            duties.push(duty(
-                Task::PublishDecision,
-                &about,
-                due,
-                published(Published::Decision, *digest),
-                &period.article,
-            ));
-        }
+        let about = format!("refusal of {} version {}", refused.application, refused.version);
+        duties.extend(publish(presets.get(refused.basis)?, &about, refused.date, *digest));
     }
     for (digest, permit) in &known.permits {
         let periods = presets.get(permit.basis)?;
         let about = format!("permit {} version {}", permit.id, permit.version);
-        if let Some(period) = &periods.publish_decision {
-            let due = periods.end(period, permit.decision.date);
-            duties.push(duty(
-                Task::PublishDecision,
-                &about,
-                due,
-                published(Published::Decision, *digest),
-                &period.article,
-            ));
-        }
+        duties.extend(publish(periods, &about, permit.decision.date, *digest));
         if known.permits.iter().any(|(_, other)| other.id == permit.id && other.version > permit.version) {
             continue;
         }

@@ -4,23 +4,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use sekisho_protocol::{digest::Digest, keys::PublicKey};
+use sekisho_protocol::{digest::Digest, governance::GovernancePin, keys::PublicKey};
 use sqlx::Row;
 
 use super::{Store, StoreError, instant, number, read_digest, read_instant};
-
-/// A governance key that the operator pinned by hand.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GovernancePin {
-    /// Its number, from 1.
-    pub epoch: u64,
-    /// The key.
-    pub key: PublicKey,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub at: DateTime<Utc>,
-}
 
 impl Store {
     /// The pins by hand, the one in force last.

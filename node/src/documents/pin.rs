@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{
+    governance::GovernancePin,
     keys::PublicKey,
     refusal::{Code, Refusal},
 };
@@ -12,19 +13,6 @@ use sqlx::SqliteConnection;
 
 use super::{Documents, unavailable};
 use crate::store::{StoreError, instant, read_instant};
-
-/// A pin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GovernancePin {
-    /// Its number, from 1.
-    pub epoch: u64,
-    /// The key.
-    pub key: PublicKey,
-    /// Why.
-    pub reason: String,
-    /// When.
-    pub at: DateTime<Utc>,
-}
 
 impl Documents {
     /// The pins that operators set, the newest in force last.

@@ -96,11 +96,6 @@ impl Case {
 #[test]
 fn a_kill_at_any_line_loses_nothing_and_charges_nothing_twice() {
     let mut case = case();
-    let restart = |network: &mut Network| {
-        network.kill_node("hospital-1");
-        network.start_node("hospital-1").unwrap();
-        network.wait_connected(2).unwrap();
-    };
     restart(&mut case.network);
 
     // Between the reservation and the release: the other hospital's answer is not held up.
@@ -167,11 +162,6 @@ fn a_kill_at_any_line_loses_nothing_and_charges_nothing_twice() {
 #[test]
 fn a_kill_between_noise_and_its_release_or_after_it_leaves_a_run_that_can_be_made_again() {
     let mut case = case();
-    let restart = |network: &mut Network| {
-        network.kill_node("hospital-1");
-        network.start_node("hospital-1").unwrap();
-        network.wait_connected(2).unwrap();
-    };
     restart(&mut case.network);
     for (run, point) in [(1, "noised"), (2, "released")] {
         let (code, _) = case.killed_at(point, run, |network| network.kill_node("hospital-1"));
@@ -194,6 +184,12 @@ fn a_kill_between_noise_and_its_release_or_after_it_leaves_a_run_that_can_be_mad
         assert_eq!((code, case.spent("hospital-1")), (Some(0), u64::from(run) * RHO), "{point}: {answer:#}");
         assert_eq!(made_again(&case), (Some(0), "match".into()), "{point}: beside a node that runs");
     }
+}
+
+fn restart(network: &mut Network) {
+    network.kill_node("hospital-1");
+    network.start_node("hospital-1").unwrap();
+    network.wait_connected(2).unwrap();
 }
 
 fn restart_coordinator(network: &mut Network) {

@@ -7,7 +7,7 @@ use sekisho_protocol::{dsse::Document, schema::Schema, units::MicroRho};
 use sekisho_sim::solo::{Plan, Solo};
 use sekisho_tests::{NEGLIGIBLE_NOISE, TestClock};
 
-pub const SCHEMA: &str = include_str!("../../../../schemas/omop-cdm-5.4.json");
+pub const SCHEMA: &str = include_str!("../../../../protocol/schemas/omop-cdm-5.4.json");
 
 const PERSON: &str =
     "person_id,gender_concept_id,year_of_birth,race_concept_id,ethnicity_concept_id,gender_source_value

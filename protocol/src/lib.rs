@@ -30,6 +30,7 @@ pub mod orders;
 pub mod output_review;
 pub mod permit;
 pub mod publication;
+pub mod published;
 pub mod purpose;
 pub mod query;
 pub mod receipt;

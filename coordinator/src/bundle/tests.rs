@@ -3,17 +3,26 @@
 pub(crate) mod memory_log;
 mod net;
 mod tampered;
+mod vector;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sekisho_protocol::{digest::Digest, log::entry::Kind, output_review::Verdict, refusal::Code};
+use chrono::TimeDelta;
+use sekisho_protocol::{
+    access::{Access, Item},
+    digest::Digest,
+    log::entry::Kind,
+    output_review::Verdict,
+    refusal::Code,
+};
 
-use self::net::{Net, SQL, Shape, key};
+use self::net::{Net, SQL, Shape, key, signed};
 use super::{
-    archive, make_within, state_earlier,
+    Asker, archive, list, make_within, state_earlier,
     trust::Trust,
     verify::{Report, verify},
 };
+use crate::documents::tests::now;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -109,4 +118,38 @@ async fn a_result_is_stated_once_and_those_of_earlier_rounds_at_the_next_start()
     assert_eq!(entries.iter().filter(|entry| entry.kind == Kind::Release).count(), 1);
     let report = verify(net.bundle(first).await.files(), &net.trust()).await;
     assert!(report.verified, "{:#?}", report.checks);
+}
+
+#[tokio::test]
+async fn a_bundle_is_for_the_persons_of_its_permit_the_committee_and_regulators() {
+    let mut net = Net::new(THREE).await;
+    let result = net.ask(SQL, 1).await;
+    net.permit_of("bob").await;
+    let request = |signer: &str, ago: TimeDelta| {
+        let issued = now() - ago;
+        signed(&Access { item: Item::Release { result }, issued, expires: issued + TimeDelta::minutes(5) }, &[signer])
+    };
+    for (signer, ago, expect) in [
+        ("ada", 0, Ok(1)),
+        ("sato", 0, Ok(1)),
+        ("inspector", 0, Ok(1)),
+        ("bob", 0, Err(Code::ResultUnknown)),
+        ("stranger", 0, Err(Code::NotAuthorised)),
+        ("hospital-0", 0, Err(Code::NotAuthorised)),
+        ("ada", 5, Err(Code::StaleMessage)),
+    ] {
+        let asker = Asker::of(&net.documents, &request(signer, TimeDelta::minutes(ago)).to_json(), now());
+        let came = match &asker {
+            Err(refusal) => Err(refusal.code),
+            Ok(asker) => match asker.may_have(&net.documents, &net.store, result).await {
+                Err(refusal) => Err(refusal.code),
+                Ok(()) => Ok(list(&net.documents, &net.store, |permit| asker.may(permit)).await.unwrap().len()),
+            },
+        };
+        assert_eq!(came, expect, "{signer}");
+        if signer == "bob" {
+            let listed = list(&net.documents, &net.store, |permit| asker.as_ref().unwrap().may(permit)).await.unwrap();
+            assert!(listed.is_empty(), "bob learns of nothing");
+        }
+    }
 }

@@ -86,8 +86,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn all_published(&self, permit: Option<Digest>, most: u32) -> Result<Vec<KeptStatement>, StoreError> {
-        let sql =
-            sqlx::AssertSqlSafe(format!("{STATEMENT} WHERE ?1 IS NULL OR permit = ?1 ORDER BY at DESC, result LIMIT ?2"));
+        let sql = sqlx::AssertSqlSafe(format!(
+            "{STATEMENT} WHERE ?1 IS NULL OR permit = ?1 ORDER BY at DESC, result LIMIT ?2"
+        ));
         let permit = permit.map(|permit| permit.as_bytes().to_vec());
         let rows = sqlx::query(sql).bind(permit).bind(most).fetch_all(&self.pool).await?;
         rows.iter().map(statement_of).collect()

@@ -18,6 +18,7 @@ use sekisho_protocol::{
         entry::Kind as Entry,
         note::{KeyName, NoteKey, Signs},
     },
+    orders::Regulator,
     output_review::{OutputReview, Verdict},
     permit::{OutputReview as Rule, Permit},
     query::{Query, Terms},
@@ -27,7 +28,13 @@ use sekisho_protocol::{
     units::{AttoDelta, MicroRho},
 };
 
-use super::{super::{Bundle, Ended, make, trust::{self, Trust}}, memory_log::MemoryLog};
+use super::{
+    super::{
+        Bundle, Ended, make,
+        trust::{self, Trust},
+    },
+    memory_log::MemoryLog,
+};
 use crate::{
     config::Trust as Pinned,
     documents::{
@@ -91,7 +98,7 @@ impl Net {
         let pinned = Pinned {
             governance: key("governance").public(),
             committee: Committee::pinned(2, vec!["ethics".into()], false, members).unwrap(),
-            regulators: Vec::new(),
+            regulators: vec![Regulator { name: "regulator".into(), key: key("inspector").public() }],
             application_required: false,
         };
         let documents = Documents::open(store.clone(), pinned).await.unwrap();
@@ -179,6 +186,14 @@ impl Net {
         self.put(&signed(&next, &["governance-2"])).await;
     }
 
+    /// A permit of another study, for another person.
+    pub(super) async fn permit_of(&self, person: &str) {
+        let mut permit = permit(&key(person), 1, self.permit.schema);
+        (permit.id, permit.study_id) = ("permit-2".into(), "study-2".into());
+        permit.data[0].holder_nodes.clone_from(&self.names);
+        self.put(&signed(&permit, &["sato", "ito"])).await;
+    }
+
     pub(super) fn origin(&self, name: &str) -> KeyName {
         origin(&key("governance").public(), name).unwrap()
     }
@@ -218,12 +233,20 @@ impl Net {
             parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
         };
         let own = i128::from(Digest::of(header.nonce.as_bytes()).as_bytes()[0]);
-        let cells: Vec<u8> = (0..plan.cells() as i128).flat_map(|cell| (100 * (cell + 1) + own).to_le_bytes()).collect();
+        let cells: Vec<u8> =
+            (0..plan.cells() as i128).flat_map(|cell| (100 * (cell + 1) + own).to_le_bytes()).collect();
         Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap()
     }
 
     /// One hospital's answer: release, receipt and proof are on disk afterwards.
-    async fn answer(&mut self, round: &str, plan: &PrivatePlan, query: &Query, digest: Digest, name: &str) -> (Release, Envelope) {
+    async fn answer(
+        &mut self,
+        round: &str,
+        plan: &PrivatePlan,
+        query: &Query,
+        digest: Digest,
+        name: &str,
+    ) -> (Release, Envelope) {
         let release = self.release(plan, query, name);
         let receipt = Receipt {
             node: name.into(),

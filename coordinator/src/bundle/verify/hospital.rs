@@ -1,5 +1,6 @@
 //! What each hospital gave: its receipt, the release that this is of, its acceptance of the permit, and the proof from its own log.
 
+use chrono::TimeDelta;
 use sekisho_aggregation::release::Release;
 use sekisho_protocol::{
     dsse::{Envelope, Verified},
@@ -21,6 +22,9 @@ use super::{
     link::Link,
     people::{Granted, People},
 };
+
+/// How much later than its check a charge may be: a query waits for its turn in between.
+const WAITING: TimeDelta = TimeDelta::minutes(10);
 
 /// What hospitals' documents are compared with.
 pub(super) struct Chain<'a> {
@@ -76,7 +80,7 @@ impl Checking<'_> {
         if let Some(Granted { permit, .. }) = chain.permit {
             same(&receipt.permit, &permit.digest(), "permit", "the bundle")?;
             same(&receipt.study_id, &permit.study_id, "study", "the permit")?;
-            let valid = (permit.validity.from..permit.validity.to).contains(&receipt.at);
+            let valid = (permit.validity.from..permit.validity.to + WAITING).contains(&receipt.at);
             rule(valid, || format!("it charged at {}, when the permit was not valid", receipt.at.to_rfc3339()))?;
         }
         if let Some(query) = chain.query {
@@ -85,7 +89,7 @@ impl Checking<'_> {
             let (charged, asked) = (receipt.micro_rho, query.micro_rho);
             rule(charged <= asked, || format!("it charged {charged} micro-rho, and {asked} were asked for"))?;
             // A stored release is served for later messages with the same question: its receipt names the first.
-            let late = receipt.query == query.digest() && receipt.at >= query.expires;
+            let late = receipt.query == query.digest() && receipt.at >= query.expires + WAITING;
             rule(!late, || "it charged for a message that had expired".into())?;
         }
         if let Some(said) = chain.said {
@@ -97,7 +101,12 @@ impl Checking<'_> {
         Ok(((receipt, envelope), found))
     }
 
-    fn release(&self, name: &str, chain: &Chain<'_>, receipt: Option<&Verified<Receipt>>) -> Result<(Release, String), Fault> {
+    fn release(
+        &self,
+        name: &str,
+        chain: &Chain<'_>,
+        receipt: Option<&Verified<Receipt>>,
+    ) -> Result<(Release, String), Fault> {
         let (header, cells) = (self.files.need(&layout::header(name))?, self.files.need(&layout::cells(name))?);
         let release = Release::from_bytes(header, cells)?;
         let (again, _) = release.to_bytes();

@@ -258,16 +258,20 @@ impl Answering {
         })
     }
 
-    /// The charge and the run, under the run's lock, until the answer may leave. Lock and slot are held until then, so
-    /// that a second request learns no more of the first one's time than its departure.
+    /// The charge and the run, under the run's lock, until the answer may leave; then what came of it becomes part of ledger
+    /// and log. Lock and slot are held until then, so that nothing tells more of a run's time than its departure.
     async fn locked(self: Arc<Self>, ready: Ready, arrived: Instant) -> Result<Answer, Refusal> {
         let (question, deadline) = (ready.question, arrived + self.timeout);
         let lock = timeout_at(deadline, self.locks.of(question.key).lock_owned()).await;
-        let answer = match &lock {
+        let ended = match &lock {
             Ok(_) => self.charged(&question, deadline).await,
             Err(_) => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
         };
         self.departure.wait(arrived).await;
+        let answer = match ended {
+            Ok(ended) => self.settle(&question, ended).await,
+            Err(refusal) => Err(refusal),
+        };
         match &answer {
             Ok(_) => info!("answered"),
             Err(refusal) => refused(&Span::current(), refusal),

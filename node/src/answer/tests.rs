@@ -299,6 +299,30 @@ async fn whoever_hangs_up_stops_no_run_and_the_slot_is_held_until_departure() {
 }
 
 #[tokio::test]
+async fn when_a_run_ends_no_ledger_and_no_log_tells_before_its_departure() {
+    let step = Duration::from_millis(1500);
+    for (dies, expect) in [(false, "ok"), (true, "no_answer")] {
+        let case = Case::new(|node| {
+            node.departure = Departure::fixed(step, Duration::from_secs(60));
+            node.hooks = Hooks::new(move |point| assert!(!dies || point != "reserved", "a panic in a run"));
+        })
+        .await;
+        let permit = case.permit(1, 10_000).await;
+        let (log, query) = (case.node.ledger.log(), case.query(permit, SQL, 1));
+        let (before, asked) = (log.len().await.unwrap(), Instant::now());
+        let (node, mut seen) = (Arc::clone(&case.node), before);
+        let answer = tokio::spawn(async move { node.answer(&query).await });
+        while asked.elapsed() < step {
+            seen = log.len().await.unwrap();
+            assert!(seen <= before + 1 || asked.elapsed() >= step, "the charge alone is in the log");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(code(answer.await.unwrap()), expect);
+        assert!(seen > before && log.len().await.unwrap() == before + 2, "the charge, and what came of it");
+    }
+}
+
+#[tokio::test]
 async fn a_void_coordinator_a_lower_total_and_a_former_snapshot_count() {
     let case = Case::new(|_| {}).await;
     let permit = case.permit(1, 10_000).await;

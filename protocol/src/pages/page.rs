@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 
 use super::{Fault, Language, Who, assets};
 
@@ -44,6 +45,23 @@ impl Page {
     /// Whether the page is in Japanese, for what is more than a text.
     pub fn is_japanese(&self) -> bool {
         self.language == Language::Ja
+    }
+
+    /// A day as people of the language write it: `2026-11-21`, `2026年11月21日`.
+    pub fn day(&self, day: &NaiveDate) -> String {
+        match self.language {
+            Language::En => day.format("%Y-%m-%d").to_string(),
+            Language::Ja => format!("{}年{}月{}日", day.year(), day.month(), day.day()),
+        }
+    }
+
+    /// A moment as people of the language write it, in UTC.
+    pub fn moment(&self, at: &DateTime<Utc>) -> String {
+        let time = at.format("%H:%M");
+        match self.language {
+            Language::En => format!("{} {time} UTC", self.day(&at.date_naive())),
+            Language::Ja => format!("{} {time}(UTC)", self.day(&at.date_naive())),
+        }
     }
 
     /// Where the file `name` of ours is.

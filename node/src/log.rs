@@ -8,6 +8,7 @@
 //! Deliberately absent: refusals before a charge. They cost the asker nothing, so that whoever may ask could fill the disk with
 //! them; the node's own messages tell of them.
 
+mod receipt_proof;
 mod standing;
 mod succession;
 mod witness;

@@ -22,6 +22,8 @@ pub const ACTION_CONSISTENCY: &str = "consistency";
 pub const LOG_SEEN_KEY: &str = "sekisho-log-seen";
 /// The key of the node's checkpoint, with its consistency proof, in the metadata of a release's arrow schema.
 pub const CHECKPOINT_KEY: &str = "sekisho.checkpoint";
+/// The key of the proof that the release's receipt is in the node's log at that checkpoint (c2sp.org/tlog-proof).
+pub const RECEIPT_PROOF_KEY: &str = "sekisho.receipt-proof";
 
 /// What a node says first on its control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,19 +22,16 @@ mod stated;
 //T #[cfg(test)]
 //T pub(crate) mod tests;
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use sekisho_protocol::{
     digest::Digest,
     refusal::{Code, Refusal},
 };
 
-pub(crate) use self::stated::{Ended, state_earlier};
 pub(crate) use self::reading::Asker;
 pub use self::reading::{ReleaseReport, list};
+pub(crate) use self::stated::{Ended, state_earlier};
 use crate::{
     documents::{Documents, unavailable},
     store::{KeptStatement, Store},

@@ -225,7 +225,9 @@ impl Daemon {
             Some(settings) => {
                 let policy = config.witness_policy.as_deref().map(text).transpose()?;
                 let (documents, store, nodes) = (documents.clone(), store.clone(), nodes.clone());
-                let pages = Pages { documents, store, nodes, rounds: rounds.clone(), clock: clock.clone(), policy };
+                let (rounds, clock, address) = (rounds.clone(), clock.clone(), String::new());
+                let log = config.state_dir.join("log");
+                let pages = Pages { documents, store, nodes, rounds, clock, policy, log, address };
                 Some(pages::serve(settings, pages).await?)
             }
         };

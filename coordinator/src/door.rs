@@ -34,8 +34,8 @@ use crate::{
     held,
     network::Nodes,
     report::{
-        ACTION_BUDGET, ACTION_BUNDLE, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
-        BudgetReport, CONFIDENCE_KEY, Listed, PutReport, RegisterWant,
+        ACTION_BUDGET, ACTION_BUNDLE, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ,
+        ACTION_REGISTER, ACTION_TRUST, BudgetReport, CONFIDENCE_KEY, Listed, PutReport, RegisterWant,
     },
     round::{DEFAULT_CONFIDENCE, Rounds},
     store::Store,
@@ -222,7 +222,8 @@ impl FlightService for Door {
         let action = request.into_inner();
         if action.r#type == ACTION_BUNDLE {
             let archive = self.bundle(&action.body).await.map_err(refused)?;
-            let pieces: Vec<_> = archive.chunks(PIECE_BYTES).map(|piece| Ok(FlightResult::new(piece.to_vec()))).collect();
+            let pieces: Vec<_> =
+                archive.chunks(PIECE_BYTES).map(|piece| Ok(FlightResult::new(piece.to_vec()))).collect();
             return Ok(Response::new(stream::iter(pieces).boxed()));
         }
         let body = match action.r#type.as_str() {

@@ -230,7 +230,8 @@ impl Rounds {
         let query = Arc::new(query);
         let outcome = self.clone().collect_and_combine(query.clone(), &round, confidence).await;
         let report = outcome.as_ref().ok().and_then(|made| serde_json::to_string(&made.report).ok());
-        let statement = outcome.as_ref().ok().zip(report.as_ref()).and_then(|(made, report)| self.stated(&query, made, report));
+        let statement =
+            outcome.as_ref().ok().zip(report.as_ref()).and_then(|(made, report)| self.stated(&query, made, report));
         let ended = self.store.end_round(&round, report.as_deref(), statement.as_ref(), self.clock.now()).await;
         ended.map_err(|error| failed(&error))?;
         tracing::info!(ok = outcome.is_ok(), "a round ended");
@@ -253,7 +254,10 @@ impl Rounds {
             releases: &made.releases,
         };
         let stated = ended.stated(key);
-        stated.inspect_err(|error| tracing::error!(%error, "the account of a result could not be written")).ok().flatten()
+        stated
+            .inspect_err(|error| tracing::error!(%error, "the account of a result could not be written"))
+            .ok()
+            .flatten()
     }
 
     async fn collect_and_combine(

@@ -600,7 +600,10 @@ mod tests {
         }
         with_round(&store).await;
         store.put_release("r", "a", &(vec![1], vec![2]), b"receipt", b"proof").await.unwrap();
-        assert!(store.put_release("r", "a", &(vec![1], vec![2]), b"other", b"proof").await.is_err(), "one for each hospital");
+        assert!(
+            store.put_release("r", "a", &(vec![1], vec![2]), b"other", b"proof").await.is_err(),
+            "one for each hospital"
+        );
         store.close().await;
         let store = open(&dir).await;
         let entries = store.log_entries(0, 99).await.unwrap();

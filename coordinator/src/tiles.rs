@@ -180,8 +180,13 @@ pub fn router(dir: PathBuf) -> Router {
 }
 
 async fn file(State(dir): State<Arc<PathBuf>>, UrlPath(path): UrlPath<String>) -> Response {
-    let Some(for_ever) = file_of(&path) else { return StatusCode::NOT_FOUND.into_response() };
-    let Ok(bytes) = fs::read(dir.join(&path)).await else { return StatusCode::NOT_FOUND.into_response() };
+    answer(&dir, &path).await.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
+}
+
+/// The answer with the file at `path`, which is one of the specification; none when it is not there.
+pub(crate) async fn answer(dir: &Path, path: &str) -> Option<Response> {
+    let for_ever = file_of(path)?;
+    let bytes = fs::read(dir.join(path)).await.ok()?;
     let (kind, cache) = if for_ever {
         ("application/octet-stream", "public, max-age=31536000, immutable")
     } else {
@@ -193,7 +198,7 @@ async fn file(State(dir): State<Arc<PathBuf>>, UrlPath(path): UrlPath<String>) -
     {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    response
+    Some(response)
 }
 
 /// A listener for the files in `dir`; where it listens, and what serves until it is dropped.

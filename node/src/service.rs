@@ -94,11 +94,7 @@ fn seen<T>(request: &Request<T>) -> Result<u64, Refusal> {
 }
 
 /// The release as one batch, with the receipt, the checkpoint and the receipt's proof beside the header in the schema's metadata.
-fn batch_of(
-    answer: &Answer,
-    checkpoint: &ConsistencyProof,
-    proof: &InclusionProof,
-) -> Result<RecordBatch, Refusal> {
+fn batch_of(answer: &Answer, checkpoint: &ConsistencyProof, proof: &InclusionProof) -> Result<RecordBatch, Refusal> {
     let broken = |_| Refusal::new(Code::NoAnswer, "a release cannot be written");
     let batch = answer.release.to_batch().map_err(broken)?;
     let receipt = String::from_utf8(answer.receipt.to_json()).unwrap_or_default();

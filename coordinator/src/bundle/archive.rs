@@ -36,7 +36,9 @@ pub enum ArchiveError {
     #[error("{0} is compressed, and only stored files are read: unpack the archive and name the folder")]
     Compressed(String),
     /// A path that a bundle cannot have.
-    #[error("{0:?} is no path of a bundle: lower-case letters, digits, `.`, `-`, `_` and `/`, and nothing that leaves the folder")]
+    #[error(
+        "{0:?} is no path of a bundle: lower-case letters, digits, `.`, `-`, `_` and `/`, and nothing that leaves the folder"
+    )]
     Path(String),
     /// A path twice.
     #[error("{0} is in it twice")]

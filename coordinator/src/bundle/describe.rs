@@ -136,7 +136,8 @@ fn project(permit: &Permit) -> Value {
 
 /// The action: a question under a permit became releases, and these a table.
 fn round(said: &PublishedRelease) -> Value {
-    let receipts: Vec<String> = said.releases().flat_map(|(name, _)| [layout::receipt(name), layout::cells(name)]).collect();
+    let receipts: Vec<String> =
+        said.releases().flat_map(|(name, _)| [layout::receipt(name), layout::cells(name)]).collect();
     let inputs = [layout::QUERY, layout::PERMIT, layout::SCHEMA].into_iter().chain(receipts.iter().map(String::as_str));
     let instruments = said.releases().map(|(name, _)| format!("#{name}"));
     let instruments: Vec<String> = std::iter::once("#coordinator".to_string()).chain(instruments).collect();

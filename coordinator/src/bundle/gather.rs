@@ -46,15 +46,12 @@ fn lost(what: impl std::fmt::Display) -> Refusal {
 ///
 /// # Errors
 /// `awaiting_review` or `output_refused`; `unavailable` when something is not kept.
-pub(super) async fn all(
-    documents: &Documents,
-    store: &Store,
-    statement: &KeptStatement,
-) -> Result<Gathered, Refusal> {
+pub(super) async fn all(documents: &Documents, store: &Store, statement: &KeptStatement) -> Result<Gathered, Refusal> {
     let current = documents.current();
     let said = Envelope::from_json::<PublishedRelease>(&statement.envelope)?.peek::<PublishedRelease>()?.0;
     let mut files = reviews(documents, store, &current, &said).await?;
-    let round = store.kept_round(&statement.round).await.map_err(unavailable)?.ok_or_else(|| lost("the round is lost"))?;
+    let round =
+        store.kept_round(&statement.round).await.map_err(unavailable)?.ok_or_else(|| lost("the round is lost"))?;
     let made = Made::again(&current, store, &round).await?;
     let RoundState::Done(report) = &round.state else { return Err(lost("the round did not end")) };
     files.extend(result(&said, report, &made)?);
@@ -95,11 +92,13 @@ async fn reviews(
         Rule::Automatic => return Ok(BTreeMap::new()),
         Rule::TwoPerson => {}
     }
-    let waits = || Refusal::new(Code::AwaitingReview, format!("result {} waits for its reviewers", said.result.short()));
+    let waits =
+        || Refusal::new(Code::AwaitingReview, format!("result {} waits for its reviewers", said.result.short()));
     let held = store.held(said.result).await.map_err(unavailable)?.ok_or_else(waits)?;
     let counted = documents.output_reviews(&held).await?;
     held::decided(&held, &counted, said.releases().count(), said.holders.len())?;
-    let kept = store.kept(Kind::OutputReview, Some(&said.result.to_string()), MAX_REVIEWS).await.map_err(unavailable)?;
+    let kept =
+        store.kept(Kind::OutputReview, Some(&said.result.to_string()), MAX_REVIEWS).await.map_err(unavailable)?;
     let counts = |digest: Digest| counted.iter().any(|reviewed| reviewed.review.digest() == digest);
     let counted = kept.into_iter().filter(|kept| counts(kept.digest));
     Ok(counted.map(|kept| (layout::review(kept.digest), kept.envelope)).collect())

@@ -104,7 +104,11 @@ impl Ended<'_> {
             .report
             .holders
             .iter()
-            .map(|h| HolderPart { name: h.name.clone(), state: h.state, release: releases.get(h.name.as_str()).copied() })
+            .map(|h| HolderPart {
+                name: h.name.clone(),
+                state: h.state,
+                release: releases.get(h.name.as_str()).copied(),
+            })
             .collect();
         holders.sort_by(|a, b| a.name.cmp(&b.name));
         let statement = PublishedRelease {

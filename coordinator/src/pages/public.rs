@@ -11,7 +11,7 @@ mod register;
 mod release;
 mod study;
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Borrow, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, routing::get};
 use sekisho_protocol::pages::Fault;
@@ -30,6 +30,7 @@ pub fn routes() -> Router<Arc<Pages>> {
         .route("/studies/{study}", get(study::page))
         .route("/releases/{result}", get(release::page))
         .route("/releases/{result}/lineage.svg", get(release::lineage))
+        .route("/releases/{result}/bundle.zip", get(release::bundle))
         .route("/log", get(log::page))
         .route("/log/policy", get(log::policy))
         .route("/log/{*path}", get(log::file))
@@ -66,7 +67,8 @@ fn chip(code: &str) -> &'static str {
 }
 
 /// Rho from micro-rho, as a decimal number without trailing zeros.
-fn rho(micro: &u64) -> String {
+fn rho(micro: impl Borrow<u64>) -> String {
+    let micro = micro.borrow();
     let text = format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000);
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
@@ -90,7 +92,7 @@ mod tests {
         for (micro, expect) in
             [(0, "0"), (1, "0.000001"), (50_000, "0.05"), (1_000_000, "1"), (200_000_000, "200"), (1_500_000, "1.5")]
         {
-            assert_eq!(rho(&micro), expect);
+            assert_eq!(rho(micro), expect);
         }
     }
 }

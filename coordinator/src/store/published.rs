@@ -86,8 +86,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn all_published(&self, permit: Option<Digest>, most: u32) -> Result<Vec<KeptStatement>, StoreError> {
-        let sql =
-            sqlx::AssertSqlSafe(format!("{STATEMENT} WHERE ?1 IS NULL OR permit = ?1 ORDER BY at DESC, result LIMIT ?2"));
+        let sql = sqlx::AssertSqlSafe(format!(
+            "{STATEMENT} WHERE ?1 IS NULL OR permit = ?1 ORDER BY at DESC, result LIMIT ?2"
+        ));
         let permit = permit.map(|permit| permit.as_bytes().to_vec());
         let rows = sqlx::query(sql).bind(permit).bind(most).fetch_all(&self.pool).await?;
         rows.iter().map(statement_of).collect()
@@ -124,16 +125,6 @@ impl Store {
             WHERE l.kind = ?1 ORDER BY l.idx DESC";
         let all: Vec<Vec<u8>> = sqlx::query_scalar(sql).bind(kind.as_str()).fetch_all(&self.pool).await?;
         Ok(all.into_iter().find(|statement| wanted(statement)))
-    }
-
-    /// The newest checkpoint of the coordinator's own log that has the cosignatures it needs.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn own_checkpoint(&self) -> Result<Option<SignedCheckpoint>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let Some(origin) = store::origin(&mut connection).await? else { return Ok(None) };
-        Ok(store::newest(&mut connection, &origin).await?)
     }
 
     /// The proof that a statement is under `checkpoint` of the coordinator's own log; none when it is not, or not yet.

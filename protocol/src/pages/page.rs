@@ -48,7 +48,8 @@ impl Page {
     }
 
     /// A day as people of the language write it: `2026-11-21`, `2026年11月21日`.
-    pub fn day(&self, day: &NaiveDate) -> String {
+    pub fn day(&self, day: impl Moment) -> String {
+        let day = day.date();
         match self.language {
             Language::En => day.format("%Y-%m-%d").to_string(),
             Language::Ja => format!("{}年{}月{}日", day.year(), day.month(), day.day()),
@@ -56,11 +57,12 @@ impl Page {
     }
 
     /// A moment as people of the language write it, in UTC.
-    pub fn moment(&self, at: &DateTime<Utc>) -> String {
-        let time = at.format("%H:%M");
-        match self.language {
-            Language::En => format!("{} {time} UTC", self.day(&at.date_naive())),
-            Language::Ja => format!("{} {time}(UTC)", self.day(&at.date_naive())),
+    pub fn moment(&self, at: impl Moment) -> String {
+        let day = self.day(at.date());
+        match (self.language, at.time()) {
+            (_, None) => day,
+            (Language::En, Some(time)) => format!("{day} {time} UTC"),
+            (Language::Ja, Some(time)) => format!("{day} {time}(UTC)"),
         }
     }
 
@@ -73,6 +75,44 @@ impl Page {
     pub fn switch(&self) -> String {
         let joint = if self.path.contains('?') { '&' } else { '?' };
         format!("{}{joint}lang={}", self.path, self.language.other().code())
+    }
+}
+
+/// A day or an hour, however many references a template puts before it.
+pub trait Moment {
+    /// The day, in UTC.
+    fn date(&self) -> NaiveDate;
+    /// Hours and minutes, in UTC; none of a day.
+    fn time(&self) -> Option<String>;
+}
+
+impl Moment for NaiveDate {
+    fn date(&self) -> NaiveDate {
+        *self
+    }
+
+    fn time(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Moment for DateTime<Utc> {
+    fn date(&self) -> NaiveDate {
+        self.date_naive()
+    }
+
+    fn time(&self) -> Option<String> {
+        Some(self.format("%H:%M").to_string())
+    }
+}
+
+impl<M: Moment> Moment for &M {
+    fn date(&self) -> NaiveDate {
+        (*self).date()
+    }
+
+    fn time(&self) -> Option<String> {
+        (*self).time()
     }
 }
 

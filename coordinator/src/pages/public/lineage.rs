@@ -58,7 +58,8 @@ impl Lineage {
     /// When the database cannot be read, or what is stored is of another result.
     pub(super) async fn of(pages: &Pages, used: &Use, query: &QueryEntry, result: Digest) -> Result<Self, Refusal> {
         let lost = |what: &str| unavailable(std::io::Error::other(format!("the {what} of a result is not kept")));
-        let granted = |decision: &&DecisionEntry| decision.outcome.code == "granted" && decision.version == query.version;
+        let granted =
+            |decision: &&DecisionEntry| decision.outcome.code == "granted" && decision.version == query.version;
         let mut found = None;
         for decision in used.decisions.iter().filter(granted) {
             let rounds = pages.store.rounds_under(decision.digest).await.map_err(unavailable)?;

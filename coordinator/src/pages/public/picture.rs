@@ -127,26 +127,36 @@ fn permission(lineage: &Lineage, page: &Page) -> Vec<Words> {
         all.push((
             page.say("APPLICATION", "申請").into(),
             application.name.clone(),
-            page.day(&application.at.date_naive()),
+            page.day(application.at.date_naive()),
             application.digest.short(),
         ));
     }
     let roles = lineage.decided_by.join(", ");
-    all.push((page.say("DECISION", "決定").into(), page.say("Granted", "許可").into(), roles, page.day(&lineage.decided)));
+    all.push((
+        page.say("DECISION", "決定").into(),
+        page.say("Granted", "許可").into(),
+        roles,
+        page.day(lineage.decided),
+    ));
     let permit = &lineage.permit;
-    all.push((page.say("PERMIT", "利用許可").into(), permit.name.clone(), lineage.issuer.clone(), permit.digest.short()));
+    all.push((
+        page.say("PERMIT", "利用許可").into(),
+        permit.name.clone(),
+        lineage.issuer.clone(),
+        permit.digest.short(),
+    ));
     all
 }
 
 fn question(lineage: &Lineage, page: &Page) -> Words {
     let query = &lineage.query;
     let name = page.say("Signed query", "署名付き照会").to_string();
-    (page.say("QUESTION", "照会").into(), name, page.moment(&query.at), query.digest.short())
+    (page.say("QUESTION", "照会").into(), name, page.moment(query.at), query.digest.short())
 }
 
 fn hospitals(lineage: &Lineage, page: &Page) -> Vec<(bool, Words)> {
     let answered = lineage.parts.iter().map(|part| {
-        let cost = format!("{} {}", page.say("receipt, rho", "受領証、rho"), rho(&part.receipt.micro_rho.get()));
+        let cost = format!("{} {}", page.say("receipt, rho", "受領証、rho"), rho(part.receipt.micro_rho.get()));
         let kind = page.say("HOSPITAL", "医療機関").to_string();
         (true, (kind, part.receipt.node.clone(), cost, part.digest.short()))
     });
@@ -159,8 +169,14 @@ fn hospitals(lineage: &Lineage, page: &Page) -> Vec<(bool, Words)> {
 
 fn release(lineage: &Lineage, page: &Page) -> Words {
     let count = lineage.parts.len();
-    let of = if page.is_japanese() { format!("{count} 医療機関の合計") } else { format!("sum of {count} hospitals") };
-    (page.say("RELEASE", "公表結果").into(), page.say("Noised totals", "ノイズ付き集計").into(), of, lineage.result.short())
+    let of =
+        if page.is_japanese() { format!("{count} 医療機関の合計") } else { format!("sum of {count} hospitals") };
+    (
+        page.say("RELEASE", "公表結果").into(),
+        page.say("Noised totals", "ノイズ付き集計").into(),
+        of,
+        lineage.result.short(),
+    )
 }
 
 fn log(lineage: &Lineage, page: &Page) -> Words {
@@ -176,7 +192,16 @@ fn log(lineage: &Lineage, page: &Page) -> Words {
 
 fn boxed(x: u32, y: u32, tone: Tone, (kind, name, fact, digits): Words) -> Box {
     let whole = clean(&format!("{kind}: {name}. {fact}. {digits}"));
-    Box { x, y, tone, kind: fit(&kind, 14.0), name: fit(&name, 11.0), fact: fit(&fact, 13.5), digits: fit(&digits, 13.5), whole }
+    Box {
+        x,
+        y,
+        tone,
+        kind: fit(&kind, 14.0),
+        name: fit(&name, 11.0),
+        fact: fit(&fact, 13.5),
+        digits: fit(&digits, 13.5),
+        whole,
+    }
 }
 
 /// Text without what controls a terminal or turns the direction of what follows.
@@ -213,7 +238,12 @@ fn across((x, y): (u32, u32), (to_x, to_y): (u32, u32), dashes: &'static str) ->
         format!("M{x} {y}H{}", to_x - 2)
     } else {
         let (leave, arrive) = if to_y > y { (y + turn, to_y - turn) } else { (y - turn, to_y + turn) };
-        format!("M{x} {y}H{}Q{half} {y} {half} {leave}V{arrive}Q{half} {to_y} {} {to_y}H{}", half - turn, half + turn, to_x - 2)
+        format!(
+            "M{x} {y}H{}Q{half} {y} {half} {leave}V{arrive}Q{half} {to_y} {} {to_y}H{}",
+            half - turn,
+            half + turn,
+            to_x - 2
+        )
     };
     let tip = format!("M{} {}L{} {to_y}L{} {}", to_x - 9, to_y - 5, to_x - 1, to_x - 9, to_y + 5);
     Line { path, head: tip, dashes }

@@ -11,7 +11,7 @@ use axum::{
 use sekisho_protocol::pages::{Fault, Page, Visitor, show};
 use serde::Deserialize;
 
-use super::{Latest, chip, rho};
+use super::{Latest, chip};
 use crate::{
     pages::Pages,
     use_register::{Text, Use},

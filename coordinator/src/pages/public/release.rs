@@ -13,6 +13,7 @@ use sekisho_protocol::{
     digest::Digest,
     pages::{Fault, Page, Visitor, show},
 };
+use tokio::sync::Semaphore;
 
 use super::{Latest, chip, is_open, is_published, lineage::Lineage, picture, rho};
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
     use_register::{QueryEntry, Use, UseRegister},
 };
 
+/// How many bundles are made at once: each reads every statement of its result.
+static BUNDLES: Semaphore = Semaphore::const_new(2);
 /// The least digits by which a result is named.
 const LEAST_DIGITS: usize = 12;
 
@@ -89,6 +92,28 @@ pub(super) async fn lineage(
     let way = drawn(lineage, &visitor.page(""))?;
     let kind = HeaderValue::from_static("image/svg+xml; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], way.picture).into_response())
+}
+
+/// The bundle of a result of which the study's results were published.
+pub(super) async fn bundle(
+    State(pages): State<Arc<Pages>>,
+    Extension(latest): Extension<Arc<Latest>>,
+    Path(digits): Path<String>,
+) -> Result<Response, Fault> {
+    let register = latest.register(&pages).await?;
+    let (used, query, result) = find(&register, &digits).ok_or_else(Fault::not_found)?;
+    if !(is_open(query) && is_published(used)) {
+        return Err(Fault::not_found());
+    }
+    let _place = BUNDLES.try_acquire().map_err(|_| Fault::too_many())?;
+    let bundle = crate::bundle::make(&pages.documents, &pages.store, result).await?;
+    let zip = bundle.zip().map_err(Fault::unavailable)?;
+    let name = format!("attachment; filename=\"sekisho-{}.zip\"", result.short());
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/zip")),
+        (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).map_err(Fault::unavailable)?),
+    ];
+    Ok((headers, zip).into_response())
 }
 
 fn drawn(lineage: Lineage, page: &Page) -> Result<Way, Fault> {

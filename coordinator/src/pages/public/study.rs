@@ -32,9 +32,5 @@ pub(super) async fn page(
     if uses.is_empty() {
         return Err(Fault::not_found());
     }
-    show(&StudyPage {
-        page: visitor.page(format!("{} {study}", visitor.say("Study", "研究"))),
-        study: &study,
-        uses,
-    })
+    show(&StudyPage { page: visitor.page(format!("{} {study}", visitor.say("Study", "研究"))), study: &study, uses })
 }

@@ -176,6 +176,13 @@ impl Visitor {
     }
 }
 
+impl Visitor {
+    /// Somebody who reads a page of `site` in this language and is not signed in.
+    pub fn passing(site: Site, language: Language, path: &str) -> Self {
+        Self(Arc::new(Seen { site, language, path: path.into(), session: None }))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Visitor {
     type Rejection = Fault;
 

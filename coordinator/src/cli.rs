@@ -44,7 +44,10 @@ enum Command {
                             --committee sato:ethics:KEY --committee kato:medicine:KEY --committee ito:layperson:KEY")]
     Init(Box<init::Init>),
     /// The coordinator's log: what it took and passed on, its checkpoints and who witnessed them.
-    #[command(subcommand, after_help = "Example:\n  sekisho-coordinator log check --all --config /etc/sekisho/coordinator.toml")]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho-coordinator log check --all --config /etc/sekisho/coordinator.toml"
+    )]
     Log(log::Command),
     /// What studies used of hospitals, for invoices.
     #[command(

@@ -201,7 +201,8 @@ pub fn confirmed(documents: &Documents, checkpoint: SignedCheckpoint) -> Result<
     let current = documents.current();
     let roster = current.pinned_roster().ok_or("there is no roster")?;
     let origin = checkpoint.claimed().origin();
-    let us = roster.members.iter().find(|member| member.role == Role::Coordinator).ok_or("the roster has no coordinator")?;
+    let us =
+        roster.members.iter().find(|member| member.role == Role::Coordinator).ok_or("the roster has no coordinator")?;
     let key = NoteKey::new(origin.clone(), Signs::Text, us.signing_key);
     checkpoint.verify(&key).map_err(|error| error.to_string())?;
     let mut witnesses = Vec::new();
@@ -237,13 +238,13 @@ pub fn policy_of(documents: &Documents, of: Option<&str>, quorum: Option<usize>)
         Some(name) => member.name == name,
     };
     let keeper = roster.members.iter().find(is_log).ok_or("the roster has no such member")?;
-    let witnesses: Vec<_> =
-        roster.members.iter().filter(|m| m.role == Role::Node && m.name != keeper.name).collect();
+    let witnesses: Vec<_> = roster.members.iter().filter(|m| m.role == Role::Node && m.name != keeper.name).collect();
     let needed = quorum.unwrap_or(witnesses.len().min(MOST_NEEDED));
     if needed > witnesses.len() || witnesses.len() >= MAX_NAMED {
         return Err(format!("{needed} of {} hospitals cannot cosign: choose --quorum", witnesses.len()));
     }
-    let mut lines = vec![format!("# roster {} of {}", roster.seq, roster.issued), format!("log {}", keys(documents, keeper)?.0)];
+    let mut lines =
+        vec![format!("# roster {} of {}", roster.seq, roster.issued), format!("log {}", keys(documents, keeper)?.0)];
     for member in &witnesses {
         lines.push(format!("witness {} {}", member.name, keys(documents, member)?.1));
     }

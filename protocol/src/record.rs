@@ -147,7 +147,10 @@ impl Document for WriteOff {
         rule(self.lost.len() <= 8 << 10, "lost has at most 8 KiB")?;
         rule(line(&self.by) && line(&self.reason), "by and reason are one line of 1 to 500 characters")?;
         rule(self.studies.len() <= MAX_WRITTEN_OFF, "at most 100 studies are written off")?;
-        rule(self.studies.iter().all(|study| is_name(&study.study_id)), "study_id is lower-case letters, digits, hyphens")?;
+        rule(
+            self.studies.iter().all(|study| is_name(&study.study_id)),
+            "study_id is lower-case letters, digits, hyphens",
+        )?;
         rule(self.studies.is_sorted_by(|a, b| a.study_id < b.study_id), "studies are sorted, each once")?;
         rule(self.register_restored, "register_restored is true: the patients' refusals come first")
     }

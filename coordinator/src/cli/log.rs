@@ -110,7 +110,9 @@ pub(super) enum Command {
         at: At,
     },
     /// Prints the keys of all logs and witnesses of the roster, as policies and notes name them.
-    #[command(after_help = "Example:\n  sekisho-coordinator log keys --output json --config /etc/sekisho/coordinator.toml")]
+    #[command(
+        after_help = "Example:\n  sekisho-coordinator log keys --output json --config /etc/sekisho/coordinator.toml"
+    )]
     Keys {
         #[command(flatten)]
         at: At,
@@ -195,9 +197,9 @@ impl Log {
             Listing::Csv => said(&listing::csv(header, entries.iter().map(Shown::cells))),
             Listing::Json => {
                 let confirmed = self.confirmed().await?;
-                let checkpoint = confirmed.as_ref().map(|confirmed| {
-                    json!({ "note": confirmed.checkpoint.to_string(), "witnesses": confirmed.witnesses })
-                });
+                let checkpoint = confirmed.as_ref().map(
+                    |confirmed| json!({ "note": confirmed.checkpoint.to_string(), "witnesses": confirmed.witnesses }),
+                );
                 let listed = json!({ "checkpoint": checkpoint, "entries": entries });
                 said(&serde_json::to_string_pretty(&listed).into_diagnostic()?)
             }
@@ -269,7 +271,8 @@ impl Log {
     }
 
     async fn proof(&self, entry: &Which, out: &Path, statement: Option<&Path>) -> miette::Result<()> {
-        let none = || miette!("no checkpoint was cosigned yet: the coordinator must run, and its hospitals be connected");
+        let none =
+            || miette!("no checkpoint was cosigned yet: the coordinator must run, and its hospitals be connected");
         let confirmed = self.confirmed().await?.ok_or_else(none)?;
         let words = confirmed.in_words();
         let proved = self.store.prove(entry, confirmed.checkpoint).await.into_diagnostic()?;
@@ -294,9 +297,7 @@ impl Log {
             Listing::Table => said(&print::table(header, rows)),
             Listing::Csv => said(&listing::csv(header, rows)),
             Listing::Json => {
-                let of = |[name, role, log, witness]: [String; 4]| {
-                    json!({ "member": name, "role": role, "log": log, "witness": witness })
-                };
+                let of = |[name, role, log, witness]: [String; 4]| json!({ "member": name, "role": role, "log": log, "witness": witness });
                 said(&serde_json::to_string_pretty(&rows.into_iter().map(of).collect::<Vec<_>>()).into_diagnostic()?)
             }
         }

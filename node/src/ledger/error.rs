@@ -77,7 +77,9 @@ pub enum LedgerError {
     #[error("the run has been released; it has one release, ever")]
     AlreadyReleased,
     /// The run is of a database that was lost.
-    #[error("this run was charged before the hospital lost its newest database, and its release is not there: ask for another run")]
+    #[error(
+        "this run was charged before the hospital lost its newest database, and its release is not there: ask for another run"
+    )]
     Lost,
     /// There is no such charge.
     #[error("there is no charge of this number")]

@@ -209,7 +209,8 @@ async fn succeed(tx: &mut SqliteConnection, log: &KeyName, entry: u64, envelope:
 /// Charges a run of before; what is set aside for its study grows with it where it must. Its number.
 async fn recharge(tx: &mut SqliteConnection, charge: &Recharged<'_>) -> Result<i64, LedgerError> {
     let (rho, study) = (amount(charge.cost.micro_rho), charge.study_id);
-    let known = "INSERT INTO study (study_id, earmark) SELECT ?1, 0 WHERE NOT EXISTS (SELECT 1 FROM study WHERE study_id = ?1)";
+    let known =
+        "INSERT INTO study (study_id, earmark) SELECT ?1, 0 WHERE NOT EXISTS (SELECT 1 FROM study WHERE study_id = ?1)";
     sqlx::query(known).bind(study).execute(&mut *tx).await?;
     let covered = "UPDATE study SET earmark = max(earmark, spent + ?2) WHERE study_id = ?1";
     sqlx::query(covered).bind(study).bind(rho).execute(&mut *tx).await?;

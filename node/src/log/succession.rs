@@ -71,7 +71,8 @@ impl Answering {
         let log = self.ledger.log();
         let Some(envelope) = log.write_off().await.map_err(|error| unreadable(&error))? else { return Ok(None) };
         let written = Envelope::from_json::<WriteOff>(&envelope).and_then(|envelope| envelope.peek::<WriteOff>());
-        let of_lost = written.is_ok_and(|(written, _)| written.lost().is_ok_and(|(of, _)| of.claimed().origin() == lost));
+        let of_lost =
+            written.is_ok_and(|(written, _)| written.lost().is_ok_and(|(of, _)| of.claimed().origin() == lost));
         if !of_lost {
             return Ok(None);
         }

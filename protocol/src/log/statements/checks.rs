@@ -107,7 +107,10 @@ impl Statements {
                 let regulators = self.regulators.iter().filter(|regulator| regulator.name == orders.regulator);
                 let keys: Vec<_> = regulators.map(|regulator| regulator.key).collect();
                 if keys.is_empty() {
-                    return Ok(Said::Open(format!("the configuration names no regulator {} any more", orders.regulator)));
+                    return Ok(Said::Open(format!(
+                        "the configuration names no regulator {} any more",
+                        orders.regulator
+                    )));
                 }
                 by::<Orders>(&envelope, &keys)
             }

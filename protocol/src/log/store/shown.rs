@@ -85,7 +85,9 @@ pub async fn place_of(connection: &mut SqliteConnection, which: &Which) -> Resul
     let found: Vec<i64> = sqlx::query_scalar(sql).bind(digits).fetch_all(connection).await?;
     match found[..] {
         [index] => Ok(index.cast_unsigned()),
-        [] => Err(LogError::Unprovable(format!("no statement of this log has the SHA-256 {digits}…, or it was erased"))),
+        [] => {
+            Err(LogError::Unprovable(format!("no statement of this log has the SHA-256 {digits}…, or it was erased")))
+        }
         _ => Err(LogError::Unprovable(format!("more than one statement has the SHA-256 {digits}…: name the entry"))),
     }
 }
@@ -123,7 +125,10 @@ pub async fn prove(
     let erased = || LogError::Unprovable(format!("the statement of entry {index} was erased"));
     let Opened { salt, statement } = leaf.opened.ok_or_else(erased)?;
     if head_at(connection, signed.size()).await? != signed {
-        return Err(damaged(format!("its first {} entries do not have the root of the signed checkpoint", signed.size())));
+        return Err(damaged(format!(
+            "its first {} entries do not have the root of the signed checkpoint",
+            signed.size()
+        )));
     }
     let hashes = inclusion(connection, index, signed.size()).await?;
     let opening = Opening { kind: leaf.kind, salt };

@@ -66,7 +66,7 @@ pub(super) async fn page(
 ) -> Result<Response, Fault> {
     let register = latest.register(&pages).await?;
     let (used, query, result) = find(&register, &digits).ok_or_else(Fault::not_found)?;
-    let page = visitor.page(format!("{} {}", visitor.say("Release", "公表結果"), result.short()));
+    let page = visitor.page(format!("{} {}", visitor.say("Release", "集計結果"), result.short()));
     let way = if is_open(query) {
         let lineage = Lineage::of(&pages, used, query, result).await.map_err(Fault::unavailable)?;
         Some(drawn(lineage, &page)?)
@@ -129,7 +129,7 @@ fn in_words(lineage: &Lineage, page: &Page) -> String {
     if page.is_japanese() {
         let begun = if lineage.application.is_some() { "申請、" } else { "" };
         format!(
-            "{begun}決定、利用許可、署名付き照会の順に進み、{}の {} 医療機関が受領証に署名して回答し、それらの合計が公表結果となりました。\
+            "{begun}決定、利用許可、署名付き照会の順に進み、{}の {} 医療機関が受領証に署名して回答し、それらの合計が集計結果となりました。\
              署名付き文書 {all} 件のうち {logged} 件が透明性ログに記録されています。",
             names.join("、"),
             names.len()

@@ -13,8 +13,7 @@ use sekisho_protocol::{
 
 use crate::{
     documents::unavailable,
-    pages::Pages,
-    store::{Kept, Kind},
+    store::{Kept, Kind, Store},
     use_register::{MissingEntry, QueryEntry, Use},
 };
 
@@ -58,30 +57,30 @@ impl Lineage {
     ///
     /// # Errors
     /// When the database cannot be read, or what is stored is of another result.
-    pub(super) async fn of(pages: &Pages, used: &Use, query: &QueryEntry, result: Digest) -> Result<Self, Refusal> {
+    pub(super) async fn of(store: &Store, used: &Use, query: &QueryEntry, result: Digest) -> Result<Self, Refusal> {
         let lost = |what: &str| unavailable(std::io::Error::other(format!("the {what} of a result is not kept")));
-        let stated = pages.store.published(result).await.map_err(unavailable)?.ok_or_else(|| lost("statement"))?;
+        let stated = store.published(result).await.map_err(unavailable)?.ok_or_else(|| lost("statement"))?;
         let (_, statement) = Envelope::from_json::<PublishedRelease>(&stated.envelope)?.peek::<PublishedRelease>()?;
-        let entry = pages.store.entry_of(Entry::Release, &stated.envelope).await.map_err(unavailable)?;
+        let entry = store.entry_of(Entry::Release, &stated.envelope).await.map_err(unavailable)?;
         let release = Document { name: result.to_string(), digest: statement, at: stated.at, entry };
         let granted = used.decisions.iter().find(|decision| decision.digest == stated.permit);
         let decision = granted.ok_or_else(|| lost("permit"))?;
-        let round = pages.store.kept_round(&stated.round).await.map_err(unavailable)?.ok_or_else(|| lost("round"))?;
-        let permits = pages.store.kept(Kind::Permit, Some(&decision.id), u32::MAX).await.map_err(unavailable)?;
+        let round = store.kept_round(&stated.round).await.map_err(unavailable)?.ok_or_else(|| lost("round"))?;
+        let permits = store.kept(Kind::Permit, Some(&decision.id), u32::MAX).await.map_err(unavailable)?;
         let permit = permits.iter().find(|kept| kept.digest == decision.digest).ok_or_else(|| lost("permit"))?;
         let question = round.question.as_deref().ok_or_else(|| lost("question"))?;
         let (_, digest) = Envelope::from_json::<Query>(question)?.peek::<Query>()?;
-        let entry = pages.store.entry_of(Entry::Query, question).await.map_err(unavailable)?;
+        let entry = store.entry_of(Entry::Query, question).await.map_err(unavailable)?;
         let asked = Document { name: query.query_key.short(), digest, at: round.started, entry };
         let mut parts = BTreeMap::new();
-        for (_, envelope) in pages.store.receipts_of_round(&stated.round).await.map_err(unavailable)? {
+        for (_, envelope) in store.receipts_of_round(&stated.round).await.map_err(unavailable)? {
             let (receipt, digest) = Envelope::from_json::<Receipt>(&envelope)?.peek::<Receipt>()?;
-            let entry = pages.store.entry_of(Entry::Receipt, &envelope).await.map_err(unavailable)?;
+            let entry = store.entry_of(Entry::Receipt, &envelope).await.map_err(unavailable)?;
             parts.insert(receipt.node.clone(), Part { receipt, digest, entry });
         }
         Ok(Self {
-            application: application(pages, permit).await?,
-            permit: document(pages, permit, Entry::Permit).await?,
+            application: application(store, permit).await?,
+            permit: document(store, permit, Entry::Permit).await?,
             issuer: decision.issuer.clone().unwrap_or_default(),
             decided: decision.date,
             decided_by: decision.decided_by.clone(),
@@ -103,18 +102,18 @@ impl Lineage {
 }
 
 /// The newest version of the application that was there when the permit was handed in.
-async fn application(pages: &Pages, permit: &Kept) -> Result<Option<Document>, Refusal> {
+async fn application(store: &Store, permit: &Kept) -> Result<Option<Document>, Refusal> {
     let (granted, _) = Envelope::from_json::<Permit>(&permit.envelope)?.peek::<Permit>()?;
     let Some(id) = &granted.application_id else { return Ok(None) };
-    let kept = pages.store.kept(Kind::Application, Some(id), u32::MAX).await.map_err(unavailable)?;
+    let kept = store.kept(Kind::Application, Some(id), u32::MAX).await.map_err(unavailable)?;
     let newest = kept.iter().filter(|one| one.put_at <= permit.put_at).max_by_key(|one| one.seq);
     match newest {
         None => Ok(None),
-        Some(kept) => document(pages, kept, Entry::Application).await.map(Some),
+        Some(kept) => document(store, kept, Entry::Application).await.map(Some),
     }
 }
 
-async fn document(pages: &Pages, kept: &Kept, kind: Entry) -> Result<Document, Refusal> {
-    let entry = pages.store.entry_of(kind, &kept.envelope).await.map_err(unavailable)?;
+async fn document(store: &Store, kept: &Kept, kind: Entry) -> Result<Document, Refusal> {
+    let entry = store.entry_of(kind, &kept.envelope).await.map_err(unavailable)?;
     Ok(Document { name: format!("{} v{}", kept.name, kept.seq), digest: kept.digest, at: kept.put_at, entry })
 }

@@ -40,9 +40,9 @@ pub(super) struct ReleasePage<'a> {
 
 /// The lineage with its picture.
 pub(super) struct Way {
-    lineage: Lineage,
-    picture: String,
-    description: String,
+    pub(super) lineage: Lineage,
+    pub(super) picture: String,
+    pub(super) description: String,
 }
 
 /// The result that these digits name: all of them, or the first where no other result begins so.
@@ -68,7 +68,7 @@ pub(super) async fn page(
     let (used, query, result) = find(&register, &digits).ok_or_else(Fault::not_found)?;
     let page = visitor.page(format!("{} {}", visitor.say("Release", "集計結果"), result.short()));
     let way = if is_open(query) {
-        let lineage = Lineage::of(&pages, used, query, result).await.map_err(Fault::unavailable)?;
+        let lineage = Lineage::of(&pages.store, used, query, result).await.map_err(Fault::unavailable)?;
         Some(drawn(lineage, &page)?)
     } else {
         None
@@ -88,7 +88,7 @@ pub(super) async fn lineage(
     if !is_open(query) {
         return Err(Fault::not_found());
     }
-    let lineage = Lineage::of(&pages, used, query, result).await.map_err(Fault::unavailable)?;
+    let lineage = Lineage::of(&pages.store, used, query, result).await.map_err(Fault::unavailable)?;
     let way = drawn(lineage, &visitor.page(""))?;
     let kind = HeaderValue::from_static("image/svg+xml; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], way.picture).into_response())
@@ -116,7 +116,7 @@ pub(super) async fn bundle(
     Ok((headers, zip).into_response())
 }
 
-fn drawn(lineage: Lineage, page: &Page) -> Result<Way, Fault> {
+pub(super) fn drawn(lineage: Lineage, page: &Page) -> Result<Way, Fault> {
     let description = in_words(&lineage, page);
     let picture = picture::svg(&lineage, page, &description).map_err(Fault::unavailable)?;
     Ok(Way { lineage, picture, description })

@@ -1,16 +1,21 @@
 //! The public pages over the register of one record, with hostile texts in it.
 
 use askama::Template;
-use sekisho_protocol::pages::Language;
+use sekisho_protocol::{
+    output_review::Verdict,
+    pages::{Language, Visitor},
+};
 
 use super::*;
 use crate::{
+    bundle::tests::net::{Net, SQL, Shape},
+    documents::tests::now,
     pages::SITE,
     use_register::tests::{HOSTILE, register as record},
 };
 
-fn visitor(language: Language) -> sekisho_protocol::pages::Visitor {
-    sekisho_protocol::pages::Visitor::passing(SITE, language, "/")
+fn visitor(language: Language) -> Visitor {
+    Visitor::passing(SITE, language, "/")
 }
 
 #[test]
@@ -86,5 +91,71 @@ fn of_a_result_that_waits_only_its_state_is_shown() {
         for hidden in ["SELECT", "nara", "tokyo", "0.002", "bundle.zip", "<svg", "ethicist"] {
             assert!(!text.contains(hidden), "{hidden}: {text}");
         }
+    }
+}
+
+/// The register of `net`, the result in it, and what its page has.
+async fn shown(
+    net: &Net,
+    result: sekisho_protocol::digest::Digest,
+    language: Language,
+) -> (String, Option<release::Way>) {
+    let register = use_register::export(&net.documents, &net.store, None, now()).await.unwrap();
+    let (used, query, found) = release::find(&register, &result.to_string()).unwrap();
+    assert_eq!(found, result);
+    let page = visitor(language).page("");
+    let way = if is_open(query) {
+        let lineage = lineage::Lineage::of(&net.store, used, query, result).await.unwrap();
+        Some(release::drawn(lineage, &page).unwrap())
+    } else {
+        None
+    };
+    let shown = release::ReleasePage { page, used, query, result, way, bundle: false };
+    (shown.render().unwrap(), shown.way)
+}
+
+#[tokio::test]
+async fn a_lineage_has_every_signed_statement_from_permit_to_release_and_who_did_not_answer() {
+    let mut net = Net::new(Shape { hospitals: 4, missing: true, ..Shape::default() }).await;
+    let result = net.ask(SQL, 1).await;
+    for (language, silent) in [(Language::En, "Offline"), (Language::Ja, "接続なし")] {
+        let (text, way) = shown(&net, result, language).await;
+        let way = way.unwrap();
+        let (answered, last) = net.names.split_at(3);
+        let parts: Vec<&str> = way.lineage.parts.iter().map(|part| part.receipt.node.as_str()).collect();
+        assert_eq!(parts, answered);
+        assert_eq!(way.lineage.missing.len(), 1);
+        // Permit, query, three receipts and the statement are in the log.
+        assert_eq!(way.lineage.logged(), (6, 6));
+        for digest in way.lineage.parts.iter().map(|part| part.digest).chain([way.lineage.permit.digest, result]) {
+            assert!(text.contains(&digest.to_string()) && way.picture.contains(&digest.short()), "{digest}");
+        }
+        assert!(way.picture.contains(&last[0]) && way.picture.contains(silent), "{}", way.picture);
+        // A line to each of four hospitals and from three, one to the query, one to the log, one down to the permit.
+        assert_eq!(way.picture.matches("<path").count(), 2 * (4 + 3 + 1 + 1 + 1));
+        assert!(
+            way.picture.contains("<title id") && way.picture.contains("<desc id") && !way.picture.contains("style=")
+        );
+        assert!(way.description.contains(&net.names[0]));
+    }
+}
+
+#[tokio::test]
+async fn a_result_under_review_has_a_lineage_once_two_reviewers_released_it_and_never_after_a_refusal() {
+    let mut net = Net::new(Shape { hospitals: 2, two_person: true, ..Shape::default() }).await;
+    let (first, second) = (net.ask(SQL, 1).await, net.ask(SQL, 2).await);
+    for (reviewer, verdict, of, expect) in [
+        (None, Verdict::Release, first, false),
+        (Some("sato"), Verdict::Release, first, false),
+        (Some("ito"), Verdict::Release, first, true),
+        (Some("sato"), Verdict::Refuse, second, false),
+        (Some("ito"), Verdict::Release, second, false),
+    ] {
+        if let Some(reviewer) = reviewer {
+            net.review(of, reviewer, verdict).await;
+        }
+        let (text, way) = shown(&net, of, Language::En).await;
+        assert_eq!(way.is_some(), expect, "{reviewer:?}");
+        assert_eq!(text.contains("SELECT"), expect, "{reviewer:?}");
     }
 }

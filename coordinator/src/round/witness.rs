@@ -15,7 +15,7 @@ use sekisho_protocol::{
     control::ACTION_CONSISTENCY,
     digest::Digest,
     log::{
-        checkpoint::{SignedCheckpoint, VerifiedCheckpoint},
+        checkpoint::{SignedCheckpoint, VerifiedCheckpoint, whose},
         cosignature::{Continued, WitnessError},
         note::{NoteKey, Signs},
         proof::ConsistencyProof,
@@ -120,7 +120,7 @@ fn verified(
     member: &Member,
 ) -> Result<VerifiedCheckpoint, NoRelease> {
     let origin = checkpoint.claimed().origin();
-    if origin.as_str().split_once('/').is_none_or(|(_, name)| name != member.name) {
+    if whose(origin).is_none_or(|whose| whose.member != member.name) {
         return Err(unbelieved("the hospital shows a checkpoint of another member's log"));
     }
     let key = |key| NoteKey::new(origin.clone(), Signs::Text, key);

@@ -32,6 +32,7 @@ use crate::{
     documents::Documents,
     held,
     network::Nodes,
+    reading,
     report::{
         ACTION_BUDGET, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
         BudgetReport, CONFIDENCE_KEY, Listed, PutReport, RegisterWant,
@@ -124,9 +125,17 @@ impl Door {
         if matches!(item, Item::Application { .. } | Item::Applications | Item::Reviews { .. }) {
             return self.documents.read_application(envelope, now).await;
         }
+        if matches!(item, Item::LogEntries { .. } | Item::LogStatement { .. }) {
+            let (item, reader) = self.documents.log_reader(envelope, now)?;
+            return bytes(&reading::read(&self.store, reader, &item).await?);
+        }
         let reader = self.documents.reader(envelope, now)?;
         match reader.item {
-            Item::Application { .. } | Item::Applications | Item::Reviews { .. } => {
+            Item::Application { .. }
+            | Item::Applications
+            | Item::Reviews { .. }
+            | Item::LogEntries { .. }
+            | Item::LogStatement { .. } => {
                 Err(Refusal::new(Code::Malformed, "the request names two things"))
             }
             Item::HeldResults => bytes(&held::list(&self.documents, &self.store, &reader.member).await?),

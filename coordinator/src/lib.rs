@@ -16,6 +16,7 @@ pub mod metering;
 pub mod network;
 pub mod periods;
 pub mod person;
+pub mod reading;
 pub mod report;
 pub mod requirements;
 pub mod result;

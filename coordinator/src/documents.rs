@@ -382,7 +382,8 @@ impl Documents {
         let regulators = self.trust.regulators.iter().map(|regulator| (regulator.key, LogReader::Regulator));
         let persons = current.permits.values().flat_map(|permit| &permit.authorised_persons);
         let persons = persons.map(|person| (person.key, LogReader::Person(person.key_fingerprint)));
-        let stranger = || Refusal::new(Code::NotAuthorised, "no regulator and no person of a permit signed the request");
+        let stranger =
+            || Refusal::new(Code::NotAuthorised, "no regulator and no person of a permit signed the request");
         let signer = |(key, _): &(PublicKey, LogReader)| {
             let id = key.fingerprint();
             !current.voids(id) && envelope.key_ids().any(|named| named == id)

@@ -135,9 +135,7 @@ impl Door {
             | Item::Applications
             | Item::Reviews { .. }
             | Item::LogEntries { .. }
-            | Item::LogStatement { .. } => {
-                Err(Refusal::new(Code::Malformed, "the request names two things"))
-            }
+            | Item::LogStatement { .. } => Err(Refusal::new(Code::Malformed, "the request names two things")),
             Item::HeldResults => bytes(&held::list(&self.documents, &self.store, &reader.member).await?),
             Item::HeldResult { result } => {
                 bytes(&held::show(&self.documents, &self.store, &reader.member, result).await?)

@@ -55,7 +55,9 @@ async fn entries(store: &Store, reader: LogReader, from: u64, limit: u32) -> Res
 }
 
 async fn statement(store: &Store, reader: LogReader, index: u64) -> Result<LogReport, Refusal> {
-    let none = || Refusal::new(Code::NotAuthorised, format!("entry {index} is not there, was erased, or is not for this reader"));
+    let none = || {
+        Refusal::new(Code::NotAuthorised, format!("entry {index} is not there, was erased, or is not for this reader"))
+    };
     let leaf = store.log_entries(index, 1).await.map_err(unavailable)?.into_iter().find(|leaf| leaf.index == index);
     let leaf = leaf.ok_or_else(none)?;
     if !may_open(store, reader, &leaf).await.map_err(unavailable)? {

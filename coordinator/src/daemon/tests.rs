@@ -1,5 +1,6 @@
 //! A coordinator over real sockets, with nodes that are only as good as a row of a test says.
 
+mod logs;
 mod output;
 
 use std::{
@@ -24,6 +25,7 @@ use arrow_flight::{
 };
 use chrono::Duration as Days;
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+use rand::SeedableRng;
 use sekisho_aggregation::{
     plan::PrivatePlan,
     release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
@@ -40,6 +42,7 @@ use sekisho_protocol::{
         merkle::TreeHead,
         proof::ConsistencyProof,
     },
+    orders::Regulator,
     permit::Permit,
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Acceptance, DecidedBy, DryRun, Receipt},
@@ -442,6 +445,11 @@ impl Clock for Ticking {
     }
 }
 
+/// A regulator's key.
+fn ministry() -> SecretKey {
+    SecretKey::generate(&mut rand::rngs::StdRng::from_seed([7; 32]))
+}
+
 async fn start(
     dir: &tempfile::TempDir,
     governance: &SecretKey,
@@ -463,7 +471,7 @@ async fn start(
         trust: Trust {
             governance: governance.public(),
             committee: Committee::pinned(1, Vec::new(), false, members).unwrap(),
-            regulators: Vec::new(),
+            regulators: vec![Regulator { name: "ministry".into(), key: ministry().public() }],
             application_required: false,
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },

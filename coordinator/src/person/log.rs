@@ -38,7 +38,9 @@ pub enum Command {
         output: Listing,
     },
     /// Write the statement of an entry, and the proof that it is in the log (c2sp.org/tlog-proof, docs/provenance.md).
-    #[command(after_help = "Example:\n  sekisho log statement 139 --key ada.pem --out receipt.json --proof receipt.tlog-proof")]
+    #[command(
+        after_help = "Example:\n  sekisho log statement 139 --key ada.pem --out receipt.json --proof receipt.tlog-proof"
+    )]
     Statement {
         /// The entry's number.
         entry: u64,

@@ -10,7 +10,7 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sekisho_node::{log::Log, store::Store};
-use sekisho_protocol::log::entry::Kind;
+use sekisho_protocol::log::{checkpoint::SignedCheckpoint, entry::Kind, policy::Policy};
 use sekisho_sim::network::Network;
 use serde_json::Value;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -289,6 +289,30 @@ fn witnessed(case: &Case, index: u64) {
         }
         assert!(begun.elapsed() < Duration::from_secs(120), "{check:#}");
         std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn a_hospitals_checkpoints_are_cosigned_by_another_hospital_and_meet_a_policy() {
+    let case = case();
+    let policy = |of: &str| printed(case.network.coordinator_output(&["log", "policy", "--of", of]).unwrap());
+    let mut sizes = [0, 0];
+    for run in 1..=2 {
+        assert_eq!(case.ask(run).0, Some(0));
+        for (of, size) in ["hospital-1", "hospital-2"].into_iter().zip(&mut sizes) {
+            let policy = Policy::parse(policy(of).as_bytes()).unwrap();
+            let begun = Instant::now();
+            *size = loop {
+                let note = printed(case.network.coordinator_output(&["log", "checkpoint", "--of", of]).unwrap());
+                let checkpoint = SignedCheckpoint::parse(note.as_bytes()).unwrap();
+                let seen = checkpoint.claimed().head().size();
+                if seen > *size && policy.check(&checkpoint).is_ok() {
+                    break seen;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(120), "nobody cosigned: {note}");
+                std::thread::sleep(Duration::from_millis(500));
+            };
+        }
     }
 }
 

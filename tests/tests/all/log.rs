@@ -183,6 +183,11 @@ fn printed(output: std::process::Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// What a command said on standard error, however its lines were broken.
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).replace(['\n', ' ', '│'], "")
+}
+
 /// The same as JSON.
 fn json(output: std::process::Output) -> Value {
     serde_json::from_str(&printed(output)).unwrap()
@@ -219,15 +224,14 @@ fn a_lost_log_is_written_off_by_name_and_what_it_charged_stays_spent() {
     assert_eq!(told.lines().count(), 2);
     fs::write(&receipts, told).unwrap();
     let early = case.network.node_output("hospital-1", &[&write_off[..], &["--all-left"]].concat()).unwrap();
-    let early = String::from_utf8_lossy(&early.stderr).replace(['\n', ' ', '│'], "");
-    assert!(early.contains("nothingisknowntobelost"), "{early}");
+    assert!(!early.status.success() && said(&early).contains("nothingisknowntobelost"), "{}", said(&early));
 
     case.network.kill_node("hospital-1");
     put_back(&case, "yesterday");
     start(&mut case);
     assert_eq!(held(&case.ask(3).1), ("refused", "ledger_rolled_back"));
     let unsaid = case.network.node_output("hospital-1", &write_off).unwrap();
-    assert!(!unsaid.status.success() && String::from_utf8_lossy(&unsaid.stderr).contains("--rho kill=AMOUNT"));
+    assert!(!unsaid.status.success() && said(&unsaid).contains("--rhokill=AMOUNT"), "{}", said(&unsaid));
     let rho = format!("kill={RHO}");
     let written = [&write_off[..], &["--rho", &rho, "--output", "json"]].concat();
     let written = json(case.network.node_output("hospital-1", &written).unwrap());

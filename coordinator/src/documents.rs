@@ -120,6 +120,15 @@ pub struct Reader {
     pub member: CommitteeMember,
 }
 
+/// Who reads the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogReader {
+    /// Every statement.
+    Regulator,
+    /// Queries that this key signed, and their receipts.
+    Person(Digest),
+}
+
 impl Current {
     /// The roster with the highest sequence number, whether or not it has expired.
     pub fn pinned_roster(&self) -> Option<&Arc<Held<Roster>>> {
@@ -371,6 +380,28 @@ impl Documents {
         let access = envelope.verify::<Access>(&[member.key], 1)?;
         fresh(&access, now)?;
         Ok(Reader { item: access.item.clone(), member: member.clone() })
+    }
+
+    /// Who asks to read the log, when a regulator or a person of a permit signed the request and it is fresh.
+    ///
+    /// # Errors
+    /// `not_authorised`, `stale_message`, or what is wrong with the envelope.
+    pub fn log_reader(&self, envelope: &[u8], now: DateTime<Utc>) -> Result<(Item, LogReader), Refusal> {
+        let current = self.current();
+        let envelope = Envelope::from_json::<Access>(envelope)?;
+        let regulators = self.trust.regulators.iter().map(|regulator| (regulator.key, LogReader::Regulator));
+        let persons = current.permits.values().flat_map(|permit| &permit.authorised_persons);
+        let persons = persons.map(|person| (person.key, LogReader::Person(person.key_fingerprint)));
+        let stranger =
+            || Refusal::new(Code::NotAuthorised, "no regulator and no person of a permit signed the request");
+        let signer = |(key, _): &(PublicKey, LogReader)| {
+            let id = key.fingerprint();
+            !current.voids(id) && envelope.key_ids().any(|named| named == id)
+        };
+        let (key, reader) = regulators.chain(persons).find(signer).ok_or_else(stranger)?;
+        let access = envelope.verify::<Access>(&[key], 1)?;
+        fresh(&access, now)?;
+        Ok((access.item.clone(), reader))
     }
 
     fn check_roster(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {

@@ -18,6 +18,7 @@ pub mod network;
 pub mod pages;
 pub mod periods;
 pub mod person;
+pub mod reading;
 pub mod report;
 pub mod requirements;
 pub mod result;

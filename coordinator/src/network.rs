@@ -7,6 +7,7 @@
 //! Deliberately absent: any dialling (nodes dial in), and any belief in a node beyond its signed acceptances.
 
 mod catalogues;
+mod circulation;
 mod control;
 mod push;
 mod succession;
@@ -104,6 +105,7 @@ impl Nodes {
         tokio::select! {
             () = self.follow_roster(running.allowed) => {}
             () = self.accept(running.control) => {}
+            () = self.circulate() => {}
         }
     }
 

@@ -20,6 +20,7 @@ mod format;
 mod governance;
 mod grant;
 mod keys;
+mod log;
 mod number;
 mod orders;
 mod output;
@@ -139,6 +140,9 @@ enum Command {
     /// The public register of uses.
     #[command(subcommand, after_help = "Example:\n  sekisho register export --lang ja --output json")]
     Register(register::Command),
+    /// The coordinator's log, as far as you may open it.
+    #[command(subcommand, after_help = "Example:\n  sekisho log show --key regulator.pem")]
+    Log(log::Command),
     /// Keys that sign documents and queries.
     #[command(subcommand, after_help = "Example:\n  sekisho keys new --out ada.pem")]
     Keys(keys::Command),
@@ -216,6 +220,7 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
         Command::Release(command) => release::run(command, context).await,
         Command::Verify(command) => verify::run(command, context).await,
         Command::Register(command) => register::run(command, context).await,
+        Command::Log(command) => log::run(command, context).await,
         Command::Keys(command) => keys::run(command),
         Command::Network(Network::Show { output }) => {
             let report = context.door().await?.network().await?;

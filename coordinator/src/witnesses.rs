@@ -7,6 +7,7 @@
 //! Deliberately absent: any belief in who witnessed what before this process began. A hospital says the size that it witnessed.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,6 +45,8 @@ pub struct Witnesses {
     tiles: Tiles,
     policy: Option<Policy>,
     offered: Mutex<Option<SignedCheckpoint>>,
+    /// Another hospital's checkpoint that a hospital is asked to witness, by the name of that witness.
+    handed_on: Mutex<BTreeMap<String, ConsistencyProof>>,
     published: Mutex<Option<SignedCheckpoint>>,
 }
 
@@ -56,7 +59,8 @@ impl Witnesses {
         tiles: Tiles,
         policy: Option<Policy>,
     ) -> Self {
-        Self { store, documents, signing_keys, tiles, policy, offered: Mutex::default(), published: Mutex::default() }
+        let (offered, handed_on, published) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { store, documents, signing_keys, tiles, policy, offered, handed_on, published }
     }
 
     /// Signs and offers checkpoints for as long as it is polled.
@@ -106,10 +110,7 @@ impl Witnesses {
         }
         let nodes = current.pinned_roster().map(|roster| roster.members.iter().filter(|m| m.role == Role::Node));
         let nodes: Vec<_> = nodes.into_iter().flatten().collect();
-        let witnessed = nodes.iter().filter(|member| {
-            let keys = witness_keys(member, current, offered.claimed().origin());
-            keys.iter().any(|key| matches!(cosigned(offered, key), Ok(Some(_))))
-        });
+        let witnessed = nodes.iter().filter(|member| has_cosigned(member, current, offered));
         witnessed.count() >= nodes.len().min(MOST_NEEDED)
     }
 
@@ -118,6 +119,10 @@ impl Witnesses {
     /// # Errors
     /// When the database cannot be read.
     pub(crate) async fn offer(&self, member: &Member, witnessed: u64) -> Result<Option<ConsistencyProof>, StoreError> {
+        Ok(self.own_offer(member, witnessed).await?.or_else(|| self.handed_on().get(&member.name).cloned()))
+    }
+
+    async fn own_offer(&self, member: &Member, witnessed: u64) -> Result<Option<ConsistencyProof>, StoreError> {
         let Some(checkpoint) = self.offered().clone() else { return Ok(None) };
         let size = checkpoint.claimed().head().size();
         if witnessed > size {
@@ -133,8 +138,7 @@ impl Witnesses {
             return Ok(None);
         }
         let current = self.documents.current();
-        let keys = witness_keys(member, &current, checkpoint.claimed().origin());
-        if keys.iter().any(|key| matches!(cosigned(&checkpoint, key), Ok(Some(_)))) {
+        if has_cosigned(member, &current, &checkpoint) {
             return Ok(None);
         }
         let hashes = self.store.log_consistency(witnessed, size).await?;
@@ -148,13 +152,36 @@ impl Witnesses {
         let mut offered = self.offered();
         let Some(checkpoint) = offered.as_ref() else { return false };
         let mut with = checkpoint.clone();
-        let keys = witness_keys(member, &current, checkpoint.claimed().origin());
-        let verifies =
-            with.add(signature).is_ok() && keys.iter().any(|key| matches!(cosigned(&with, key), Ok(Some(_))));
+        let verifies = with.add(signature).is_ok() && has_cosigned(member, &current, &with);
         if verifies {
             *offered = Some(with);
         }
         verifies
+    }
+
+    /// Asks `witness` to cosign another hospital's checkpoint, when there is none of the coordinator to cosign.
+    pub(crate) fn hand_on(&self, witness: &str, offer: ConsistencyProof) {
+        self.handed_on().insert(witness.into(), offer);
+    }
+
+    /// Takes the cosignature of a hospital on another's checkpoint that it was handed; whether it was one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn take_of_other(&self, member: &Member, line: &str) -> Result<bool, StoreError> {
+        let Ok(signature) = line.parse::<NoteSignature>() else { return Ok(false) };
+        let handed_on = self.handed_on().get(&member.name).map(|offer| offer.checkpoint.clone());
+        let Some(mut with) = handed_on else { return Ok(false) };
+        if with.add(signature.clone()).is_err() || !has_cosigned(member, &self.documents.current(), &with) {
+            return Ok(false);
+        }
+        self.handed_on().remove(&member.name);
+        self.store.add_cosignature(with.claimed(), signature).await?;
+        Ok(true)
+    }
+
+    fn handed_on(&self) -> MutexGuard<'_, BTreeMap<String, ConsistencyProof>> {
+        self.handed_on.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn published(&self) -> MutexGuard<'_, Option<SignedCheckpoint>> {
@@ -173,7 +200,13 @@ pub(crate) fn witness_keys(member: &Member, current: &Current, log: &KeyName) ->
     keys_of(member, current).into_iter().map(|key| NoteKey::new(name.clone(), Signs::Cosignature, key)).collect()
 }
 
-/// A checkpoint of the coordinator's log that it signed, and the hospitals that cosigned it.
+/// Whether the member cosigned this checkpoint, with a key that counts.
+pub(crate) fn has_cosigned(member: &Member, current: &Current, checkpoint: &SignedCheckpoint) -> bool {
+    let keys = witness_keys(member, current, checkpoint.claimed().origin());
+    keys.iter().any(|key| matches!(cosigned(checkpoint, key), Ok(Some(_))))
+}
+
+/// A checkpoint of a member's log that it signed, and the hospitals that cosigned it.
 #[derive(Debug)]
 pub struct Confirmed {
     /// The checkpoint.
@@ -193,17 +226,17 @@ impl Confirmed {
     }
 }
 
-/// Checks a checkpoint of the coordinator's own log with the keys of the newest roster.
+/// Checks a checkpoint of a member's log with the keys of the newest roster.
 ///
 /// # Errors
-/// A sentence, when the coordinator did not sign it, or a cosignature on it does not verify.
+/// A sentence, when that member did not sign it, or a cosignature on it does not verify.
 pub fn confirmed(documents: &Documents, checkpoint: SignedCheckpoint) -> Result<Confirmed, String> {
     let current = documents.current();
     let roster = current.pinned_roster().ok_or("there is no roster")?;
     let origin = checkpoint.claimed().origin();
-    let us =
-        roster.members.iter().find(|member| member.role == Role::Coordinator).ok_or("the roster has no coordinator")?;
-    let key = NoteKey::new(origin.clone(), Signs::Text, us.signing_key);
+    let keeper =
+        whose(origin).and_then(|whose| roster.member(whose.member)).ok_or("it is of no member of the roster")?;
+    let key = NoteKey::new(origin.clone(), Signs::Text, keeper.signing_key);
     checkpoint.verify(&key).map_err(|error| error.to_string())?;
     let mut witnesses = Vec::new();
     for member in roster.members.iter().filter(|member| member.role == Role::Node) {

@@ -2,7 +2,7 @@
 //!
 //! The coordinator learns from it which documents are missing, and hands them in by Flight. It says what it saw last of this
 //! node's log, which the node compares with its own, and offers
-//! checkpoints of its own log, which the node witnesses; nothing else that arrives here is acted on.
+//! checkpoints of its own log, and of other hospitals' logs, which the node witnesses; nothing else that arrives here is acted on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -101,7 +101,7 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
                     // The coordinator waits for it.
                     continue;
                 }
-                Err(refusal) => warn!(%refusal, "the coordinator's checkpoint is not witnessed"),
+                Err(refusal) => warn!(%refusal, "a checkpoint is not witnessed"),
             }
         }
         tokio::time::sleep(EVERY).await;
@@ -112,7 +112,7 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
 /// Hands over the log that goes on in the place of a lost one, and ends the stream: the next one tells whether it was taken.
 async fn hand_over(stream: &mut P2pIo, node: &Answering, succession: Succession) -> Result<(), TalkError> {
     let held = holdings(node).await.map_err(|_| TalkError::Documents)?;
-    let holdings = Holdings { id: 1, permits: Vec::new(), succession: Some(succession), ..held };
+    let holdings = Holdings { id: 1, permits: Vec::new(), others: Vec::new(), succession: Some(succession), ..held };
     send(stream, &FromNode::Holdings(holdings)).await?;
     drop(read_frame(stream, WITHIN).await?);
     tokio::time::sleep(PAUSE).await;
@@ -133,6 +133,7 @@ async fn holdings(node: &Answering) -> Result<Holdings, Refusal> {
         status_seq: seqs.status,
         catalogue_seq: node.shelf.newest_seq().await.map_err(unreadable)?,
         witnessed: node.witnessed().await?,
+        others: node.witnessed_others().await?,
         cosignature: None,
         permits: permits.into_iter().take(MAX_PERMITS).map(|d| *d.as_bytes()).collect(),
         succession: None,

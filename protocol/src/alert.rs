@@ -25,7 +25,7 @@ pub enum Rule {
     StudyBudget,
     /// All studies together spend the lifetime budget fast.
     LifetimeBudget,
-    /// The coordinator signed a checkpoint that does not continue what this node witnessed of its log.
+    /// The coordinator or another hospital signed a checkpoint that does not continue what this node witnessed of its log.
     ForkedLog,
 }
 

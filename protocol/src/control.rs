@@ -10,6 +10,8 @@ use crate::digest::Digest;
 
 /// The largest frame in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
+/// The most logs of other hospitals that a node tells of.
+pub const MAX_OTHERS: usize = 64;
 /// The version of these messages.
 pub const VERSION: u16 = 4;
 
@@ -59,6 +61,8 @@ pub struct Holdings {
     pub cosignature: Option<String>,
     /// The permits that it has answered, by digest.
     pub permits: Vec<[u8; 32]>,
+    /// How many entries of other hospitals' logs it has witnessed, by the logs' names; at most [`MAX_OTHERS`].
+    pub others: Vec<(String, u64)>,
     /// The log that goes on in the place of one that was lost, until the coordinator has taken it.
     pub succession: Option<Succession>,
 }
@@ -97,7 +101,7 @@ pub enum FromCoordinator {
     Ack {
         /// The id of the holdings.
         id: u64,
-        /// A checkpoint of the coordinator's log to be witnessed, with the proof from what the node has witnessed.
+        /// A checkpoint of the coordinator's log, or of another hospital's, to be witnessed, with the proof from what the node has witnessed.
         offer: Option<String>,
     },
 }
@@ -172,6 +176,7 @@ mod tests {
             cosignature: Some("line".into()),
             catalogue_seq: 3,
             permits: vec![[9; 32]; permits],
+            others: vec![("sekisho-0/osaka".into(), 9)],
             succession: Some(Succession { write_off: "envelope".into(), checkpoint: "note".into() }),
         })
     }

@@ -95,6 +95,17 @@ pub(super) enum Command {
         #[command(flatten)]
         at: At,
     },
+    /// Prints the newest checkpoint with its cosignatures, as it was signed (c2sp.org/tlog-checkpoint).
+    #[command(
+        after_help = "Example:\n  sekisho-coordinator log checkpoint --of hospital-1 --config /etc/sekisho/coordinator.toml"
+    )]
+    Checkpoint {
+        /// Of whose log, by roster name; without it the coordinator's.
+        #[arg(long, value_name = "MEMBER")]
+        of: Option<String>,
+        #[command(flatten)]
+        at: At,
+    },
     /// Prints a trust policy (c2sp.org/tlog-policy) for those who verify: the key of a log, and the hospitals as its witnesses.
     #[command(
         after_help = "Example:\n  sekisho-coordinator log policy --quorum 2 --config /etc/sekisho/coordinator.toml > policy.txt"
@@ -147,6 +158,7 @@ impl Command {
                 Self::Proof { entry, out, statement, at } => {
                     Log::open(&at).await?.proof(&entry, &out, statement.as_deref()).await
                 }
+                Self::Checkpoint { of, at } => Log::open(&at).await?.checkpoint(of.as_deref()).await,
                 Self::Policy { quorum, of, at } => {
                     let log = Log::open(&at).await?;
                     let text = witnesses::policy_of(&log.documents, of.as_deref(), quorum);
@@ -184,6 +196,17 @@ impl Log {
     async fn confirmed(&self) -> miette::Result<Option<Confirmed>> {
         let Some(checkpoint) = self.store.own_checkpoint().await.into_diagnostic()? else { return Ok(None) };
         witnesses::confirmed(&self.documents, checkpoint).map(Some).map_err(|why| miette!("{why}"))
+    }
+
+    async fn checkpoint(&self, of: Option<&str>) -> miette::Result<()> {
+        let newest = match of {
+            None => self.store.own_checkpoint().await,
+            Some(member) => self.store.newest_checkpoint(member).await,
+        };
+        let newest = newest.into_diagnostic()?.ok_or_else(|| miette!("no checkpoint of this log was seen yet"))?;
+        let confirmed = witnesses::confirmed(&self.documents, newest).map_err(|why| miette!("{why}"))?;
+        eprintln!("{}", confirmed.in_words());
+        said(confirmed.checkpoint.to_string().trim_end())
     }
 
     async fn show(&self, from: u64, limit: u32, kind: Option<Kind>, output: Listing) -> miette::Result<()> {

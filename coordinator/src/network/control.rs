@@ -90,6 +90,7 @@ impl Nodes {
         };
         if let Some(line) = &holdings.cosignature
             && !self.witnesses.take(member, line)
+            && !self.witnesses.take_of_other(member, line).await?
         {
             tracing::debug!(node = member.name, "a cosignature is not on what is offered now");
         }

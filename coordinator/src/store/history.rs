@@ -69,6 +69,12 @@ const ROUND: &str = "SELECT r.round, r.query, r.query_key, r.permit, r.run, r.st
     FROM round r LEFT JOIN question q ON q.query = r.query";
 
 impl Store {
+    /// The envelope of the query with this digest.
+    pub(crate) async fn question(&self, query: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = sqlx::query_scalar("SELECT envelope FROM question WHERE query = ?1");
+        Ok(sql.bind(query.as_bytes().as_slice()).fetch_optional(&self.pool).await?)
+    }
+
     /// The round with this id.
     ///
     /// # Errors

@@ -10,12 +10,12 @@ use sekisho_protocol::{
     digest::Digest,
     keys::SecretKey,
     log::{
-        checkpoint::SignedCheckpoint,
+        checkpoint::{Checkpoint, SignedCheckpoint},
         entry::Kind as Entry,
         merkle::TreeHead,
-        note::KeyName,
+        note::{KeyName, NoteSignature},
         statements::Statements,
-        store::{self, Audited, Leaf, Proved, Which},
+        store::{self, Audited, Leaf, LogError, Proved, Which},
         tile::{Tile, WIDTH},
     },
 };
@@ -164,6 +164,22 @@ impl Store {
         enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
         tx.commit().await?;
         Ok(true)
+    }
+
+    /// Keeps a cosignature with a hospital's newest checkpoint, if that still is the one that was cosigned.
+    pub(crate) async fn add_cosignature(
+        &self,
+        cosigned: &Checkpoint,
+        signature: NoteSignature,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let newest = store::newest(&mut tx, cosigned.origin()).await?;
+        if let Some(mut newest) = newest.filter(|newest| newest.claimed() == cosigned) {
+            newest.add(signature).map_err(LogError::from)?;
+            store::keep(&mut tx, &newest).await?;
+            tx.commit().await?;
+        }
+        Ok(())
     }
 
     /// Enters a checkpoint that contradicts what was kept.

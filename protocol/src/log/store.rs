@@ -20,7 +20,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 pub use self::{
     audit::{Audited, audit, audit_with},
-    checkpoint::{checkpoint, keep, name, newest, newest_of, origin},
+    checkpoint::{checkpoint, keep, name, newest, newest_of, origin, watched},
     shown::{Proved, Shown, Which, place_of, prove},
 };
 use crate::{

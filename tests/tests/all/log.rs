@@ -10,7 +10,7 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use sekisho_node::{log::Log, store::Store};
-use sekisho_protocol::log::entry::Kind;
+use sekisho_protocol::log::{checkpoint::SignedCheckpoint, entry::Kind, policy::Policy};
 use sekisho_sim::network::Network;
 use serde_json::Value;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -183,6 +183,11 @@ fn printed(output: std::process::Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// What a command said on standard error, however its lines were broken.
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).replace(['\n', ' ', '│'], "")
+}
+
 /// The same as JSON.
 fn json(output: std::process::Output) -> Value {
     serde_json::from_str(&printed(output)).unwrap()
@@ -219,15 +224,14 @@ fn a_lost_log_is_written_off_by_name_and_what_it_charged_stays_spent() {
     assert_eq!(told.lines().count(), 2);
     fs::write(&receipts, told).unwrap();
     let early = case.network.node_output("hospital-1", &[&write_off[..], &["--all-left"]].concat()).unwrap();
-    let early = String::from_utf8_lossy(&early.stderr).replace(['\n', ' ', '│'], "");
-    assert!(early.contains("nothingisknowntobelost"), "{early}");
+    assert!(!early.status.success() && said(&early).contains("nothingisknowntobelost"), "{}", said(&early));
 
     case.network.kill_node("hospital-1");
     put_back(&case, "yesterday");
     start(&mut case);
     assert_eq!(held(&case.ask(3).1), ("refused", "ledger_rolled_back"));
     let unsaid = case.network.node_output("hospital-1", &write_off).unwrap();
-    assert!(!unsaid.status.success() && String::from_utf8_lossy(&unsaid.stderr).contains("--rho kill=AMOUNT"));
+    assert!(!unsaid.status.success() && said(&unsaid).contains("--rhokill=AMOUNT"), "{}", said(&unsaid));
     let rho = format!("kill={RHO}");
     let written = [&write_off[..], &["--rho", &rho, "--output", "json"]].concat();
     let written = json(case.network.node_output("hospital-1", &written).unwrap());
@@ -289,6 +293,30 @@ fn witnessed(case: &Case, index: u64) {
         }
         assert!(begun.elapsed() < Duration::from_secs(120), "{check:#}");
         std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn a_hospitals_checkpoints_are_cosigned_by_another_hospital_and_meet_a_policy() {
+    let case = case();
+    let policy = |of: &str| printed(case.network.coordinator_output(&["log", "policy", "--of", of]).unwrap());
+    let mut sizes = [0, 0];
+    for run in 1..=2 {
+        assert_eq!(case.ask(run).0, Some(0));
+        for (of, size) in ["hospital-1", "hospital-2"].into_iter().zip(&mut sizes) {
+            let policy = Policy::parse(policy(of).as_bytes()).unwrap();
+            let begun = Instant::now();
+            *size = loop {
+                let note = printed(case.network.coordinator_output(&["log", "checkpoint", "--of", of]).unwrap());
+                let checkpoint = SignedCheckpoint::parse(note.as_bytes()).unwrap();
+                let seen = checkpoint.claimed().head().size();
+                if seen > *size && policy.check(&checkpoint).is_ok() {
+                    break seen;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(120), "nobody cosigned: {note}");
+                std::thread::sleep(Duration::from_millis(500));
+            };
+        }
     }
 }
 

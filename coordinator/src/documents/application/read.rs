@@ -72,7 +72,12 @@ impl Documents {
                 json(&kept.into_iter().map(report).collect::<Result<Vec<_>, _>>()?)
             }
             Item::Applications => json(&self.reports(&asker).await?),
-            Item::HeldResults | Item::HeldResult { .. } | Item::Releases | Item::Release { .. } => {
+            Item::HeldResults
+            | Item::HeldResult { .. }
+            | Item::Releases
+            | Item::Release { .. }
+            | Item::LogEntries { .. }
+            | Item::LogStatement { .. } => {
                 Err(Refusal::new(Code::Malformed, "this request is not about an application"))
             }
         }

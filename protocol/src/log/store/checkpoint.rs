@@ -73,6 +73,16 @@ pub async fn newest_of(connection: &mut SqliteConnection, member: &str) -> Resul
     newest.map(|(_, note)| read(&note, member)).transpose()
 }
 
+/// The names of the logs of which a checkpoint was kept, with its size; at most `most`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn watched(connection: &mut SqliteConnection, most: u32) -> Result<Vec<(String, u64)>, LogError> {
+    let sql = "SELECT origin, size FROM log_checkpoint ORDER BY origin LIMIT ?1";
+    let rows: Vec<(String, i64)> = sqlx::query_as(sql).bind(most).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(origin, size)| (origin, size.cast_unsigned())).collect())
+}
+
 fn read(note: &[u8], whose: &str) -> Result<SignedCheckpoint, LogError> {
     SignedCheckpoint::parse(note).map_err(|_| damaged(format!("the checkpoint of {whose}")))
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::SqliteConnection;
 
 use super::{Leaf, LogError, Opened, damaged, head_at, inclusion, leaves};
@@ -19,7 +19,7 @@ use crate::{
 const MIN_DIGITS: usize = 12;
 
 /// An entry as it is listed: never its statement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
     /// Its place, from 0.
     pub index: u64,

@@ -36,16 +36,19 @@ const MOST: u32 = 50;
 pub(super) enum Outcome {
     Answered,
     NoAnswer,
+    /// It was charged in a database that was lost, and is not run again.
+    Lost,
     /// Charged, and nothing yet: it runs, or the node stopped in it.
     Open,
 }
 
 impl Outcome {
     fn of(charged: &Charged) -> Self {
-        match (charged.released, charged.failed) {
-            (true, _) => Self::Answered,
-            (false, true) => Self::NoAnswer,
-            (false, false) => Self::Open,
+        match (charged.released, charged.lost, charged.failed) {
+            (true, _, _) => Self::Answered,
+            (false, true, _) => Self::Lost,
+            (false, false, true) => Self::NoAnswer,
+            (false, false, false) => Self::Open,
         }
     }
 }

@@ -258,6 +258,7 @@ async fn alerts_are_new_until_a_person_says_that_they_looked_and_later_ones_are_
         study_id: None,
         at: desk.case.node.clock.now(),
         envelope: &desk.case.node.ledger.alerts(1).await.unwrap()[0],
+        evidence: &[],
     };
     desk.case.node.ledger.raise(Some(&new), None).await.unwrap();
     desk.post("/", "/alerts/seen", &sato, &format!("upto={upto}")).await;

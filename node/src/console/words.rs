@@ -71,6 +71,7 @@ pub(super) const fn rule(rule: &Rule) -> Pair {
         Rule::Refusals => ("A burst of refused queries", "拒否の続発"),
         Rule::NoAnswer => ("Charged queries without an answer", "回答なしの続発"),
         Rule::StudyBudget => ("A study spends its budget fast", "研究の予算の急な消費"),
+        Rule::ForkedLog => ("A log that does not continue what it was", "ログの分岐"),
         Rule::LifetimeBudget => ("The lifetime budget is spent fast", "生涯予算の急な消費"),
     }
 }

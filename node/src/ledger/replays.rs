@@ -111,6 +111,8 @@ pub struct Charged {
     pub released: bool,
     /// Whether it was executed, at least once, without an answer.
     pub failed: bool,
+    /// Whether it was charged in a database that was lost, so that its release is not here.
+    pub lost: bool,
     /// Whether question and seed were kept, so that it can be made again.
     pub kept: bool,
     /// How often it was made again.
@@ -195,6 +197,7 @@ impl Ledger {
             "SELECT c.charge_id, c.permit, c.query_key, c.run, c.study_id, c.query, c.micro_rho, c.atto_delta, c.as_of,
                 c.charged_at, r.charge_id IS NOT NULL AS released,
                 EXISTS (SELECT 1 FROM no_answer n WHERE n.charge_id = c.charge_id) AS failed,
+                EXISTS (SELECT 1 FROM lost_run l WHERE l.charge_id = c.charge_id) AS lost,
                 EXISTS (SELECT 1 FROM asked a WHERE a.charge_id = c.charge_id)
                     AND EXISTS (SELECT 1 FROM release_seed s WHERE s.charge_id = c.charge_id) AS kept,
                 (SELECT count(*) FROM replay p WHERE p.charge_id = c.charge_id) AS replays
@@ -308,6 +311,7 @@ fn charged(row: &SqliteRow) -> Result<Charged, LedgerError> {
         charged_at: read_instant(row.try_get("charged_at")?)?,
         released: row.try_get("released")?,
         failed: row.try_get("failed")?,
+        lost: row.try_get("lost")?,
         kept: row.try_get("kept")?,
         replays: row.try_get::<i64, _>("replays")?.unsigned_abs(),
     })

@@ -287,11 +287,7 @@ fn query(query_key: Digest, run: u32, version: u32, rounds: &[&RoundPart]) -> Re
     asked.extend(missing.iter().map(|m| m.name.clone()));
     let result = last.as_ref().map(|(part, _)| result_of(&part.round, &part.releases)).transpose()?.flatten();
     let review = last.as_ref().and_then(|(part, _)| part.review.as_ref());
-    let output = match (result, review) {
-        (None, _) => Output::Nothing,
-        (Some(_), None) => Output::Automatic,
-        (Some(_), Some(review)) => Output::Reviewed(review.standing),
-    };
+    let output = Output::of(result, review.map(|review| review.standing));
     let left = matches!(output, Output::Automatic | Output::Reviewed(Standing::Released));
     Ok(QueryEntry {
         sha256: sql.as_ref().map(|sql| Digest::of(sql.as_bytes())),

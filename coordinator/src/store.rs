@@ -320,6 +320,15 @@ impl Store {
         found.map(|digest| read_digest(&digest)).transpose()
     }
 
+    /// The envelope of the document with this digest.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn envelope(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE digest = ?1";
+        Ok(sqlx::query_scalar(sql).bind(digest.as_bytes().as_slice()).fetch_optional(&self.pool).await?)
+    }
+
     /// Whether a document with this digest is kept.
     pub(crate) async fn holds(&self, digest: Digest) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM document WHERE digest = ?1)";

@@ -324,11 +324,11 @@ pub async fn export(
     study: Option<&str>,
     now: DateTime<Utc>,
 ) -> Result<UseRegister, Refusal> {
-    build::register(gather(documents, store, |of| study.is_none_or(|study| of == study)).await?, now)
+    build::register(&gather(documents, store, |of| study.is_none_or(|study| of == study)).await?, now)
 }
 
 /// The register of what [`gather`] found.
-pub(crate) fn of(parts: Parts, now: DateTime<Utc>) -> Result<UseRegister, Refusal> {
+pub(crate) fn of(parts: &Parts, now: DateTime<Utc>) -> Result<UseRegister, Refusal> {
     build::register(parts, now)
 }
 

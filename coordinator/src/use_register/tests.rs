@@ -189,7 +189,7 @@ pub(crate) fn record() -> Parts {
 }
 
 fn register() -> UseRegister {
-    UseRegister { software: "sekisho-coordinator".into(), ..build::register(record(), at(10)).unwrap() }
+    UseRegister { software: "sekisho-coordinator".into(), ..build::register(&record(), at(10)).unwrap() }
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_permit_stands_where_time_status_and_versions_put_it() {
         let mut parts = record();
         parts.status.as_mut().unwrap().revoked_permits.clear();
         change(&mut parts);
-        build::register(parts, at(hour)).unwrap().uses[0].decisions[0].state.code.clone()
+        build::register(&parts, at(hour)).unwrap().uses[0].decisions[0].state.code.clone()
     };
     let month = 30 * 24;
     for (fact, change, hour, expect) in [

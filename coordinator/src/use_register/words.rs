@@ -165,6 +165,14 @@ pub(super) fn state(state: State) -> Coded {
     coded(code, ja, en)
 }
 
+/// Every state, for filters.
+pub(crate) fn states() -> Vec<Coded> {
+    use State::{
+        Expired, InForce, NotYetValid, Refused, Revoked, Superseded, Suspended, UnderReview, WithoutQuorum,
+    };
+    [UnderReview, Refused, NotYetValid, InForce, Suspended, Superseded, Expired, Revoked, WithoutQuorum].map(state).into()
+}
+
 pub(super) fn outcome(granted: bool) -> Coded {
     if granted { coded("granted", "許可", "Granted") } else { coded("refused", "不許可", "Refused") }
 }

@@ -178,6 +178,23 @@ pub async fn incidents(
     Ok(found)
 }
 
+/// Whether it is of the study that `parts` are of, or of somebody who takes part in it.
+pub fn concerns(incident: &Incident, study: &str, parts: &Parts) -> bool {
+    if !incident.study.is_empty() {
+        return incident.study == study;
+    }
+    let Incident { organisation, holder, persons, .. } = incident;
+    if organisation.is_empty() && holder.is_none() && persons.is_empty() {
+        return true;
+    }
+    let mut permits = parts.permits.iter().map(|part| &part.permit.document);
+    permits.any(|permit| {
+        permit.data_user == *organisation
+            || holder.as_ref().is_some_and(|holder| permit.holders().contains(holder))
+            || persons.iter().any(|signer| permit.person(signer.key).is_some())
+    })
+}
+
 /// What committees and hospitals decided against.
 fn decided(parts: &Parts, names: &Names) -> Vec<Incident> {
     let midnight = |day: chrono::NaiveDate| day.and_time(NaiveTime::MIN).and_utc();

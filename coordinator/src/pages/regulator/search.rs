@@ -68,7 +68,7 @@ pub fn queries(parts: &Parts, names: &Names, filter: &Filter) -> Result<Vec<Aske
 ///
 /// # Errors
 /// When what is stored cannot be read.
-pub fn uses(parts: Parts, names: &Names, filter: &Filter, now: DateTime<Utc>) -> Result<Vec<NamedUse>, Refusal> {
+pub fn uses(parts: &Parts, names: &Names, filter: &Filter, now: DateTime<Utc>) -> Result<Vec<NamedUse>, Refusal> {
     let mut people: Vec<(String, String, Vec<Signer>)> = Vec::new();
     for application in parts.applications.iter().map(|dated| &dated.document) {
         let persons = names.all(application.people.iter().map(|person| person.key_fingerprint));

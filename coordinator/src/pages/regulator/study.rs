@@ -18,7 +18,7 @@ use sekisho_protocol::{
 use super::{
     asked::Asked,
     names::{Names, Signer},
-    search::{answers, result},
+    search::{answers, purposes, result},
     spending::{Event, Point, Spending},
     table::{Cell, Line, Table, grouped, part, say, time},
 };
@@ -314,6 +314,45 @@ pub async fn output_reviews(
     rows.sort_by_key(|(at, _)| *at);
     let caption = language.say("Reviews of results before they left", "結果の提供前の審査");
     Ok(Table::new(language, caption, columns).with(rows.into_iter().map(|(_, row)| row)))
+}
+
+/// Where decisions and results were made public.
+pub fn publications(language: Language, uses: &[Use]) -> Table {
+    let columns = [("At", "日時"), ("What", "公表されたもの"), ("Where", "公表先")];
+    let row = |published: &crate::use_register::PublicationEntry| {
+        let what = match published.what.as_str() {
+            "decision" => language.say("Decision", "決定"),
+            _ => language.say("Results", "結果"),
+        };
+        [Cell::time(published.at), Cell::words(what), Cell::linked(&published.url, published.url.clone())]
+    };
+    let caption = language.say("Publications", "公表");
+    Table::new(language, caption, columns).with(uses.iter().flat_map(|entry| &entry.publications).map(row))
+}
+
+/// The study in a few lines.
+pub fn facts(language: Language, uses: &[Use]) -> Vec<(String, Cell)> {
+    let fact = |english: &str, japanese: &str, cell: Cell| (language.say(english, japanese).to_string(), cell);
+    let mut facts = Vec::new();
+    for entry in uses {
+        let mut holders: Vec<String> = entry.data.iter().flat_map(|table| table.holders.clone()).collect();
+        holders.sort();
+        holders.dedup();
+        let cost = entry.holders.iter().map(|holder| holder.micro_rho).fold(0, u64::saturating_add);
+        let day = |at: Option<DateTime<Utc>>| at.map_or_else(|| "–".into(), |at| at.date_naive().to_string());
+        facts.extend([
+            fact("Application or permit", "申請または許可", Cell::words(&entry.id)),
+            fact("State", "状態", Cell::coded(language, &entry.state)),
+            fact("Organisation", "利用者（組織）", Cell::words(&entry.data_user)),
+            fact("Legal basis", "法的根拠", Cell::coded(language, &entry.basis)),
+            fact("Purposes", "利用目的", purposes(language, &entry.purposes)),
+            fact("Hospitals", "医療機関", Cell::list(holders)),
+            fact("Period", "利用期間", Cell::words(format!("{} – {}", day(entry.period.from), day(entry.period.to)))),
+            fact("Runs of questions", "実行された照会", Cell::words(grouped(entry.queries.len() as u64))),
+            fact("Cost, all hospitals", "全医療機関での消費", Cell::words(format!("{} micro-rho", grouped(cost)))),
+        ]);
+    }
+    facts
 }
 
 /// Whether some permit of the study asks for reviews of results.

@@ -3,15 +3,15 @@
 //! Promises: persons are named here and on no public page; a search is an address that can be kept; what is exported is what the
 //! table shows, all pages of it. Deliberately absent: anything that a regulator could change here. Orders are signed elsewhere.
 
-pub mod asked;
-pub mod filter;
-pub mod log;
-pub mod names;
-pub mod refusals;
-pub mod search;
-pub mod spending;
-pub mod study;
-pub mod table;
+mod asked;
+mod filter;
+mod log;
+mod names;
+mod refusals;
+mod search;
+mod spending;
+mod study;
+pub(super) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -49,7 +49,7 @@ use super::{Pages, Regulator};
 use crate::{
     documents::unavailable,
     store::LogFilter,
-    use_register::{self, Coded, Parts, words},
+    use_register::{self, Coded, words},
 };
 
 /// How many hits a page has.
@@ -87,7 +87,7 @@ impl Found {
         let parts = use_register::gather(documents, store, |study| filter.wants_study(study)).await?;
         Ok(match filter.list {
             List::Queries => Self::Queries(search::queries(&parts, &names, filter)?),
-            List::Uses => Self::Uses(search::uses(parts, &names, filter, now)?),
+            List::Uses => Self::Uses(search::uses(&parts, &names, filter, now)?),
             List::Incidents => {
                 Self::Incidents(refusals::incidents(documents, store, &parts, &names, filter, now).await?)
             }
@@ -452,7 +452,8 @@ struct EntryPage {
 async fn found_entry(pages: &Pages, index: &str) -> Result<crate::store::Logged, Fault> {
     let index: u64 = index.parse().map_err(|_| Fault::not_found())?;
     let before = Some(index.checked_add(1).ok_or_else(Fault::not_found)?);
-    let newest = pages.store.newest_entries(LogFilter { before, ..LogFilter::default() }, 1).await.map_err(unavailable)?;
+    let newest =
+        pages.store.newest_entries(LogFilter { before, ..LogFilter::default() }, 1).await.map_err(unavailable)?;
     newest.into_iter().find(|entry| entry.index == index).ok_or_else(Fault::not_found)
 }
 

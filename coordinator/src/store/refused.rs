@@ -140,12 +140,15 @@ mod tests {
         }
         let found = store.refused_requests(99).await.unwrap();
         let rows: Vec<_> = found.iter().map(|r| (r.request, r.code, r.person, r.times, r.first.to_rfc3339())).collect();
-        assert_eq!(rows, [
-            (Request::Query, Code::PermitExpired, bob, 1, "2026-01-02T02:00:00+00:00".into()),
-            (Request::DryRun, Code::BudgetQuery, ann, 1, "2026-01-02T01:00:00+00:00".into()),
-            (Request::Query, Code::BudgetQuery, ann, 1, "2026-01-02T00:00:00+00:00".into()),
-            (Request::Query, Code::BudgetQuery, ann, 2, "2026-01-01T10:00:00+00:00".into()),
-        ]);
+        assert_eq!(
+            rows,
+            [
+                (Request::Query, Code::PermitExpired, bob, 1, "2026-01-02T02:00:00+00:00".into()),
+                (Request::DryRun, Code::BudgetQuery, ann, 1, "2026-01-02T01:00:00+00:00".into()),
+                (Request::Query, Code::BudgetQuery, ann, 1, "2026-01-02T00:00:00+00:00".into()),
+                (Request::Query, Code::BudgetQuery, ann, 2, "2026-01-01T10:00:00+00:00".into()),
+            ]
+        );
         assert_eq!(store.refused_requests(1).await.unwrap().len(), 1);
     }
 }

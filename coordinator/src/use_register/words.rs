@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::report::HolderState;
 
 /// The same in both languages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Text {
     /// Japanese.
@@ -167,10 +167,10 @@ pub(super) fn state(state: State) -> Coded {
 
 /// Every state, for filters.
 pub(crate) fn states() -> Vec<Coded> {
-    use State::{
-        Expired, InForce, NotYetValid, Refused, Revoked, Superseded, Suspended, UnderReview, WithoutQuorum,
-    };
-    [UnderReview, Refused, NotYetValid, InForce, Suspended, Superseded, Expired, Revoked, WithoutQuorum].map(state).into()
+    use State::{Expired, InForce, NotYetValid, Refused, Revoked, Superseded, Suspended, UnderReview, WithoutQuorum};
+    [UnderReview, Refused, NotYetValid, InForce, Suspended, Superseded, Expired, Revoked, WithoutQuorum]
+        .map(state)
+        .into()
 }
 
 pub(super) fn outcome(granted: bool) -> Coded {

@@ -143,13 +143,13 @@ pub struct Subject<'a> {
     /// The organisation.
     pub organisation: &'a str,
     /// The hospitals.
-    pub holders: &'a mut dyn Iterator<Item = &'a str>,
+    pub holders: Vec<&'a str>,
     /// Names of persons who have no key here.
     pub investigator: &'a str,
     /// Persons.
     pub persons: &'a [Signer],
     /// The codes of its purposes.
-    pub purposes: &'a mut dyn Iterator<Item = &'a str>,
+    pub purposes: Vec<&'a str>,
     /// The code of its state.
     pub state: &'a str,
     /// From when to when it was; without an end it goes on.
@@ -244,10 +244,10 @@ mod tests {
             let when = Some(at("2026-03-02"));
             let subject = Subject {
                 organisation: "Kyoto University",
-                holders: &mut ["tokyo", "osaka"].into_iter(),
+                holders: vec!["tokyo", "osaka"],
                 investigator: "Dr. Ines",
                 persons: std::slice::from_ref(&ann),
-                purposes: &mut ["art53-1-a"].into_iter(),
+                purposes: vec!["art53-1-a"],
                 state: "released",
                 span: (when, when),
             };

@@ -79,7 +79,8 @@ impl Names {
             }
         }
         let trust = documents.trust()?;
-        let elected = trust.committees.iter().map(|envelope| envelope.peek::<Committee>().map(|(document, _)| document));
+        let elected =
+            trust.committees.iter().map(|envelope| envelope.peek::<Committee>().map(|(document, _)| document));
         let elected = elected.collect::<Result<Vec<_>, _>>()?;
         for member in elected.into_iter().rev().chain([trust.committee]).flat_map(|committee| committee.members) {
             let role = text(&format!("審査委員会（{}）", member.role), &format!("committee ({})", member.role));

@@ -94,7 +94,9 @@ impl Sort {
             Self::ApplicationRefused => ("application_refused", "申請の不許可", "Application refused"),
             Self::PermitRefused => ("permit_refused", "医療機関による許可の拒否", "Permit refused by a hospital"),
             Self::ResultRefused => ("result_refused", "出力審査による提供拒否", "Result refused by a reviewer"),
-            Self::RequestRefused => ("request_refused", "調整機関による照会の拒否", "Request refused by the coordinator"),
+            Self::RequestRefused => {
+                ("request_refused", "調整機関による照会の拒否", "Request refused by the coordinator")
+            }
             Self::QueryRefused => ("query_refused", "医療機関による照会の拒否", "Query refused by a hospital"),
             Self::NoAnswer => ("no_answer", "消費されたが回答なし", "Charged, but no answer"),
             Self::Offline => ("offline", "医療機関に接続できず", "Hospital not reached"),
@@ -166,10 +168,10 @@ pub async fn incidents(
         (incident.study.is_empty() || filter.wants_study(&incident.study))
             && filter.wants(Subject {
                 organisation: &incident.organisation,
-                holders: &mut incident.holder.as_deref().into_iter(),
+                holders: incident.holder.as_deref().into_iter().collect(),
                 investigator: "",
                 persons: &incident.persons,
-                purposes: &mut std::iter::empty(),
+                purposes: Vec::new(),
                 state: &incident.sort.code,
                 span: (incident.at, incident.at),
             })
@@ -222,7 +224,8 @@ fn decided(parts: &Parts, names: &Names) -> Vec<Incident> {
             let reason = revoked.reason.clone();
             found.push(Incident { reason, ..of(Sort::PermitRevoked, revoked.at) });
         }
-        for said in part.acceptances.iter().filter(|said| said.refused.is_some_and(|code| code != Code::PermitWaiting)) {
+        for said in part.acceptances.iter().filter(|said| said.refused.is_some_and(|code| code != Code::PermitWaiting))
+        {
             found.push(Incident {
                 code: said.refused,
                 holder: Some(said.node.clone()),

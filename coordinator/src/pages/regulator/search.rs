@@ -52,10 +52,10 @@ pub fn queries(parts: &Parts, names: &Names, filter: &Filter) -> Result<Vec<Aske
     found.retain(|asked| {
         filter.wants(Subject {
             organisation: &asked.organisation,
-            holders: &mut asked.holders.iter().map(|holder| holder.name.as_str()),
+            holders: asked.holders.iter().map(|holder| holder.name.as_str()).collect(),
             investigator: &asked.principal_investigator,
             persons: &asked.persons,
-            purposes: &mut asked.purposes.iter().map(|purpose| purpose.code.as_str()),
+            purposes: asked.purposes.iter().map(|purpose| purpose.code.as_str()).collect(),
             state: &asked.state.code,
             span: (Some(asked.at), Some(asked.at)),
         })
@@ -111,10 +111,10 @@ pub fn uses(parts: &Parts, names: &Names, filter: &Filter, now: DateTime<Utc>) -
     found.retain(|entry| {
         filter.wants(Subject {
             organisation: &entry.organisation,
-            holders: &mut entry.holders.iter().map(String::as_str),
+            holders: entry.holders.iter().map(String::as_str).collect(),
             investigator: &entry.principal_investigator,
             persons: &entry.persons,
-            purposes: &mut entry.purposes.iter().map(|purpose| purpose.code.as_str()),
+            purposes: entry.purposes.iter().map(|purpose| purpose.code.as_str()).collect(),
             state: &entry.state.code,
             span: (entry.from, entry.to),
         })

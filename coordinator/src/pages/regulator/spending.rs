@@ -20,7 +20,7 @@ use crate::use_register::{Parts, PermitPart};
 pub const MOST_POINTS: usize = 120;
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// This version of the permit came.
     Permit(u32),
@@ -187,7 +187,8 @@ mod tests {
             Change { at: at(7), what: What::Permit("p".into(), 2, 300) },
             Change { at: at(8), what: What::Answer(two, Some(Code::PermitWaiting), 0) },
         ];
-        let rows: Vec<_> = points(changes).iter().map(|p| (p.event, p.granted, p.set_aside, p.spent, p.left())).collect();
+        let rows: Vec<_> =
+            points(changes).iter().map(|p| (p.event, p.granted, p.set_aside, p.spent, p.left())).collect();
         let expect = [
             (Event::Permit(1), 500, 0, 0, 0),
             (Event::Accepted, 500, 100, 0, 100),

@@ -81,8 +81,14 @@ fn document(name: &str, digest: Digest) -> Cell {
 /// # Errors
 /// When the database cannot be read.
 pub async fn reviews(language: Language, store: &Store, parts: &Parts, names: &Names) -> Result<Table, Refusal> {
-    let columns =
-        [("At", "日時"), ("Member", "委員"), ("Application", "申請"), ("Question", "審査の段階"), ("Verdict", "判定"), ("Reasons", "理由")];
+    let columns = [
+        ("At", "日時"),
+        ("Member", "委員"),
+        ("Application", "申請"),
+        ("Question", "審査の段階"),
+        ("Verdict", "判定"),
+        ("Reasons", "理由"),
+    ];
     let mut ids: Vec<&str> = parts.applications.iter().map(|dated| dated.document.id.as_str()).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -168,7 +174,12 @@ pub fn decisions(language: Language, uses: &[Use], parts: &Parts, names: &Names)
 
 /// Everybody whom a permit or an application names.
 pub fn persons(language: Language, parts: &Parts, names: &Names) -> Table {
-    let columns = [("Person", "氏名または識別子"), ("What they are", "役割"), ("Key fingerprint", "鍵の指紋"), ("Named in", "記載文書")];
+    let columns = [
+        ("Person", "氏名または識別子"),
+        ("What they are", "役割"),
+        ("Key fingerprint", "鍵の指紋"),
+        ("Named in", "記載文書"),
+    ];
     let mut rows: Vec<(Signer, String)> = Vec::new();
     for permit in parts.permits.iter().map(|part| &part.permit.document) {
         let named = format!("{} {}", permit.id, permit.version);
@@ -255,7 +266,11 @@ pub fn rounds(language: Language, found: &[Asked]) -> Table {
     let row = |asked: &Asked| {
         let charges = asked.holders.iter().filter_map(|holder| {
             let charge = holder.receipt.as_ref()?;
-            let again = if charge.again { language.say(" (served again, not charged)", "（再提供、消費なし）") } else { "" };
+            let again = if charge.again {
+                language.say(" (served again, not charged)", "（再提供、消費なし）")
+            } else {
+                ""
+            };
             let amount = grouped(charge.micro_rho);
             Some(Line {
                 text: format!("{}: {amount}{again}, {}", holder.name, charge.receipt.short()),
@@ -290,7 +305,8 @@ pub async fn output_reviews(
     found: &[Asked],
     names: &Names,
 ) -> Result<Table, Refusal> {
-    let columns = [("At", "日時"), ("Reviewer", "審査者"), ("Result", "結果"), ("Verdict", "判定"), ("Reasons", "理由")];
+    let columns =
+        [("At", "日時"), ("Reviewer", "審査者"), ("Result", "結果"), ("Verdict", "判定"), ("Reasons", "理由")];
     let mut results: Vec<Digest> = found.iter().filter_map(|asked| asked.result).collect();
     results.sort();
     results.dedup();
@@ -417,7 +433,8 @@ pub fn draw(language: Language, number: usize, Spending { holder, points }: Spen
             Cell::number(point.left()),
         ]
     };
-    let caption = format!("{title} ({})", language.say("the numbers of the chart, in micro-rho", "図の数値、単位 micro-rho"));
+    let caption =
+        format!("{title} ({})", language.say("the numbers of the chart, in micro-rho", "図の数値、単位 micro-rho"));
     let table = Table::new(language, &caption, columns).with(points.iter().map(row));
     Drawn { chart: Chart::new(words, lines, now), table, holder }
 }

@@ -159,13 +159,15 @@ impl Table {
     }
 
     /// Whether the column at `place` is one of numbers.
-    fn numeric(&self, place: usize) -> bool {
-        self.rows.first().and_then(|row| row.get(place)).is_some_and(Cell::is_number)
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "templates pass references")]
+    fn numeric(&self, place: &usize) -> bool {
+        self.rows.first().and_then(|row| row.get(*place)).is_some_and(Cell::is_number)
     }
 
     /// What the row at `place` is called in addresses.
-    fn anchor(&self, place: usize) -> Option<&String> {
-        self.anchors.get(place)
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "templates pass references")]
+    fn anchor(&self, place: &usize) -> Option<&String> {
+        self.anchors.get(*place)
     }
 
     /// The table for a spreadsheet: RFC 4180, UTF-8, what would be taken for a formula begins with an apostrophe.
@@ -213,7 +215,9 @@ mod tests {
         for (number, expect) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")] {
             assert_eq!(grouped(number), expect);
         }
-        for (text, expect) in [("study-1", "study-1"), ("a/b?c", "a%2Fb%3Fc"), ("\"><", "%22%3E%3C"), ("関", "%E9%96%A2")] {
+        for (text, expect) in
+            [("study-1", "study-1"), ("a/b?c", "a%2Fb%3Fc"), ("\"><", "%22%3E%3C"), ("関", "%E9%96%A2")]
+        {
             assert_eq!(part(text), expect);
         }
     }

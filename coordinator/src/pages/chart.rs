@@ -13,11 +13,11 @@ use super::regulator::table::grouped;
 
 /// The drawing's size, in units of its own.
 const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 280.0;
+const HEIGHT: f64 = 300.0;
 /// What the axes and the names of lines take of it.
 const LEFT: f64 = 92.0;
 const RIGHT: f64 = 170.0;
-const TOP: f64 = 22.0;
+const TOP: f64 = 40.0;
 const BOTTOM: f64 = 46.0;
 /// How far apart the names of two lines are at least.
 const LINE_HEIGHT: f64 = 18.0;
@@ -125,7 +125,7 @@ impl Chart {
     pub fn new(words: Words, lines: Vec<Steps>, until: DateTime<Utc>) -> Self {
         let points = || lines.iter().flat_map(|line| &line.points);
         let from = points().map(|(at, _)| *at).min().unwrap_or(until);
-        let until = points().map(|(at, _)| *at).fold(until, DateTime::max).max(from + TimeDelta::hours(1));
+        let until = points().map(|(at, _)| *at).fold(until, DateTime::max).max(from + TimeDelta::minutes(1));
         let most = points().map(|(_, value)| *value).max().unwrap_or(0);
         let step = nice_step(most);
         let top = most.div_ceil(step).max(1).saturating_mul(step);
@@ -176,10 +176,14 @@ fn nice_step(most: u64) -> u64 {
     }
 }
 
-/// Five moments of the lower axis: days, or with hours when there are few days.
+/// Five moments of the lower axis: days, or times of day when there are few.
 fn times(scale: &Scale) -> Vec<Tick> {
     let span = scale.until - scale.from;
-    let format = if span < TimeDelta::days(4) { "%m-%d %H:%M" } else { "%Y-%m-%d" };
+    let format = match span.num_hours() {
+        0 => "%H:%M:%S",
+        1..96 => "%m-%d %H:%M",
+        _ => "%Y-%m-%d",
+    };
     let tick = |n: i32| {
         let at = scale.from + span * n / 4;
         Tick { at: number(scale.x(at)), label: at.format(format).to_string() }
@@ -208,16 +212,20 @@ fn drawn(line: Steps, scale: &Scale) -> Drawn {
     Drawn { name: line.name, stroke: line.stroke, path, marks, name_at }
 }
 
-/// Moves the names of lines apart that would be written over one another, from the lowest line up.
+/// Moves the names of lines apart that would be written over one another: down from the highest, and back up from the end.
 fn apart(lines: &mut [Drawn]) {
-    let mut order: Vec<usize> = (0..lines.len()).collect();
     let place = |line: &Drawn| line.name_at.parse::<f64>().unwrap_or(0.0);
-    order.sort_by(|a, b| place(&lines[*b]).total_cmp(&place(&lines[*a])));
-    let mut below = f64::INFINITY;
-    for index in order {
-        let at = place(&lines[index]).min(below - LINE_HEIGHT);
-        lines[index].name_at = number(at);
-        below = at;
+    let mut order: Vec<usize> = (0..lines.len()).collect();
+    order.sort_by(|a, b| place(&lines[*a]).total_cmp(&place(&lines[*b])));
+    let mut above = f64::NEG_INFINITY;
+    for index in &order {
+        above = place(&lines[*index]).max(above + LINE_HEIGHT);
+        lines[*index].name_at = number(above);
+    }
+    let mut below = HEIGHT - BOTTOM + LINE_HEIGHT;
+    for index in order.iter().rev() {
+        below = place(&lines[*index]).min(below - LINE_HEIGHT);
+        lines[*index].name_at = number(below);
     }
 }
 
@@ -250,7 +258,7 @@ mod tests {
     fn a_line_goes_from_step_to_step_and_on_to_the_end() {
         let spent = line("spent", Stroke::Solid, &[(0, 0), (10, 100), (20, 200)]);
         let chart = Chart::new(words("t"), vec![spent], at(40));
-        assert_eq!(chart.lines[0].path, "M92.0 234.0H206.5V128.0H321.0V22.0H550.0");
+        assert_eq!(chart.lines[0].path, "M92.0 254.0H206.5V147.0H321.0V40.0H550.0");
         assert_eq!(chart.lines[0].marks.len(), 3);
         let labels: Vec<_> = chart.values.iter().map(|tick| tick.label.as_str()).collect();
         assert_eq!(labels, ["0", "50", "100", "150", "200"]);
@@ -263,6 +271,7 @@ mod tests {
         let mut places: Vec<f64> = chart.lines.iter().map(|line| line.name_at.parse().unwrap()).collect();
         places.sort_by(f64::total_cmp);
         assert!(places.windows(2).all(|pair| pair[1] - pair[0] >= LINE_HEIGHT - 0.1), "{places:?}");
+        assert!(places[0] >= TOP - 0.1 && places[2] <= HEIGHT - BOTTOM + 0.1, "{places:?}");
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! table shows, all pages of it. Deliberately absent: anything that a regulator could change here. Orders are signed elsewhere.
 
 mod asked;
+mod drawn;
+mod entries;
 mod filter;
+mod incidents;
 mod log;
 mod names;
 mod refusals;
@@ -22,35 +25,27 @@ use axum::{
     Router,
     extract::{Path, Query, State},
     http::header,
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Response},
     routing::get,
 };
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{
-    digest::Digest,
-    log::entry::Kind,
     pages::{Fault, Language, Page, show},
     permit::Purpose,
     refusal::Refusal,
 };
-use serde::Deserialize;
 
 use self::{
     asked::Asked,
+    drawn::Drawn,
     filter::{Filter, Form, List, Wrong},
-    log::Statement,
-    names::{Names, Signer},
-    refusals::{Incident, Sort},
+    incidents::{Incident, Sort},
+    names::Names,
     search::NamedUse,
-    study::Drawn,
-    table::{Table, time},
+    table::Table,
 };
 use super::{Pages, Regulator};
-use crate::{
-    documents::unavailable,
-    store::LogFilter,
-    use_register::{self, Coded, words},
-};
+use crate::use_register::{self, Coded, words};
 
 /// How many hits a page has.
 const PAGE: usize = 50;
@@ -66,11 +61,7 @@ pub fn routes() -> Router<Arc<Pages>> {
         .route("/regulator/refusals", get(refused))
         .route("/regulator/export", get(exported))
         .route("/regulator/studies/{study}", get(one_study))
-        .route("/regulator/documents/{digest}", get(document))
-        .route("/regulator/log", get(entries))
-        .route("/regulator/log/{index}", get(entry))
-        .route("/regulator/log/{index}/statement", get(statement))
-        .route("/regulator/log/{index}/proof", get(proof))
+        .merge(entries::routes())
 }
 
 /// What was found.
@@ -89,7 +80,7 @@ impl Found {
             List::Queries => Self::Queries(search::queries(&parts, &names, filter)?),
             List::Uses => Self::Uses(search::uses(&parts, &names, filter, now)?),
             List::Incidents => {
-                Self::Incidents(refusals::incidents(documents, store, &parts, &names, filter, now).await?)
+                Self::Incidents(refusals::all(documents, store, &parts, &names, filter, now).await?)
             }
         })
     }
@@ -119,7 +110,7 @@ impl Found {
             }
             Self::Incidents(found) => {
                 let caption = language.say("Refusals and anomalies, the latest first", "拒否と異常（新しい順）");
-                refusals::table(language, caption, part(found, from, most))
+                incidents::table(language, caption, part(found, from, most))
             }
         }
     }
@@ -282,7 +273,7 @@ async fn listed(regulator: &Regulator, pages: &Pages, form: Form, action: &'stat
         states,
         states_of_uses: choices(language, words::states(), &form.state),
         warning: incidents.iter().any(|incident| incident.sort.code == contradicts.code),
-        counts: refusals::counts(language, incidents),
+        counts: incidents::counts(language, incidents),
         found: number_found(language, total, from),
         hits: found.map(|found| found.table(language, from, PAGE)),
         before: (filter.page > 0 && wrong.is_none()).then(|| to(filter.page)),
@@ -333,13 +324,13 @@ async fn one_study(
     }
     let (names, uses) = (Names::read(documents, store).await?, use_register::of(&parts, now)?.uses);
     let found = asked::all(&parts, &names)?;
-    let mut incidents = refusals::incidents(documents, store, &parts, &names, &Filter::default(), now).await?;
-    incidents.retain(|incident| refusals::concerns(incident, &study, &parts));
+    let mut incidents = refusals::all(documents, store, &parts, &names, &Filter::default(), now).await?;
+    incidents.retain(|incident| incidents::concerns(incident, &study, &parts));
     incidents.truncate(MAX_ON_STUDY);
     let caption = visitor.say("Refusals, suspensions and anomalies, the latest first", "拒否、停止、異常（新しい順）");
-    let incidents = refusals::table(language, caption, &incidents);
+    let incidents = incidents::table(language, caption, &incidents);
     let budget = spending::spending(&parts)?.into_iter().enumerate();
-    let budget = budget.map(|(number, spending)| study::draw(language, number, spending, now)).collect();
+    let budget = budget.map(|(number, spending)| drawn::draw(language, number, spending, now)).collect();
     let mut chain = vec![
         study::applications(language, &parts, &names),
         study::reviews(language, store, &parts, &names).await?,
@@ -362,150 +353,4 @@ async fn one_study(
         incidents,
         study,
     })
-}
-
-/// A document leads to its entry in the log.
-async fn document(
-    _: Regulator,
-    State(pages): State<Arc<Pages>>,
-    Path(digest): Path<String>,
-) -> Result<Redirect, Fault> {
-    let digest: Digest = digest.parse().map_err(|_| Fault::not_found())?;
-    let envelope = pages.store.envelope(digest).await.map_err(unavailable)?.ok_or_else(Fault::not_found)?;
-    Ok(Redirect::to(&format!("/regulator/log?statement={}", Digest::of(&envelope))))
-}
-
-/// Which entries of the log are wanted, as it was sent.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct LogForm {
-    kind: String,
-    statement: String,
-    before: String,
-}
-
-impl TryFrom<&LogForm> for LogFilter {
-    type Error = Wrong;
-
-    fn try_from(form: &LogForm) -> Result<Self, Wrong> {
-        fn read<T: std::str::FromStr>(text: &str, wrong: Wrong) -> Result<Option<T>, Wrong> {
-            if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| wrong) }
-        }
-        Ok(Self {
-            kind: read(&form.kind, ("There is no such kind of entry.", "そのような種類の記録はありません。"))?,
-            statement: read(&form.statement, ("A digest has 64 digits.", "ダイジェストは64桁の16進数です。"))?,
-            before: read(&form.before, ("An entry has a number.", "記録番号は数字です。"))?,
-        })
-    }
-}
-
-/// Entries of the log.
-#[derive(Template)]
-#[template(path = "regulator/log.html")]
-struct LogPage {
-    page: Page,
-    kinds: Vec<Choice>,
-    entries: Table,
-    older: Option<String>,
-    size: u64,
-}
-
-async fn entries(
-    regulator: Regulator,
-    State(pages): State<Arc<Pages>>,
-    Query(form): Query<LogForm>,
-) -> Result<Response, Fault> {
-    let (visitor, store) = (&regulator.visitor, &pages.store);
-    let language = visitor.language();
-    let filter = LogFilter::try_from(&form).map_err(bad)?;
-    let names = Names::read(&pages.documents, store).await?;
-    let (entries, next) = log::page(language, store, &names, filter).await?;
-    let kind = |kind: &Kind| Choice {
-        code: kind.to_string(),
-        label: log::name(language, *kind).into(),
-        chosen: filter.kind == Some(*kind),
-    };
-    show(&LogPage {
-        page: visitor.page(visitor.say("Entries of the transparency log", "透明性ログの記録")),
-        kinds: Kind::ALL.iter().map(kind).collect(),
-        entries,
-        older: next.map(|before| format!("/regulator/log?kind={}&before={before}", table::part(&form.kind))),
-        size: store.log_size().await.map_err(unavailable)?,
-    })
-}
-
-/// An entry of the log.
-#[derive(Template)]
-#[template(path = "regulator/entry.html")]
-struct EntryPage {
-    page: Page,
-    index: u64,
-    kind: &'static str,
-    code: Kind,
-    statement: Option<Statement>,
-    known_at: Option<String>,
-    signers: Table,
-    proven: bool,
-}
-
-/// An entry with its statement, if it is there.
-async fn found_entry(pages: &Pages, index: &str) -> Result<crate::store::Logged, Fault> {
-    let index: u64 = index.parse().map_err(|_| Fault::not_found())?;
-    let before = Some(index.checked_add(1).ok_or_else(Fault::not_found)?);
-    let newest =
-        pages.store.newest_entries(LogFilter { before, ..LogFilter::default() }, 1).await.map_err(unavailable)?;
-    newest.into_iter().find(|entry| entry.index == index).ok_or_else(Fault::not_found)
-}
-
-async fn entry(
-    regulator: Regulator,
-    State(pages): State<Arc<Pages>>,
-    Path(index): Path<String>,
-) -> Result<Response, Fault> {
-    let (visitor, store) = (&regulator.visitor, &pages.store);
-    let language = visitor.language();
-    let found = found_entry(&pages, &index).await?;
-    let names = Names::read(&pages.documents, store).await?;
-    let statement = found.statement.as_deref().map(Statement::decode);
-    let known_at = match &statement {
-        Some(statement) => statement.known_at(store).await?.map(time),
-        None => None,
-    };
-    let signed: Vec<Signer> = statement.as_ref().map(|statement| statement.signers(&names)).unwrap_or_default();
-    let columns = [("Signed by", "署名者"), ("What they are", "役割"), ("Key fingerprint", "鍵の指紋")];
-    let row = |signer: &Signer| {
-        [
-            table::Cell::words(signer.name.as_deref().unwrap_or_default()),
-            table::Cell::words(table::say(language, &signer.role)),
-            table::Cell::words(signer.key.to_string()),
-        ]
-    };
-    let signers = Table::new(language, visitor.say("Signatures", "署名"), columns).with(signed.iter().map(row));
-    show(&EntryPage {
-        page: visitor.page(format!("{} {index}", visitor.say("Log entry", "ログの記録"))),
-        index: found.index,
-        kind: log::name(language, found.kind),
-        code: found.kind,
-        proven: store.proof_of_entry(found.index).await.map_err(unavailable)?.is_some(),
-        statement,
-        known_at,
-        signers,
-    })
-}
-
-async fn statement(
-    _: Regulator,
-    State(pages): State<Arc<Pages>>,
-    Path(index): Path<String>,
-) -> Result<Response, Fault> {
-    let entry = found_entry(&pages, &index).await?;
-    let bytes = entry.statement.ok_or_else(Fault::not_found)?;
-    Ok(download("application/octet-stream", &format!("entry-{}.statement", entry.index), bytes))
-}
-
-async fn proof(_: Regulator, State(pages): State<Arc<Pages>>, Path(index): Path<String>) -> Result<Response, Fault> {
-    let index: u64 = index.parse().map_err(|_| Fault::not_found())?;
-    let proof = pages.store.proof_of_entry(index).await.map_err(unavailable)?.ok_or_else(Fault::not_found)?;
-    let name = format!("entry-{index}.tlog-proof");
-    Ok(download("text/plain; charset=utf-8", &name, proof.to_string().into_bytes()))
 }

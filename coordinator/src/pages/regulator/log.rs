@@ -132,7 +132,7 @@ pub async fn page(
             at.map(Cell::time).unwrap_or_default(),
             Cell::words(decoded.as_ref().map_or_else(erased, |statement| statement.about.clone())),
             Cell::signers(language, &signers),
-            Cell::words(decoded.map(|statement| statement.statement.to_string()).unwrap_or_default()),
+            Cell::words(decoded.map(|statement| statement.statement.short()).unwrap_or_default()),
         ]);
     }
     let caption = language.say("Entries of the log, the newest first", "ログの記録（新しい順）");

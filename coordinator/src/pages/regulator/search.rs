@@ -135,12 +135,12 @@ pub fn table_of_queries(language: Language, caption: &str, found: &[Asked]) -> T
         ("Study", "研究"),
         ("Organisation", "利用者（組織）"),
         ("Asked by", "照会者"),
-        ("Purposes", "利用目的"),
         ("Question (SQL)", "照会文（SQL）"),
-        ("What became of it", "結果の扱い"),
         ("Hospitals", "医療機関"),
+        ("What became of it", "結果の扱い"),
         ("Cost (micro-rho)", "消費（micro-rho）"),
         ("Result", "結果"),
+        ("Purposes", "利用目的"),
     ];
     let row = |asked: &Asked| {
         [
@@ -148,12 +148,12 @@ pub fn table_of_queries(language: Language, caption: &str, found: &[Asked]) -> T
             Cell::linked(&asked.study, format!("{}#{}", study_page(&asked.study), part(&asked.round))),
             Cell::words(&asked.organisation),
             Cell::list(asked.persons.iter().map(Signer::label)),
-            purposes(language, &asked.purposes),
             Cell::sql(asked.sql.as_deref()),
-            Cell::coded(language, &asked.state),
             answers(language, asked),
+            Cell::coded(language, &asked.state),
             Cell::number(asked.micro_rho),
             result(asked),
+            purposes(language, &asked.purposes),
         ]
     };
     Table::new(language, caption, columns).with(found.iter().map(row))
@@ -197,7 +197,7 @@ pub fn table_of_uses(language: Language, caption: &str, found: &[NamedUse]) -> T
         ("Runs", "実行回数"),
         ("Cost (micro-rho)", "消費（micro-rho）"),
     ];
-    let day = |at: Option<DateTime<Utc>>| Cell::words(at.map(|at| at.date_naive().to_string()).unwrap_or_default());
+    let day = |at: Option<DateTime<Utc>>| at.map(|at| Cell::day(at.date_naive())).unwrap_or_default();
     let row = |entry: &NamedUse| {
         [
             Cell::linked(&entry.study, study_page(&entry.study)),
@@ -210,7 +210,7 @@ pub fn table_of_uses(language: Language, caption: &str, found: &[NamedUse]) -> T
             Cell::list(entry.holders.iter().cloned()),
             day(entry.from),
             day(entry.to),
-            Cell::words(entry.decided.map(|day| day.to_string()).unwrap_or_default()),
+            entry.decided.map(Cell::day).unwrap_or_default(),
             Cell::number(entry.queries as u64),
             Cell::number(entry.micro_rho),
         ]

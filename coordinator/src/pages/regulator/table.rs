@@ -3,7 +3,7 @@
 //! Texts of strangers stay as they were written: the template escapes them for HTML, [`Table::csv`] for spreadsheets.
 
 use askama::Template;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use sekisho_protocol::pages::Language;
 
 use super::names::Signer;
@@ -28,6 +28,8 @@ pub enum Shape {
     Words,
     /// A number, to the right.
     Number,
+    /// A point in time, or a day.
+    Time,
     /// SQL, with its line breaks.
     Code,
 }
@@ -75,7 +77,12 @@ impl Cell {
 
     /// A point in time.
     pub fn time(at: DateTime<Utc>) -> Self {
-        Self::words(time(at))
+        Self { shape: Shape::Time, ..Self::words(time(at)) }
+    }
+
+    /// A day.
+    pub fn day(day: NaiveDate) -> Self {
+        Self { shape: Shape::Time, ..Self::words(day.to_string()) }
     }
 
     /// SQL.
@@ -112,6 +119,19 @@ impl Cell {
     /// It is of [`Shape::Number`].
     pub fn is_number(&self) -> bool {
         self.shape == Shape::Number
+    }
+
+    /// The class of its column.
+    pub fn class(&self) -> &'static str {
+        let longest = self.lines.iter().map(|line| line.text.chars().count()).max().unwrap_or(0);
+        match self.shape {
+            Shape::Words if longest > 60 => "wide",
+            Shape::Words if longest > 20 || self.lines.len() > 1 => "lines",
+            Shape::Words => "",
+            Shape::Number => "number",
+            Shape::Time => "date",
+            Shape::Code => "wide",
+        }
     }
 
     /// It is of [`Shape::Code`] and says something.

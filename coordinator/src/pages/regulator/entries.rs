@@ -11,7 +11,10 @@ use axum::{
 };
 use sekisho_protocol::{
     digest::Digest,
-    log::entry::Kind,
+    log::{
+        entry::Kind,
+        store::{LogError, Proved, Which},
+    },
     pages::{Fault, Page, show},
 };
 use serde::Deserialize;
@@ -26,7 +29,7 @@ use super::{
 use crate::{
     documents::unavailable,
     pages::{Pages, Regulator},
-    store::{LogFilter, Logged},
+    store::{LogFilter, Logged, StoreError},
 };
 
 /// The routes.
@@ -132,6 +135,16 @@ async fn found_entry(pages: &Pages, index: &str) -> Result<Logged, Fault> {
     newest.into_iter().find(|entry| entry.index == index).ok_or_else(Fault::not_found)
 }
 
+/// The proof of an entry, as of the newest checkpoint that was witnessed; none when it came after that, or was erased.
+async fn proved(pages: &Pages, index: u64) -> Result<Option<Proved>, Fault> {
+    let Some(checkpoint) = pages.store.own_checkpoint().await.map_err(unavailable)? else { return Ok(None) };
+    match pages.store.prove(&Which::Index(index), checkpoint).await {
+        Ok(proved) => Ok(Some(proved)),
+        Err(StoreError::Log(LogError::Unprovable(_))) => Ok(None),
+        Err(error) => Err(unavailable(error).into()),
+    }
+}
+
 async fn entry(
     regulator: Regulator,
     State(pages): State<Arc<Pages>>,
@@ -161,7 +174,7 @@ async fn entry(
         index: found.index,
         kind: log::name(language, found.kind),
         code: found.kind,
-        proven: store.proof_of_entry(found.index).await.map_err(unavailable)?.is_some(),
+        proven: proved(&pages, found.index).await?.is_some(),
         statement,
         known_at,
         signers,
@@ -180,7 +193,7 @@ async fn statement(
 
 async fn proof(_: Regulator, State(pages): State<Arc<Pages>>, Path(index): Path<String>) -> Result<Response, Fault> {
     let index: u64 = index.parse().map_err(|_| Fault::not_found())?;
-    let proof = pages.store.proof_of_entry(index).await.map_err(unavailable)?.ok_or_else(Fault::not_found)?;
+    let proof = proved(&pages, index).await?.ok_or_else(Fault::not_found)?.proof;
     let name = format!("entry-{index}.tlog-proof");
     Ok(download("text/plain; charset=utf-8", &name, proof.to_string().into_bytes()))
 }

@@ -1,0 +1,3 @@
+//! x
+mod driver;
+mod visitor;

@@ -14,6 +14,7 @@ pub mod held;
 pub mod listing;
 pub mod metering;
 pub mod network;
+pub mod pages;
 pub mod periods;
 pub mod person;
 pub mod report;

@@ -186,6 +186,11 @@ impl Current {
         self.permits.values().filter(move |permit| permit.study_id == study)
     }
 
+    /// The key with this fingerprint, when some permit, in force or not, authorises its owner to ask.
+    pub fn person_key(&self, fingerprint: Digest) -> Option<PublicKey> {
+        self.permits.values().find_map(|permit| permit.person(fingerprint)).map(|person| person.key)
+    }
+
     /// The schema with this digest.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: anybody's key, raw counts, a page that exists for one role and depends on another's session.
 
+mod chart;
 pub mod committee;
 pub mod public;
 pub mod regulator;

@@ -10,6 +10,7 @@
 mod counts;
 mod history;
 mod log;
+mod refused;
 mod trust;
 
 use std::{
@@ -50,6 +51,8 @@ use sqlx::{
 
 pub use self::counts::Counts;
 pub use self::history::{KeptRelease, KeptResult, KeptRound};
+pub use self::log::{LogFilter, Logged};
+pub use self::refused::{RefusedRequest, Request};
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
 const MIGRATIONS: &[&str] = &[
@@ -58,6 +61,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_questions.sql"),
     include_str!("../migrations/0004_trust.sql"),
     SCHEMA,
+    include_str!("../migrations/0005_refused_requests.sql"),
 ];
 /// How many connections are open at most.
 const CONNECTIONS: u32 = 4;
@@ -314,6 +318,15 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         found.map(|digest| read_digest(&digest)).transpose()
+    }
+
+    /// The envelope of the document with this digest.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn envelope(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE digest = ?1";
+        Ok(sqlx::query_scalar(sql).bind(digest.as_bytes().as_slice()).fetch_optional(&self.pool).await?)
     }
 
     /// Whether a document with this digest is kept.
@@ -602,6 +615,7 @@ mod tests {
             let drop = sqlx::AssertSqlSafe(format!("DROP TABLE log_{table}"));
             sqlx::raw_sql(drop).execute(&store.pool).await.unwrap();
         }
+        sqlx::raw_sql("DROP TABLE refused_request").execute(&store.pool).await.unwrap();
         sqlx::raw_sql("PRAGMA user_version = 4").execute(&store.pool).await.unwrap();
         store.close().await;
         let entries = open(&dir).await.log_entries(0, 99).await.unwrap();

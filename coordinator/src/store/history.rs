@@ -96,6 +96,17 @@ impl Store {
         rows.iter().map(release_of).collect()
     }
 
+    /// What was released under a permit, by round and hospital, without its numbers.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn releases_under(&self, permit: Digest) -> Result<Vec<KeptRelease>, StoreError> {
+        let sql = "SELECT round, node, header, x'' AS cells, receipt FROM release JOIN round USING (round)
+            WHERE permit = ?1 ORDER BY round, node";
+        let rows = sqlx::query(sql).bind(permit.as_bytes().as_slice()).fetch_all(&self.pool).await?;
+        rows.iter().map(release_of).collect()
+    }
+
     /// Shows every release of every round to `see`, one at a time and without its numbers.
     ///
     /// # Errors

@@ -3,21 +3,23 @@
 //! Promises: log and tables agree after any crash; the same bytes are entered once. Logged are documents, hospitals' answers to
 //! permits, the signed query of each round, receipts, and the checkpoints of hospitals' logs. What was taken before there was a log is entered when it is made.
 
+use chrono::{DateTime, Utc};
 use rand::{SeedableRng, rngs::StdRng};
 use sekisho_protocol::{
     digest::Digest,
     keys::SecretKey,
     log::{
         checkpoint::SignedCheckpoint,
-        entry::Kind as Entry,
+        entry::{Kind as Entry, Opening},
         note::KeyName,
+        proof::InclusionProof,
         store::{self, Audited, Leaf},
         tile::{Tile, WIDTH},
     },
 };
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
-use super::{Kind, Store, StoreError};
+use super::{Kind, Store, StoreError, read_instant};
 
 /// What was kept before there was a log, in the order of time as far as it is known.
 const EARLIER: &str = "SELECT kind, envelope FROM (
@@ -26,6 +28,28 @@ const EARLIER: &str = "SELECT kind, envelope FROM (
     UNION ALL SELECT 'query', envelope, (SELECT min(started_at) FROM round r WHERE r.query = question.query) FROM question
     UNION ALL SELECT 'receipt', receipt, started_at FROM release JOIN round USING (round)
 ) ORDER BY at";
+
+/// Which entries of the log are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogFilter {
+    /// Those of this kind; of all kinds without it.
+    pub kind: Option<Entry>,
+    /// Those that commit to the statement of this digest.
+    pub statement: Option<Digest>,
+    /// Those before this index.
+    pub before: Option<u64>,
+}
+
+/// An entry of the log in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its place.
+    pub index: u64,
+    /// What it commits to.
+    pub kind: Entry,
+    /// The statement; none when it was erased.
+    pub statement: Option<Vec<u8>>,
+}
 
 impl Kind {
     /// What an entry of the log is called that commits to a document of this kind.
@@ -156,6 +180,63 @@ impl Store {
     pub async fn log_entries(&self, from: u64, limit: u32) -> Result<Vec<Leaf>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         Ok(store::leaves(&mut connection, from, limit).await?)
+    }
+
+    /// The newest entries that `filter` lets through; at most `most` of them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest_entries(&self, filter: LogFilter, most: u32) -> Result<Vec<Logged>, StoreError> {
+        let sql = "SELECT l.idx, l.kind, s.envelope FROM log_leaf l LEFT JOIN log_statement s ON s.idx = l.idx
+            WHERE (?1 IS NULL OR l.kind = ?1) AND (?2 IS NULL OR s.digest = ?2) AND l.idx < ?3
+            ORDER BY l.idx DESC LIMIT ?4";
+        let before = filter.before.and_then(|index| i64::try_from(index).ok()).unwrap_or(i64::MAX);
+        let rows = sqlx::query(sql)
+            .bind(filter.kind.map(Entry::as_str))
+            .bind(filter.statement.as_ref().map(|digest| digest.as_bytes().as_slice()))
+            .bind(before)
+            .bind(most)
+            .fetch_all(&self.pool)
+            .await?;
+        let read = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(Logged {
+                index: row.try_get::<i64, _>("idx")?.unsigned_abs(),
+                kind: row.try_get::<&str, _>("kind")?.parse().map_err(|_| StoreError::Corrupt("log entry"))?,
+                statement: row.try_get("envelope")?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// The proof that entry `index` is in the log as of its newest checkpoint that was witnessed; none when it was entered
+    /// after that, or was erased.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn proof_of_entry(&self, index: u64) -> Result<Option<InclusionProof>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let Some(origin) = store::origin(&mut tx).await? else { return Ok(None) };
+        let Some(checkpoint) = store::newest(&mut tx, &origin).await? else { return Ok(None) };
+        let size = checkpoint.claimed().head().size();
+        if index >= size {
+            return Ok(None);
+        }
+        let leaf = store::leaves(&mut tx, index, 1).await?.pop().filter(|leaf| leaf.index == index);
+        let Some((kind, opened)) = leaf.and_then(|leaf| Some((leaf.kind, leaf.opened?))) else { return Ok(None) };
+        let hashes = store::inclusion(&mut tx, index, size).await?;
+        Ok(Some(InclusionProof::new(index, hashes, &Opening { kind, salt: opened.salt }, checkpoint)))
+    }
+
+    /// When the document or query whose payload has this digest came here; none when it is neither.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn came_at(&self, payload: Digest) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let sql = "SELECT min(at) FROM (SELECT put_at AS at FROM document WHERE digest = ?1
+            UNION ALL SELECT started_at FROM round WHERE query = ?1)";
+        let found: Option<String> =
+            sqlx::query_scalar(sql).bind(payload.as_bytes().as_slice()).fetch_one(&self.pool).await?;
+        found.as_deref().map(read_instant).transpose()
     }
 
     /// Reads the whole log and makes every hash again; `seen` is told how many entries were checked.

@@ -1,0 +1,1 @@
+//! Each page by each role, and what is on it.

@@ -181,6 +181,11 @@ impl Current {
         })
     }
 
+    /// Every permit with a quorum, of all versions, in force or not.
+    pub(crate) fn permits(&self) -> impl Iterator<Item = &Arc<Held<Permit>>> {
+        self.permits.values()
+    }
+
     /// The permits of a study, of all versions, in force or not.
     pub fn permits_of_study<'a>(&'a self, study: &'a str) -> impl Iterator<Item = &'a Arc<Held<Permit>>> {
         self.permits.values().filter(move |permit| permit.study_id == study)
@@ -264,6 +269,11 @@ impl Documents {
     /// The governance key that the configuration names, with which the network began.
     pub(crate) fn governance_anchor(&self) -> PublicKey {
         self.trust.governance
+    }
+
+    /// The keys of the regulators of the configuration.
+    pub(crate) fn regulators(&self) -> impl Iterator<Item = PublicKey> {
+        self.trust.regulators.iter().map(|regulator| regulator.key)
     }
 
     /// The documents as of now.
@@ -407,7 +417,7 @@ impl Documents {
 }
 
 /// That a request to read is neither stale nor of the future.
-fn fresh(access: &Access, now: DateTime<Utc>) -> Result<(), Refusal> {
+pub(crate) fn fresh(access: &Access, now: DateTime<Utc>) -> Result<(), Refusal> {
     if now >= access.expires || access.issued > now + SKEW {
         return Err(Refusal::new(Code::StaleMessage, "the request to read has expired, or a clock is wrong"));
     }

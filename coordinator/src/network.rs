@@ -9,6 +9,7 @@
 mod catalogues;
 mod control;
 mod push;
+mod succession;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

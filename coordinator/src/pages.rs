@@ -13,7 +13,7 @@ pub mod public;
 pub mod regulator;
 pub mod user;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::{
     Router,
@@ -45,6 +45,10 @@ pub struct Pages {
     pub clock: Arc<dyn Clock>,
     /// The text of the policy of the log's witnesses, where one is configured.
     pub policy: Option<String>,
+    /// The folder of the log's files.
+    pub log: PathBuf,
+    /// Where people find the pages, as a URL without a path.
+    pub address: String,
 }
 
 /// A role of the pages.
@@ -179,19 +183,24 @@ pub enum PagesError {
     },
 }
 
-/// Serves the pages where the configuration says, until they are stopped. Without a token file nobody signs in.
+/// Serves the pages where the configuration says, until they are stopped; they are told where that is. Without a token file
+/// nobody signs in.
 ///
 /// # Errors
 /// When the token file is open to others or has a line that is no token, or the address is taken.
-pub async fn serve(settings: &config::Pages, pages: Pages) -> Result<Running, PagesError> {
+pub async fn serve(settings: &config::Pages, mut pages: Pages) -> Result<Running, PagesError> {
     let tokens = TokenFile::<PageToken>::new(&settings.tokens);
     match tokens.lines() {
         Ok(_) | Err(TokenFileError::Missing { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     let gate = Arc::new(Gate::new(SITE, tokens, settings.origin.clone(), pages.clock.clone()));
-    let (address, routes) = (settings.address, router(Arc::new(pages)));
-    let running = loopback::serve(address, |address| guarded(routes, gate, address)).await;
+    let (address, origin) = (settings.address, settings.origin.clone());
+    let routes = |address: SocketAddr| {
+        pages.address = origin.map_or_else(|| format!("http://{address}"), |origin| origin.to_string());
+        guarded(router(Arc::new(pages)), gate, address)
+    };
+    let running = loopback::serve(address, routes).await;
     let running = running.map_err(|source| PagesError::Bind { address, source })?;
     tracing::info!(address = %running.address(), "the pages are served");
     Ok(running)

@@ -5,7 +5,7 @@
 //!
 //! Deliberately absent: settings, sessions and state of its own; files and the coordinator hold everything.
 
-mod answer;
+pub(crate) mod answer;
 mod application;
 mod budget;
 mod catalogue;

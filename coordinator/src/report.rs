@@ -6,6 +6,8 @@ use sekisho_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use sekisho_protocol::published::HolderState;
+
 use crate::store::Kind;
 
 /// The key of the [`ResultReport`] in the metadata of a result's arrow schema.
@@ -46,6 +48,9 @@ pub const ACTION_REGISTER: &str = "register";
 /// The `DoAction` that reads what is not public: the body is the envelope of an `access/1`.
 pub const ACTION_READ: &str = "read";
 
+/// The `DoAction` that exports a result: the body is the envelope of an `access/1` that names it, the results are the pieces of
+/// its bundle as a zip archive.
+pub const ACTION_BUNDLE: &str = "bundle";
 /// The `DoAction` that tells whose signatures count: no body, the result a [`TrustReport`].
 pub const ACTION_TRUST: &str = "trust";
 /// The `DoAction` that tells what a study has left: the body is a permit's id or digest, or a study's id, as JSON text; the
@@ -219,20 +224,6 @@ pub enum Want {
         /// A digest of 64 hexadecimal digits, or an id.
         name: String,
     },
-}
-
-/// What a hospital did with a query or a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HolderState {
-    /// It answered, or accepted.
-    Answered,
-    /// It refused before charging.
-    Refused,
-    /// It charged and gave no answer.
-    NoAnswer,
-    /// It could not be reached in time.
-    Offline,
 }
 
 /// One hospital's part in a round.

@@ -433,7 +433,7 @@ async fn review(
 }
 
 /// The digest of a round's result; none when it did not end, or no hospital answered.
-fn result_of(round: &KeptRound, releases: &[KeptRelease]) -> Result<Option<Digest>, Refusal> {
+pub(crate) fn result_of(round: &KeptRound, releases: &[KeptRelease]) -> Result<Option<Digest>, Refusal> {
     if releases.is_empty() || !matches!(round.state, RoundState::Done(_)) {
         return Ok(None);
     }

@@ -11,13 +11,14 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     keys::SecretKey,
     log::{
-        checkpoint::{SignedCheckpoint, origin},
+        checkpoint::{SignedCheckpoint, origin, whose},
         cosignature::cosigned,
         note::{KeyName, NoteKey, NoteSignature, Signs},
-        policy::Policy,
+        policy::{MAX_NAMED, Policy},
         proof::ConsistencyProof,
     },
     roster::{Member, Role},
@@ -165,9 +166,99 @@ impl Witnesses {
     }
 }
 
-/// The keys that count as the witness `member` of the log `log`: as a witness it is called as its own log is.
-fn witness_keys(member: &Member, current: &Current, log: &KeyName) -> Vec<NoteKey> {
-    let network = log.as_str().split_once('/').map_or("", |(network, _)| network);
+/// The keys that count as the witness `member` of the log `log`: as a witness it is called as its own first log is.
+pub(crate) fn witness_keys(member: &Member, current: &Current, log: &KeyName) -> Vec<NoteKey> {
+    let network = whose(log).map_or("", |whose| whose.network);
     let Ok(name) = format!("{network}/{}", member.name).parse::<KeyName>() else { return Vec::new() };
     keys_of(member, current).into_iter().map(|key| NoteKey::new(name.clone(), Signs::Cosignature, key)).collect()
+}
+
+/// A checkpoint of the coordinator's log that it signed, and the hospitals that cosigned it.
+#[derive(Debug)]
+pub struct Confirmed {
+    /// The checkpoint.
+    pub checkpoint: SignedCheckpoint,
+    /// Who cosigned it, by roster name, and when.
+    pub witnesses: Vec<(String, DateTime<Utc>)>,
+}
+
+impl Confirmed {
+    /// The checkpoint in one line.
+    pub fn in_words(&self) -> String {
+        let claimed = self.checkpoint.claimed();
+        let by = |(name, at): &(String, DateTime<Utc>)| format!("{name} on {}", at.to_rfc3339());
+        let witnesses: Vec<_> = self.witnesses.iter().map(by).collect();
+        let witnesses = if witnesses.is_empty() { "nobody".into() } else { witnesses.join(", ") };
+        format!("checkpoint: {} signed {} entries; cosigned by {witnesses}", claimed.origin(), claimed.head().size())
+    }
+}
+
+/// Checks a checkpoint of the coordinator's own log with the keys of the newest roster.
+///
+/// # Errors
+/// A sentence, when the coordinator did not sign it, or a cosignature on it does not verify.
+pub fn confirmed(documents: &Documents, checkpoint: SignedCheckpoint) -> Result<Confirmed, String> {
+    let current = documents.current();
+    let roster = current.pinned_roster().ok_or("there is no roster")?;
+    let origin = checkpoint.claimed().origin();
+    let us =
+        roster.members.iter().find(|member| member.role == Role::Coordinator).ok_or("the roster has no coordinator")?;
+    let key = NoteKey::new(origin.clone(), Signs::Text, us.signing_key);
+    checkpoint.verify(&key).map_err(|error| error.to_string())?;
+    let mut witnesses = Vec::new();
+    for member in roster.members.iter().filter(|member| member.role == Role::Node) {
+        for key in witness_keys(member, &current, origin) {
+            let at = cosigned(&checkpoint, &key).map_err(|error| error.to_string())?;
+            witnesses.extend(at.map(|at| (member.name.clone(), at)));
+        }
+    }
+    Ok(Confirmed { checkpoint, witnesses })
+}
+
+/// The keys of a member's first log and of it as a witness.
+///
+/// # Errors
+/// A sentence, when its name cannot be that of a key.
+pub fn keys(documents: &Documents, member: &Member) -> Result<(NoteKey, NoteKey), String> {
+    let name = origin(&documents.governance_anchor(), &member.name).map_err(|error| error.to_string())?;
+    let key = |signs| NoteKey::new(name.clone(), signs, member.signing_key);
+    Ok((key(Signs::Text), key(Signs::Cosignature)))
+}
+
+/// A policy (c2sp.org/tlog-policy) over the log of `of`, or the coordinator's own: all other hospitals of the roster are its
+/// witnesses, of which `quorum` must have cosigned; without it two, or the only one.
+///
+/// # Errors
+/// A sentence, when there is no such member, or fewer hospitals than must cosign.
+pub fn policy_of(documents: &Documents, of: Option<&str>, quorum: Option<usize>) -> Result<String, String> {
+    let current = documents.current();
+    let roster = current.pinned_roster().ok_or("there is no roster yet")?;
+    let is_log = |member: &&Member| match of {
+        None => member.role == Role::Coordinator,
+        Some(name) => member.name == name,
+    };
+    let keeper = roster.members.iter().find(is_log).ok_or("the roster has no such member")?;
+    let witnesses: Vec<_> = roster.members.iter().filter(|m| m.role == Role::Node && m.name != keeper.name).collect();
+    let needed = quorum.unwrap_or(witnesses.len().min(MOST_NEEDED));
+    if needed > witnesses.len() || witnesses.len() >= MAX_NAMED {
+        return Err(format!("{needed} of {} hospitals cannot cosign: choose --quorum", witnesses.len()));
+    }
+    let mut lines =
+        vec![format!("# roster {} of {}", roster.seq, roster.issued), format!("log {}", keys(documents, keeper)?.0)];
+    for member in &witnesses {
+        lines.push(format!("witness {} {}", member.name, keys(documents, member)?.1));
+    }
+    if needed == 0 {
+        lines.push("quorum none".into());
+    } else {
+        // A hospital may be called as the group would be.
+        let mut group = "hospitals".to_string();
+        while witnesses.iter().any(|member| member.name == group) {
+            group.push('-');
+        }
+        let names: Vec<_> = witnesses.iter().map(|member| member.name.as_str()).collect();
+        lines.push(format!("group {group} {needed} {}", names.join(" ")));
+        lines.push(format!("quorum {group}"));
+    }
+    Ok(lines.join("\n") + "\n")
 }

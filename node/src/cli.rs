@@ -236,7 +236,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Inspect(command) => inspect::inspect(command, &clock).await,
         Command::Alerts(command) => alerts::alerts(command).await,
-        Command::Log(command) => log::log(command).await,
+        Command::Log(command) => log::log(command, &SystemClock).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,

@@ -34,6 +34,13 @@ pub enum Item {
         /// Its digest.
         result: Digest,
     },
+    /// The results that the signer may export.
+    Releases,
+    /// The bundle of a result.
+    Release {
+        /// The result's digest.
+        result: Digest,
+    },
 }
 
 /// The request.

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 /// The largest frame in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
 /// The version of these messages.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The Flight action by which the coordinator fetches a node's catalogue: the body is its number in decimal digits.
 pub const ACTION_CATALOGUE: &str = "catalogue";
@@ -22,6 +22,8 @@ pub const ACTION_CONSISTENCY: &str = "consistency";
 pub const LOG_SEEN_KEY: &str = "sekisho-log-seen";
 /// The key of the node's checkpoint, with its consistency proof, in the metadata of a release's arrow schema.
 pub const CHECKPOINT_KEY: &str = "sekisho.checkpoint";
+/// The key of the proof that the release's receipt is in the node's log at that checkpoint (c2sp.org/tlog-proof).
+pub const RECEIPT_PROOF_KEY: &str = "sekisho.receipt-proof";
 
 /// What a node says first on its control stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +59,17 @@ pub struct Holdings {
     pub cosignature: Option<String>,
     /// The permits that it has answered, by digest.
     pub permits: Vec<[u8; 32]>,
+    /// The log that goes on in the place of one that was lost, until the coordinator has taken it.
+    pub succession: Option<Succession>,
+}
+
+/// A hospital's log that goes on in the place of one that it lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Succession {
+    /// The envelope of the signed write-off, as JSON.
+    pub write_off: String,
+    /// The newest checkpoint of the log that goes on, as it was signed.
+    pub checkpoint: String,
 }
 
 /// What a node sends.
@@ -159,6 +172,7 @@ mod tests {
             cosignature: Some("line".into()),
             catalogue_seq: 3,
             permits: vec![[9; 32]; permits],
+            succession: Some(Succession { write_off: "envelope".into(), checkpoint: "note".into() }),
         })
     }
 

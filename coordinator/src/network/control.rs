@@ -71,6 +71,9 @@ impl Nodes {
                 return Err(Ended::SecondHello);
             };
             let id = holdings.id;
+            if let Some(succession) = &holdings.succession {
+                self.succeed(&name, succession).await?;
+            }
             let offer = self.witnessing(peer.id, &holdings).await?;
             let ack = control::encode(&FromCoordinator::Ack { id, offer })?;
             *lock(&peer.holdings) = holdings;

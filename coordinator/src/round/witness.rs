@@ -15,7 +15,7 @@ use sekisho_protocol::{
     control::ACTION_CONSISTENCY,
     digest::Digest,
     log::{
-        checkpoint::{SignedCheckpoint, VerifiedCheckpoint},
+        checkpoint::{SignedCheckpoint, VerifiedCheckpoint, whose},
         cosignature::{Continued, WitnessError},
         note::{NoteKey, Signs},
         proof::ConsistencyProof,
@@ -47,13 +47,14 @@ impl Rounds {
         Ok(newest.map_or(0, |newest| newest.claimed().head().size()))
     }
 
-    /// Keeps what a hospital shows of its log, if it fits what it showed before.
+    /// Keeps what a hospital shows of its log, if it fits what it showed before. One that others have overtaken is entered too:
+    /// receipts are proven under it.
     pub(super) async fn witness(
         &self,
         query: &PermittedQuery,
         member: &Member,
         shown: Option<&String>,
-    ) -> Result<(), NoRelease> {
+    ) -> Result<VerifiedCheckpoint, NoRelease> {
         let shown = shown.ok_or_else(|| unbelieved("the answer has no checkpoint of the hospital's log"))?;
         let malformed = |_| unbelieved("what the hospital shows of its log is no checkpoint");
         let shown = ConsistencyProof::parse(shown.as_bytes()).map_err(malformed)?;
@@ -67,11 +68,12 @@ impl Rounds {
             }
             let size = |checkpoint: &SignedCheckpoint| checkpoint.claimed().head().size();
             if newest.as_ref().is_some_and(|newest| size(newest) >= size(&shown.checkpoint)) {
-                return Ok(());
+                self.store.enter_checkpoint(&shown.checkpoint).await.map_err(|error| failed(&error))?;
+                return Ok(offered);
             }
             let kept = self.store.keep_checkpoint(&member.name, newest.as_ref(), &shown.checkpoint).await;
             if kept.map_err(|error| failed(&error))? {
-                return Ok(());
+                return Ok(offered);
             }
         }
         Err(Refusal::new(Code::Busy, "too many answers of the hospital at once").into())
@@ -118,7 +120,7 @@ fn verified(
     member: &Member,
 ) -> Result<VerifiedCheckpoint, NoRelease> {
     let origin = checkpoint.claimed().origin();
-    if origin.as_str().split_once('/').is_none_or(|(_, name)| name != member.name) {
+    if whose(origin).is_none_or(|whose| whose.member != member.name) {
         return Err(unbelieved("the hospital shows a checkpoint of another member's log"));
     }
     let key = |key| NoteKey::new(origin.clone(), Signs::Text, key);

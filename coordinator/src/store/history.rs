@@ -4,7 +4,10 @@
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use sekisho_protocol::digest::Digest;
+use sekisho_protocol::{
+    digest::Digest,
+    log::{entry::Kind as Entry, store},
+};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{RoundState, Store, StoreError, instant, read_digest, read_instant, state_of};
@@ -121,6 +124,14 @@ impl Store {
             see(&release_of(&row)?)?;
         }
         Ok(())
+    }
+
+    /// Which entry of the coordinator's log a statement is, if it is one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn entry_of(&self, kind: Entry, statement: &[u8]) -> Result<Option<u64>, StoreError> {
+        Ok(store::find(&mut *self.pool.acquire().await?, kind, statement).await?)
     }
 
     /// Keeps a result that waits; one that is there stays as it is.

@@ -3,6 +3,8 @@
 //! Promises: log and tables agree after any crash; the same bytes are entered once. Logged are documents, hospitals' answers to
 //! permits, the signed query of each round, receipts, and the checkpoints of hospitals' logs. What was taken before there was a log is entered when it is made.
 
+use std::num::NonZeroUsize;
+
 use chrono::{DateTime, Utc};
 use rand::{SeedableRng, rngs::StdRng};
 use sekisho_protocol::{
@@ -11,9 +13,11 @@ use sekisho_protocol::{
     log::{
         checkpoint::SignedCheckpoint,
         entry::{Kind as Entry, Opening},
+        merkle::TreeHead,
         note::KeyName,
         proof::InclusionProof,
-        store::{self, Audited, Leaf},
+        statements::Statements,
+        store::{self, Audited, Leaf, Proved, Which},
         tile::{Tile, WIDTH},
     },
 };
@@ -166,11 +170,69 @@ impl Store {
         Ok(true)
     }
 
+    /// Takes `checkpoint` as the newest of the member's next log, with the write-off of the log before, if `lost` still is the
+    /// newest of that.
+    pub(crate) async fn succeed(
+        &self,
+        member: &str,
+        lost: &SignedCheckpoint,
+        write_off: &[u8],
+        checkpoint: &SignedCheckpoint,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        if store::newest_of(&mut tx, member).await?.as_ref() != Some(lost) {
+            return Ok(false);
+        }
+        enter(&mut tx, Entry::WriteOff, write_off).await?;
+        store::keep(&mut tx, checkpoint).await?;
+        enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
     /// Enters a checkpoint that contradicts what was kept.
     pub(crate) async fn enter_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// The newest checkpoint of the coordinator's own log, with its cosignatures; none before enough hospitals witnessed one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn own_checkpoint(&self) -> Result<Option<SignedCheckpoint>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let Some(origin) = store::origin(&mut connection).await? else { return Ok(None) };
+        Ok(store::newest(&mut connection, &origin).await?)
+    }
+
+    /// The head that the log had at `size` entries.
+    ///
+    /// # Errors
+    /// When it has fewer, or the database cannot be read.
+    pub async fn log_head_at(&self, size: u64) -> Result<TreeHead, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        Ok(store::head_at(&mut tx, size).await?)
+    }
+
+    /// Proves that the entry that `which` names is under `checkpoint`.
+    ///
+    /// # Errors
+    /// When it is not, was erased, or the database cannot be read.
+    pub async fn prove(&self, which: &Which, checkpoint: SignedCheckpoint) -> Result<Proved, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let index = store::place_of(&mut tx, which).await?;
+        Ok(store::prove(&mut tx, index, checkpoint).await?)
+    }
+
+    /// Entries of one kind from `from` on, in order; at most `limit` of them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn log_entries_of(&self, kind: Entry, from: u64, limit: u32) -> Result<Vec<Leaf>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(store::leaves_of(&mut connection, kind, from, limit).await?)
     }
 
     /// Entries of the log from `from` on, in order; at most `limit` of them.
@@ -246,5 +308,19 @@ impl Store {
     pub async fn audit_log(&self, seen: impl FnMut(u64) + Send) -> Result<Audited, StoreError> {
         let mut tx = self.pool.begin().await?;
         Ok(store::audit(&mut tx, seen).await?)
+    }
+
+    /// The same, with the signatures of `statements`, on so many `threads`.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`], also with the first statement that is wrong.
+    pub async fn audit_log_with(
+        &self,
+        statements: Option<&mut Statements>,
+        threads: NonZeroUsize,
+        seen: impl FnMut(u64) + Send,
+    ) -> Result<Audited, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        Ok(store::audit_with(&mut tx, statements, threads, seen).await?)
     }
 }

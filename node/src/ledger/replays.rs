@@ -245,7 +245,7 @@ impl Ledger {
                 let found = log_store::find(&mut connection, Kind::Receipt, &release.receipt).await;
                 found.map_err(StoreError::from)?.is_some()
             }
-            RunState::Reserved => false,
+            RunState::Reserved | RunState::Lost => false,
         };
         Ok(Some(Kept { charged, run, asked: asked.transpose()?, seed, logged }))
     }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     keys::PublicKey,
     log::{
+        checkpoint::{Whose, whose},
         cosignature::{Continued, WitnessError},
         note::{KeyName, NoteKey, NoteSignature, Signs},
         proof::ConsistencyProof,
@@ -81,7 +82,7 @@ impl Answering {
         let now = self.clock.now();
         let (coordinator, key) = self.coordinator(now).await?;
         let origin = offer.checkpoint.claimed().origin().clone();
-        let Some((network, member)) = origin.as_str().split_once('/') else {
+        let Some(Whose { network, member, .. }) = whose(&origin) else {
             return Err(malformed("the checkpoint is of no member's log"));
         };
         if member != coordinator {

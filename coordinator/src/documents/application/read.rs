@@ -72,7 +72,7 @@ impl Documents {
                 json(&kept.into_iter().map(report).collect::<Result<Vec<_>, _>>()?)
             }
             Item::Applications => json(&self.reports(&asker).await?),
-            Item::HeldResults | Item::HeldResult { .. } => {
+            Item::HeldResults | Item::HeldResult { .. } | Item::Releases | Item::Release { .. } => {
                 Err(Refusal::new(Code::Malformed, "this request is not about an application"))
             }
         }

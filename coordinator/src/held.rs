@@ -32,6 +32,7 @@ use crate::{
     result,
     round::authorise::PermittedQuery,
     store::{KeptResult, KeptRound, RoundState, Store},
+    use_register,
 };
 
 /// The most results that are listed at once.
@@ -118,14 +119,19 @@ pub async fn let_out(
     let held =
         KeptResult { result, permit: query.permit.digest(), query_key, run, round: round.to_string(), held_at: now };
     store.hold(&held).await.map_err(unavailable)?;
-    let reviews = documents.output_reviews(&held).await?;
+    reviewed(documents, &held, releases.len(), query.members.len()).await
+}
+
+/// That reviewers let a result out, in which so many hospitals are `of` those that were `asked`.
+async fn reviewed(documents: &Documents, held: &KeptResult, of: usize, asked: usize) -> Result<(), Refusal> {
+    let result = held.result;
+    let reviews = documents.output_reviews(held).await?;
     match standing_of(&reviews) {
         Standing::Released => Ok(()),
         Standing::Awaiting => {
-            let (released, asked) = (reviews.len(), query.members.len());
+            let released = reviews.len();
             let detail = format!(
-                "result {result} waits: {released} of {NEEDED} reviewers released it; {} of {asked} hospitals are in it",
-                releases.len()
+                "result {result} waits: {released} of {NEEDED} reviewers released it; {of} of {asked} hospitals are in it"
             );
             Err(Refusal::new(Code::AwaitingReview, detail))
         }
@@ -134,6 +140,61 @@ pub async fn let_out(
             let reasons = refusal.map(|r| r.review.reasons.as_str()).unwrap_or_default();
             Err(Refusal::new(Code::OutputRefused, format!("result {result} was refused: {reasons}")))
         }
+    }
+}
+
+/// A round's tables as the person who asked got them.
+pub struct Told {
+    /// The result's digest.
+    pub result: Digest,
+    /// The question.
+    pub query: Query,
+    /// What the result is.
+    pub report: ResultReport,
+    /// The table of all hospitals, then that of each.
+    pub batches: Vec<RecordBatch>,
+}
+
+/// The tables of a round that has ended, made again from what is stored, for a person of its permit whom the caller knows.
+///
+/// # Errors
+/// As [`let_out`], by the reviews as they are now; or when the round cannot be made again.
+pub async fn told(documents: &Documents, store: &Store, round: &KeptRound) -> Result<Told, Refusal> {
+    let current = documents.current();
+    let rule = current.permit(round.permit)?.output_review;
+    let made = Made::again(&current, store, round).await?;
+    let result = made.digest();
+    match rule {
+        Rule::Automatic => {}
+        Rule::TwoPerson if made.releases.is_empty() => {}
+        Rule::TwoPerson => {
+            reviewed(documents, &kept(round, result), made.releases.len(), made.query.holders.len()).await?;
+        }
+    }
+    Ok(Told { result, query: made.query, report: made.report, batches: made.batches })
+}
+
+/// Whether reviewers let out what a round under a permit with `two_person` brought, by its receipts.
+///
+/// # Errors
+/// As [`let_out`], by the reviews as they are now.
+pub async fn standing(documents: &Documents, store: &Store, round: &KeptRound) -> Result<(), Refusal> {
+    let releases = store.releases(&round.round).await.map_err(unavailable)?;
+    let Some(result) = use_register::result_of(round, &releases)? else { return Ok(()) };
+    let question = round.question.as_deref().and_then(|question| Envelope::from_json::<Query>(question).ok());
+    let asked = question.and_then(|envelope| envelope.peek::<Query>().ok()).map(|(query, _)| query.holders.len());
+    reviewed(documents, &kept(round, result), releases.len(), asked.unwrap_or(releases.len())).await
+}
+
+/// The result of `round`, as it is kept when it waits.
+fn kept(round: &KeptRound, result: Digest) -> KeptResult {
+    KeptResult {
+        result,
+        permit: round.permit,
+        query_key: round.query_key,
+        run: round.run,
+        round: round.round.clone(),
+        held_at: round.started,
     }
 }
 
@@ -224,6 +285,7 @@ struct Made {
     query_key: Digest,
     plan: PrivatePlan,
     releases: Vec<(String, Release)>,
+    report: ResultReport,
     batches: Vec<RecordBatch>,
 }
 
@@ -250,8 +312,8 @@ impl Made {
             releases.push((kept.node, release));
         }
         let named: Vec<(&str, &Release)> = releases.iter().map(|(name, release)| (name.as_str(), release)).collect();
-        let (_, batches) = result::tables(&plan, report, &named).await.map_err(unavailable)?;
-        Ok(Self { query, query_key: round.query_key, plan, releases, batches })
+        let (report, batches) = result::tables(&plan, report, &named).await.map_err(unavailable)?;
+        Ok(Self { query, query_key: round.query_key, plan, releases, report, batches })
     }
 
     fn digest(&self) -> Digest {

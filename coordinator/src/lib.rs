@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod documents;
 pub mod door;
+pub mod duties;
 pub mod held;
 pub mod listing;
 pub mod metering;

@@ -214,7 +214,10 @@ fn list_csv(held: &[HeldReport]) -> String {
 }
 
 /// The tables of a result, as an answer to a query.
-fn answer(shown: &HeldResult) -> Result<Answer, Failure> {
+///
+/// # Errors
+/// When they are not what a coordinator writes.
+pub(crate) fn answer(shown: &HeldResult) -> Result<Answer, Failure> {
     let wrong = |why: &dyn std::fmt::Display| Failure::answer("result", why);
     let bytes = BASE64.decode(&shown.tables).map_err(|e| wrong(&e))?;
     let reader = StreamReader::try_new(bytes.as_slice(), None).map_err(|e| wrong(&e))?;

@@ -15,6 +15,7 @@ pub mod held;
 pub mod listing;
 pub mod metering;
 pub mod network;
+pub mod pages;
 pub mod periods;
 pub mod person;
 pub mod report;

@@ -17,6 +17,7 @@ use sekisho_protocol::{
     log::entry::Kind,
     record::PolicyRecord,
     refusal::Refusal,
+    token_file::{TokenFile, TokenFileError},
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
     watching,
 };
@@ -35,7 +36,7 @@ use crate::{
     keys::{Dialling, KeyFiles, Signing, follow},
     ledger::{Caps, Ledger},
     link,
-    local::{self, Local, TokenFile, TokenFileError},
+    local::{self, Local},
     log::Standing,
     policy::{Policy, PolicyError},
     register::Register,

@@ -472,6 +472,7 @@ async fn start(
         log_level: LogLevel::Info,
         tiles: None,
         witness_policy: None,
+        pages: None,
     };
     Daemon::start(config, Arc::new(Ticking(AtomicI64::new(0))), Hooks::default()).await
 }

@@ -1,0 +1,12 @@
+//! What members of the committee see.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use super::Pages;
+
+/// The routes.
+pub fn routes() -> Router<Arc<Pages>> {
+    Router::new()
+}

@@ -1,0 +1,12 @@
+//! What regulators see.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use super::Pages;
+
+/// The routes.
+pub fn routes() -> Router<Arc<Pages>> {
+    Router::new()
+}

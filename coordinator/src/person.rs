@@ -151,7 +151,7 @@ enum Network {
 }
 
 /// What every command may use.
-struct Context {
+pub(crate) struct Context {
     coordinator: String,
     ca: Option<PathBuf>,
     now: DateTime<Utc>,

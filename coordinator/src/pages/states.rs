@@ -38,7 +38,7 @@ const NEW: &str = "chip chip-new";
 const PLAIN: &str = "chip";
 
 /// How far an application is.
-pub const fn application(state: ApplicationState) -> Chip {
+pub const fn application(state: &ApplicationState) -> Chip {
     match state {
         ApplicationState::Submitted => chip(NEW, "submitted", "提出済み"),
         ApplicationState::ChangesRequested => chip(WAIT, "changes requested", "修正依頼中"),
@@ -49,7 +49,7 @@ pub const fn application(state: ApplicationState) -> Chip {
 }
 
 /// Why a member takes no part.
-pub const fn conflict(conflict: Conflict) -> Chip {
+pub const fn conflict(conflict: &Conflict) -> Chip {
     match conflict {
         Conflict::Declared => chip(STOP, "conflict of interest declared", "利益相反（申告済み）"),
         Conflict::Applies => chip(STOP, "conflict of interest: named in the application", "利益相反（申請の関係者）"),
@@ -57,7 +57,7 @@ pub const fn conflict(conflict: Conflict) -> Chip {
 }
 
 /// What a member said of an application.
-pub const fn verdict(verdict: Verdict) -> Chip {
+pub const fn verdict(verdict: &Verdict) -> Chip {
     match verdict {
         Verdict::Comment => chip(PLAIN, "comment", "意見"),
         Verdict::ChangesRequested => chip(WAIT, "changes requested", "修正依頼"),
@@ -69,7 +69,7 @@ pub const fn verdict(verdict: Verdict) -> Chip {
 }
 
 /// Which question it was about.
-pub const fn step(step: Step) -> Chip {
+pub const fn step(step: &Step) -> Chip {
     match step {
         Step::Completeness => chip(PLAIN, "completeness", "形式審査"),
         Step::Lawfulness => chip(PLAIN, "lawfulness", "実質審査"),
@@ -77,7 +77,7 @@ pub const fn step(step: Step) -> Chip {
 }
 
 /// What a reviewer said of a result.
-pub const fn output_verdict(verdict: OutputVerdict) -> Chip {
+pub const fn output_verdict(verdict: &OutputVerdict) -> Chip {
     match verdict {
         OutputVerdict::Release => chip(OK, "release", "公開可"),
         OutputVerdict::Refuse => chip(STOP, "refuse", "公開不可"),
@@ -85,7 +85,7 @@ pub const fn output_verdict(verdict: OutputVerdict) -> Chip {
 }
 
 /// Where a result stands.
-pub const fn standing(standing: Standing) -> Chip {
+pub const fn standing(standing: &Standing) -> Chip {
     match standing {
         Standing::Awaiting => chip(WAIT, "waits for reviewers", "審査待ち"),
         Standing::Released => chip(OK, "released", "公開可"),
@@ -94,7 +94,7 @@ pub const fn standing(standing: Standing) -> Chip {
 }
 
 /// What has to be done.
-pub const fn task(task: Task) -> Chip {
+pub const fn task(task: &Task) -> Chip {
     match task {
         Task::Decide => chip(PLAIN, "decide", "決定"),
         Task::PublishDecision => chip(PLAIN, "publish the decision", "決定の公表"),
@@ -105,7 +105,7 @@ pub const fn task(task: Task) -> Chip {
 }
 
 /// How a duty stands.
-pub const fn duty(state: DutyState) -> Chip {
+pub const fn duty(state: &DutyState) -> Chip {
     match state {
         DutyState::Late => chip(STOP, "late", "期限超過"),
         DutyState::Soon => chip(WAIT, "soon", "まもなく"),
@@ -115,7 +115,7 @@ pub const fn duty(state: DutyState) -> Chip {
 }
 
 /// Whether a hospital can answer, by what it declares.
-pub const fn answer(answer: Answer) -> Chip {
+pub const fn answer(answer: &Answer) -> Chip {
     match answer {
         Answer::Yes => chip(OK, "yes", "可"),
         Answer::AfterMapping => chip(WAIT, "after mapping", "項目の対応付け後に可"),
@@ -124,7 +124,7 @@ pub const fn answer(answer: Answer) -> Chip {
 }
 
 /// How far a round is.
-pub const fn round(state: RoundState) -> Chip {
+pub const fn round(state: &RoundState) -> Chip {
     match state {
         RoundState::Running => chip(NEW, "running", "実行中"),
         RoundState::Interrupted => chip(WAIT, "interrupted: ask the same run again", "中断（同じ実行番号で再照会）"),
@@ -139,7 +139,7 @@ pub const fn round(state: RoundState) -> Chip {
 }
 
 /// What a hospital did.
-pub const fn holder(state: HolderState) -> Chip {
+pub const fn holder(state: &HolderState) -> Chip {
     match state {
         HolderState::Answered => chip(OK, "answered", "回答"),
         HolderState::Refused => chip(STOP, "refused", "拒否"),
@@ -149,7 +149,7 @@ pub const fn holder(state: HolderState) -> Chip {
 }
 
 /// Whether something can be asked under a permit, and why not.
-pub const fn permit(void: Option<Code>) -> Chip {
+pub const fn permit(void: &Option<Code>) -> Chip {
     match void {
         None => chip(OK, "valid", "有効"),
         Some(Code::PermitNotYetValid) => chip(NEW, "not valid yet", "開始前"),

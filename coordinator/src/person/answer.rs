@@ -54,6 +54,13 @@ pub struct Grid {
     pub rows: Vec<GridRow>,
 }
 
+impl Grid {
+    /// Whether something is to be said of a row.
+    pub fn noted(&self) -> bool {
+        self.rows.iter().any(|row| !row.note.is_empty())
+    }
+}
+
 /// A column's name.
 pub struct Heading {
     /// As the SQL says.
@@ -138,6 +145,19 @@ impl Rows {
     /// # Errors
     /// When a value has no text.
     pub fn grid(&self, by_holder: bool, most: usize) -> Result<Grid, Failure> {
+        self.laid_out(self.chosen(by_holder).take(most))
+    }
+
+    /// The rows of one hospital, or of [`ALL_HOLDERS`], for people, at most `most`; and how many there are.
+    ///
+    /// # Errors
+    /// When a value has no text.
+    pub fn of_holder(&self, holder: &str, most: usize) -> Result<(Grid, usize), Failure> {
+        let own: Vec<usize> = self.chosen(true).filter(|row| self.holders[*row] == holder).collect();
+        Ok((self.laid_out(own.iter().copied().take(most))?, own.len()))
+    }
+
+    fn laid_out(&self, rows: impl Iterator<Item = usize>) -> Result<Grid, Failure> {
         let shown = self.shown();
         let heading = |s: &Shown| Heading {
             name: self.name(s.index),
@@ -149,7 +169,7 @@ impl Rows {
             let cells = shown.iter().map(cell).collect::<Result<_, Failure>>()?;
             Ok(GridRow { holder: self.holders[row].clone(), cells, note: self.note(row)? })
         };
-        let rows = self.chosen(by_holder).take(most).map(row).collect::<Result<_, Failure>>()?;
+        let rows = rows.map(row).collect::<Result<_, Failure>>()?;
         Ok(Grid { header: shown.iter().map(heading).collect(), rows })
     }
 
@@ -160,9 +180,9 @@ impl Rows {
         names
     }
 
-    /// How many rows the combined table has, or with `by_holder` all.
-    pub fn count(&self, by_holder: bool) -> usize {
-        self.chosen(by_holder).count()
+    /// How many rows there are, over all hospitals and the combined table.
+    pub fn count(&self) -> usize {
+        self.holders.len()
     }
 
     /// The combined table for people, or with `by_holder` every hospital's rows.
@@ -170,8 +190,9 @@ impl Rows {
     /// # Errors
     /// When a value has no text.
     pub fn table(&self, by_holder: bool) -> Result<String, Failure> {
-        let Grid { header, rows } = self.grid(by_holder, usize::MAX)?;
-        let noted = rows.iter().any(|row| !row.note.is_empty());
+        let grid = self.grid(by_holder, usize::MAX)?;
+        let noted = grid.noted();
+        let Grid { header, rows } = grid;
         let mut table = empty();
         let names = by_holder.then(|| "hospital".to_string()).into_iter().chain(header.iter().map(|h| h.name.clone()));
         table.set_header(names.chain(noted.then(|| "note".to_string())).map(|name| plain(&name)));

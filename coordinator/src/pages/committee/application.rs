@@ -11,7 +11,8 @@ use sekisho_protocol::{
     catalogue::{Catalogue, Estimate},
     digest::Digest,
     dsse::Verified,
-    refusal::Refusal,
+    pages::Language,
+    refusal::{Code, Refusal},
     review::{Review, Step, Verdict},
     schema::Schema,
 };
@@ -24,9 +25,11 @@ use crate::{
         application::{dry_run, missing},
         failure::Failure,
         grant,
+        permit::{word, words as named},
     },
     report::ApplicationReport,
     requirements::Missing,
+    use_register::words,
 };
 
 /// One version.
@@ -81,8 +84,8 @@ pub struct Holding {
     pub node: String,
     /// The table.
     pub table: String,
-    /// The data set's title; none when the hospital declares no such table.
-    pub title: Option<String>,
+    /// The data set's title in English and Japanese; none when the hospital declares no such table.
+    pub title: Option<(String, String)>,
     /// No real patient is in it.
     pub synthetic: bool,
     /// From when to when.
@@ -112,6 +115,68 @@ pub struct Shown {
     pub holdings: Vec<Holding>,
 }
 
+impl Shown {
+    /// What the application says, field by field, in words; those that are empty too.
+    pub fn texts(&self, language: &Language) -> Vec<(&'static str, String)> {
+        let asked = self.application.document();
+        let say = |en, ja| language.say(en, ja);
+        let day = |at: Option<DateTime<Utc>>| at.map(|at| at.format("%Y-%m-%d").to_string()).unwrap_or_default();
+        let basis = words::basis(asked.basis).label;
+        let mut texts = vec![
+            (say("Functions", "申請者の業務"), asked.applicant.functions.clone()),
+            (say("Legal basis", "法的根拠"), language.say(&basis.en, &basis.ja).to_string()),
+            (say("Responsible", "研究責任者"), asked.principal_investigator.clone()),
+            (say("Purposes", "利用目的"), named(&asked.purposes)),
+            (say("Public mandate", "公的な任務"), asked.public_mandate.clone()),
+            (say("Use", "利用の内容"), asked.use_description.clone()),
+            (say("Benefit", "期待される公益"), asked.expected_benefit.clone()),
+            (say("Study", "研究"), asked.study_id.clone()),
+            (say("Form of data", "データの形式"), asked.level.as_ref().map(word).unwrap_or_default()),
+            (say("Why in this form", "形式の理由"), asked.level_justification.clone()),
+            (say("Safeguards", "安全管理措置"), asked.safeguards.clone()),
+            (say("Period", "利用期間"), format!("{} – {}", day(asked.period.from), day(asked.period.to))),
+            (say("Why so long", "期間の理由"), asked.period.justification.clone()),
+            (say("Stigma", "差別・偏見への配慮"), asked.stigma_declaration.clone()),
+            (
+                say("Prohibited uses", "禁止された利用"),
+                say(
+                    if asked.prohibited_uses_acknowledged { "acknowledged" } else { "not acknowledged" },
+                    if asked.prohibited_uses_acknowledged { "確認済み" } else { "未確認" },
+                )
+                .into(),
+            ),
+            (say("Expected result", "期待される結果"), asked.result_expected.clone()),
+            (say("Content of statistics", "統計の内容"), asked.statistic_content.clone()),
+            (say("Statistics", "統計量"), named(&asked.statistics)),
+            (say("Kinds of release", "公表の種類"), named(&asked.release_kinds)),
+            (say("Disclosure rule", "秘匿規則"), asked.disclosure.as_ref().map(word).unwrap_or_default()),
+            (say("Review of results", "結果の審査"), word(&asked.output_review)),
+        ];
+        if let Some(dp) = &asked.dp {
+            let (query, total) = (dp.micro_rho_per_query, dp.micro_rho_total);
+            let cost = say("at most a query, at each hospital; in all:", "（1照会・医療機関ごとの上限）、総額");
+            texts.push((say("Cost", "費用"), format!("{query} {cost} {total}")));
+            let (rows, groups, sites) = (dp.rows_per_patient, dp.groups_per_patient, dp.sites_per_patient);
+            texts.push((
+                say("Bounds of a patient", "患者1人の上限"),
+                match language {
+                    Language::En => format!("{rows} rows and {groups} groups in full; at {sites} hospitals at most (assumed)"),
+                    Language::Ja => format!("{rows} 行・{groups} 群まで全量、最大 {sites} 医療機関（想定）"),
+                },
+            ));
+        }
+        if let Some(ethics) = &asked.ethics {
+            let date = ethics.date.map(|date| date.to_string()).unwrap_or_default();
+            texts.push((say("Ethics committee", "倫理審査"), format!("{} {} {date}", ethics.body, ethics.id)));
+        }
+        if let Some(jp) = &asked.jp {
+            let text = format!("{}, {}, {}", jp.certified_operator, jp.contract_id, jp.review_committee);
+            texts.push((say("Operator, contract, reviewed by", "認定事業者・契約・審査委員会"), text));
+        }
+        texts
+    }
+}
+
 /// The application `id`.
 ///
 /// # Errors
@@ -133,7 +198,7 @@ pub async fn shown(documents: &Documents, id: &str, now: DateTime<Utc>) -> Resul
     };
     let versions = kept.iter().zip(before).map(version).collect();
     let newest = kept.into_iter().next().map(|(application, _)| application);
-    let application = newest.ok_or_else(|| Refusal::new(sekisho_protocol::refusal::Code::ApplicationUnknown, id))?;
+    let application = newest.ok_or_else(|| Refusal::new(Code::ApplicationUnknown, id))?;
     let missing = missing(&application).unwrap_or_default();
     let holdings = holdings(&application, &current);
     let (asked, known) = (application.document().clone(), current.clone());
@@ -213,11 +278,17 @@ fn holding(
     // Of several the one that is mapped to the application's schema.
     let best = with_table.min_by_key(|set| Some(set.schema.digest) != schema);
     let Some((set, entry)) = best.and_then(|set| Some((set, set.table(table)?))) else { return nothing };
-    let day = |day: Option<chrono::NaiveDate>| day.map(|day| day.to_string()).unwrap_or_default();
+    let to = |to: Option<chrono::NaiveDate>| to.map(|day| day.to_string()).unwrap_or_default();
+    let words = |language: &str| {
+        let mut words = set.declared.title.words();
+        // Who wrote in one language alone is read in that one.
+        let own = set.declared.title.words().find(|(code, _)| *code == language).or_else(|| words.next());
+        own.map_or_else(|| set.id.clone(), |(_, text)| text.to_string())
+    };
     Holding {
-        title: Some(set.declared.title.first().map_or_else(|| set.id.clone(), |text| text.text.clone())),
+        title: Some((words("en"), words("ja"))),
         synthetic: set.synthetic,
-        period: entry.period.as_ref().map(|p| format!("{} – {}", day(p.from), day(p.to))).unwrap_or_default(),
+        period: entry.period.as_ref().map(|p| format!("{} – {}", p.from, to(p.to))).unwrap_or_default(),
         counts: entry.counts.as_ref().map(|counts| (counts.records, counts.individuals)),
         lacks: columns.iter().filter(|column| entry.column(column).is_none()).cloned().collect(),
         ..nothing

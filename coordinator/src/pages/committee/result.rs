@@ -16,7 +16,7 @@ use sekisho_protocol::{
 use super::{CommitteeMember, Pages, commands::KEY, refused, seated};
 use crate::{
     held::{self, HeldResult},
-    pages::{MOST_ROWS, command_line::line, interval_chart::IntervalChart, states},
+    pages::{bounds::{MOST_ROWS, place}, command_line::line, interval_chart::IntervalChart, states},
     person::{
         answer::{Grid, Rows},
         number::significant,
@@ -57,6 +57,7 @@ pub async fn page(
 ) -> Result<Response, Fault> {
     let member = seated(&pages, &who)?;
     let result: Digest = result.parse().map_err(|_| Fault::not_found())?;
+    let _place = place().await?;
     let shown = held::show(&pages.documents, &pages.store, &member, result).await.map_err(refused)?;
     let told = answer(&shown).map_err(|failure| Fault::unavailable(failure.detail()))?;
     let rows = Rows::of(&told).map_err(|failure| Fault::unavailable(failure.detail()))?;
@@ -67,7 +68,7 @@ pub async fn page(
     show(&ResultPage {
         page: who.visitor.page(format!("{title} {}", result.short())),
         charts: IntervalChart::all(&grid, ALL_HOLDERS),
-        all_rows: rows.count(true),
+        all_rows: rows.count(),
         grid,
         report: told.report,
         release: word("release", "WHY IT DISCLOSES NOBODY"),

@@ -15,7 +15,10 @@ use super::{
     question::{Analysis, Form, analysed},
     studies::{Own, own},
 };
-use crate::person::{failure::Failure, number::significant, query::CELL_SIZES};
+use crate::{
+    pages::bounds::place,
+    person::{failure::Failure, number::significant, query::CELL_SIZES},
+};
 
 /// Which permit the form begins with.
 #[derive(Deserialize)]
@@ -75,7 +78,7 @@ pub async fn analyse(
 ) -> Result<Response, Fault> {
     let (permits, form) = chosen_of(&pages, &who, Form::of(fields))?;
     let own = permits.iter().find(|own| own.permit.digest().to_string() == form.permit).ok_or_else(Fault::not_found)?;
-    let _place = pages.analyses.clone().try_acquire_owned().map_err(|_| Fault::too_many())?;
+    let _place = place().await?;
     let found = analysed(&form, own, &pages.documents, &pages.store, pages.clock.now()).await;
     let (analysis, failure) = match found {
         Ok(analysis) => (Some(analysis), None),

@@ -104,6 +104,13 @@ impl Form {
         self.holders.is_empty() || self.holders.iter().any(|ticked| ticked == holder)
     }
 
+    /// Whether something is narrowed or divided.
+    pub fn narrows(&self) -> bool {
+        let fields =
+            [&self.bounds, &self.rows_per_patient, &self.groups_per_patient, &self.shares, &self.bite, &self.delta];
+        fields.iter().any(|field| !field.is_empty())
+    }
+
     /// The flags as `sekisho query` takes them, with the permit called `name`.
     fn flags(&self, name: &str, all: &[String]) -> Vec<(&'static str, String)> {
         let mut flags = vec![("permit", name.to_string()), ("sql", self.sql.trim().to_string())];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     digest::Digest,
-    permit::Permit,
+    permit::{OutputReview, Permit},
     refusal::{Code, Refusal},
 };
 
@@ -71,6 +71,16 @@ pub fn own(current: &Current, key: Digest, now: DateTime<Utc>) -> Vec<Own> {
 }
 
 impl Own {
+    /// The code of why nothing can be asked now.
+    pub fn code(&self) -> Option<Code> {
+        self.void.as_ref().map(|refusal| refusal.code)
+    }
+
+    /// Whether two members review results before the person has them.
+    pub fn is_reviewed(&self) -> bool {
+        self.permit.output_review == OutputReview::TwoPerson
+    }
+
     /// Why results that were released under the permit are not shown any more; none when they are. A permit that ended or was
     /// replaced takes nothing back; one that was revoked or suspended does.
     pub fn takes_back(&self) -> Option<&Refusal> {

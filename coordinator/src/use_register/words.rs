@@ -116,7 +116,7 @@ pub(crate) fn purpose(purpose: Purpose) -> Coded {
     coded(purpose.as_str(), ja, en)
 }
 
-pub(super) fn basis(basis: Basis) -> Coded {
+pub(crate) fn basis(basis: Basis) -> Coded {
     let (code, ja, en) = match basis {
         Basis::Ehds68 => ("EHDS-68", "EHDS 第68条（データ許可）", "EHDS Art. 68: data permit"),
         Basis::Ehds69 => {

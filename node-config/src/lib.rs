@@ -15,7 +15,7 @@ mod reference;
 mod template;
 
 pub use checked::{
-    Budget, BudgetRule, ConfigError, Coordinator, CountRule, Limits, Local, Log, LogFormat, LogLevel, NodeConfig,
+    Budget, BudgetRule, ConfigError, Console, Coordinator, CountRule, Limits, Local, Log, LogFormat, LogLevel, NodeConfig,
     Snapshots, Trust, Watch, Window, load,
 };
 pub use file::NodeConfigFile;

@@ -240,7 +240,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,
-        Command::Resume(args) => suspension::resume(&args).await,
+        Command::Resume(args) => suspension::resume(&args, &clock).await,
         Command::Trust(command) => trust::trust(command, &clock).await,
         Command::Orders(command) => trust::orders(command, &clock).await,
         Command::Keys(command) => trust::keys(&command),

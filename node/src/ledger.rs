@@ -14,6 +14,7 @@
 mod alerts;
 mod caps;
 mod error;
+mod operations;
 mod releases;
 mod replays;
 mod run;
@@ -34,6 +35,8 @@ use sqlx::{Row, sqlite::SqliteRow};
 pub use self::alerts::{MAX_ALERTS, NewAlert, Sighted};
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
+pub(crate) use self::operations::note;
+pub use self::operations::{Act, COMMAND_LINE, MAX_OPERATIONS, Operation, Said, reason};
 pub use self::releases::ReleasedRuns;
 pub use self::replays::{Asked, Charged, Kept, RunName, Which};
 pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease};

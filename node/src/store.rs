@@ -34,6 +34,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0006_replay.sql"),
     include_str!("../migrations/0007_alerts.sql"),
     log::SCHEMA,
+    include_str!("../migrations/0008_operations.sql"),
     include_str!("../migrations/0009_write_off.sql"),
 ];
 /// How many connections may read at once.

@@ -10,6 +10,7 @@
 //! Deliberately absent: anything of rows or patients, how long anything took, who asked.
 
 mod meters;
+mod recent;
 mod rules;
 mod scrape;
 #[cfg(test)]
@@ -17,10 +18,7 @@ pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -36,10 +34,11 @@ use sekisho_protocol::{
 };
 use tracing::warn;
 
-pub use self::scrape::Scrape;
+pub use self::{recent::RefusedMessage, scrape::Scrape};
 
 use self::{
     meters::Meters,
+    recent::Recent,
     rules::{Before, Sightings, begin, follows, is_askers, share},
 };
 use crate::{
@@ -106,15 +105,16 @@ pub struct Watch {
     counted: Mutex<Counted>,
     /// One alert after the other: what one looks at, the one before has written.
     turn: tokio::sync::Mutex<()>,
-    reached: AtomicBool,
+    reached: Mutex<Option<DateTime<Utc>>>,
+    recent: Recent,
 }
 
 /// The coordinator is there, until this is dropped.
-pub struct Reached<'a>(&'a AtomicBool);
+pub struct Reached<'a>(&'a Mutex<Option<DateTime<Utc>>>);
 
 impl Drop for Reached<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+        *lock(self.0) = None;
     }
 }
 
@@ -134,25 +134,36 @@ impl Watch {
         let sightings = sightings.map(|s| ((s.rule, s.study_id), Sightings::of(s.times))).collect();
         let counted = Mutex::new(Counted { sightings, unwritten: BTreeSet::new() });
         let meters = Meters::new()?;
-        let (turn, reached) = (tokio::sync::Mutex::default(), AtomicBool::new(false));
-        Ok(Arc::new(Self { name: name.into(), rules, ledger, signing, clock, meters, counted, turn, reached }))
+        let (turn, reached, recent) = (tokio::sync::Mutex::default(), Mutex::default(), Recent::default());
+        Ok(Arc::new(Self { name: name.into(), rules, ledger, signing, clock, meters, counted, turn, reached, recent }))
     }
 
     /// Says that the coordinator is there.
     pub fn reached(&self) -> Reached<'_> {
-        self.reached.store(true, Ordering::Relaxed);
+        *lock(&self.reached) = Some(self.clock.now());
         Reached(&self.reached)
     }
 
     /// Whether the coordinator is there: it speaks with this node on its control stream.
     pub fn is_reached(&self) -> bool {
-        self.reached.load(Ordering::Relaxed)
+        self.reached_since().is_some()
+    }
+
+    /// Since when the coordinator is there.
+    pub fn reached_since(&self) -> Option<DateTime<Utc>> {
+        *lock(&self.reached)
+    }
+
+    /// What was refused since the process began: the newest first, and no more than a bound.
+    pub fn recently_refused(&self) -> Vec<RefusedMessage> {
+        self.recent.newest_first()
     }
 
     /// A question was refused before anything was charged. `study` is the one in whose name an authorised person signed; none
     /// where that is not proven. The rule that speaks has acted when this returns, even if the caller goes away.
     pub async fn refused(self: &Arc<Self>, asked: Asked, code: Code, study: Option<&str>) {
         self.meters.asked(asked, Some(code));
+        self.recent.add(RefusedMessage { at: self.clock.now(), asked, code, study_id: study.map(str::to_owned) });
         if code == Code::NotOnRoster {
             return self.stranger().await;
         }

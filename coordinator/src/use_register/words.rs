@@ -105,35 +105,13 @@ pub(super) fn labels() -> BTreeMap<String, Text> {
 }
 
 pub(crate) fn purpose(purpose: Purpose) -> Coded {
-    let (ja, en) = match purpose {
-        Purpose::PublicHealth => ("公衆衛生・産業保健", "Public or occupational health"),
-        Purpose::PolicyAndRegulation => ("政策・規制", "Policy and regulation"),
-        Purpose::OfficialStatistics => ("公的統計", "Official statistics"),
-        Purpose::Education => ("教育", "Education"),
-        Purpose::ScientificResearch => ("学術研究", "Scientific research"),
-        Purpose::ImprovingCare => ("医療の改善", "Improving care"),
-    };
+    let (en, ja) = purpose.in_words();
     coded(purpose.as_str(), ja, en)
 }
 
 pub(crate) fn basis(basis: Basis) -> Coded {
-    let (code, ja, en) = match basis {
-        Basis::Ehds68 => ("EHDS-68", "EHDS 第68条（データ許可）", "EHDS Art. 68: data permit"),
-        Basis::Ehds69 => {
-            ("EHDS-69", "EHDS 第69条（データ請求：統計のみ）", "EHDS Art. 69: data request, statistics only")
-        }
-        Basis::Ehds72 => ("EHDS-72", "EHDS 第72条（信頼された保有者）", "EHDS Art. 72: trusted holder"),
-        Basis::JpNgmiaAnonymised => {
-            ("JP-NGMIA-anonymised", "次世代医療基盤法（匿名加工医療情報）", "NGMIA: anonymised medical information")
-        }
-        Basis::JpNgmiaPseudonymised => (
-            "JP-NGMIA-pseudonymised",
-            "次世代医療基盤法（仮名加工医療情報）",
-            "NGMIA: pseudonymised medical information",
-        ),
-        Basis::JpEthics => ("JP-ethics", "倫理審査委員会の承認", "Approval by an ethics committee"),
-    };
-    coded(code, ja, en)
+    let (en, ja) = basis.in_words();
+    coded(basis.as_str(), ja, en)
 }
 
 /// Where an application or a permit stands.

@@ -315,6 +315,34 @@ mod tests {
             }
             Edge::read(&head, &TileHashes::new(&served, entries)).unwrap();
         }
+        assert_eq!(tiles.check().await.unwrap(), Some(301));
+        for (path, change, named) in [
+            ("tile/0/000", "cut", "it has 8191 bytes, and 8192 in the log"),
+            ("tile/0/001.p/45", "changed", "its bytes are not those of the log"),
+            ("tile/entries/000", "swapped", "its bytes are not those of the log"),
+            ("tile/1/000.p/1", "missing", "it is missing"),
+            ("checkpoint", "cut", "not a"),
+            ("checkpoint", "changed", "do not have its root"),
+        ] {
+            let file = folder.join(path);
+            let whole = std::fs::read(&file).unwrap();
+            let mut bytes = whole.clone();
+            match change {
+                "cut" => drop(bytes.pop()),
+                "changed" => {
+                    // Of the checkpoint a digit of its size, of a tile a bit.
+                    let at = bytes.windows(3).position(|three| three == b"301").map_or(0, |at| at + 2);
+                    bytes[at] ^= 1;
+                }
+                "swapped" => bytes[2..68].rotate_left(34),
+                _ => {}
+            }
+            if change == "missing" { std::fs::remove_file(&file).unwrap() } else { std::fs::write(&file, bytes).unwrap() }
+            let found = tiles.check().await.unwrap_err().to_string();
+            assert!(found.contains(path) && found.contains(named), "{path} {change}: {found}");
+            std::fs::write(&file, whole).unwrap();
+        }
+        assert_eq!(tiles.check().await.unwrap(), Some(301));
         for path in ["coordinator.db", "tile/0/999", "%2e%2e/coordinator.db", "checkpoint.part"] {
             assert_eq!(get(address, path).await.0, "404", "{path}");
         }

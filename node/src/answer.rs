@@ -10,7 +10,7 @@
 mod charged;
 mod question;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{sync::Arc, time::Duration};
 

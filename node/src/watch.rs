@@ -48,6 +48,8 @@ use crate::{
 
 /// How often what was counted is written down.
 const EVERY: Duration = Duration::from_secs(5);
+/// For so long nothing more is said of a coordinator's log that forked: what was said has the evidence.
+const FORKED: Duration = Duration::from_secs(86_400);
 /// The most studies whose refusals are counted at once.
 const MAX_STUDIES: usize = 1000;
 
@@ -92,6 +94,7 @@ struct Spoken {
     threshold: u64,
     window: Duration,
     suspend: bool,
+    evidence: Vec<Vec<u8>>,
 }
 
 /// Watches over one node.
@@ -178,6 +181,20 @@ impl Watch {
         self.sighted(Rule::UnexpectedPeer, None, &self.rules.unexpected_peer).await;
     }
 
+    /// The coordinator signed checkpoints that do not continue one another: `evidence`, which goes into the log with the alert.
+    pub async fn forked(self: &Arc<Self>, evidence: Vec<Vec<u8>>) {
+        let spoken = Spoken {
+            rule: Rule::ForkedLog,
+            study_id: None,
+            observed: 1,
+            threshold: 1,
+            window: FORKED,
+            suspend: false,
+            evidence,
+        };
+        self.speak(spoken).await;
+    }
+
     /// A dry run was allowed.
     pub fn allowed(&self) {
         self.meters.asked(Asked::DryRun, None);
@@ -250,6 +267,7 @@ impl Watch {
             threshold: counts.count.into(),
             window: counts.window,
             suspend: counts.suspend,
+            evidence: Vec::new(),
         })
         .await;
     }
@@ -260,7 +278,7 @@ impl Watch {
         let gone = |(rule, _): &Key, seen: &Sightings| match rule {
             Rule::UnexpectedPeer => seen.is_over(&self.rules.unexpected_peer, now),
             Rule::Refusals => seen.is_over(&self.rules.refusals, now),
-            Rule::NoAnswer | Rule::StudyBudget | Rule::LifetimeBudget => true,
+            Rule::NoAnswer | Rule::StudyBudget | Rule::LifetimeBudget | Rule::ForkedLog => true,
         };
         let Counted { sightings, unwritten } = counted;
         let mut retain = |keep: &dyn Fn(&Key, &Sightings) -> bool| {
@@ -284,7 +302,9 @@ impl Watch {
             Ok(observed) if observed >= u64::from(counts.count) => {
                 let (study_id, threshold) = (Some(study.to_owned()), u64::from(counts.count));
                 let CountRule { window, suspend, .. } = counts;
-                self.speak(Spoken { rule: Rule::NoAnswer, study_id, observed, threshold, window, suspend }).await;
+                let evidence = Vec::new();
+                self.speak(Spoken { rule: Rule::NoAnswer, study_id, observed, threshold, window, suspend, evidence })
+                    .await;
             }
             Ok(_) => {}
             Err(error) => warn!(%error, "runs without an answer were not looked at"),
@@ -320,6 +340,7 @@ impl Watch {
             threshold,
             window: budget.window,
             suspend: budget.suspend && study.is_some(),
+            evidence: Vec::new(),
         }))
     }
 
@@ -366,7 +387,7 @@ impl Watch {
             at: now,
         };
         let envelope = Envelope::sign(&alert, &[&self.signing])?.to_json();
-        let new = NewAlert { rule: spoken.rule, study_id: study, at: now, envelope: &envelope };
+        let new = NewAlert { rule: spoken.rule, study_id: study, at: now, envelope: &envelope, evidence: &spoken.evidence };
         let reason = format!("alert: {}", spoken.rule);
         let suspend = study.filter(|_| follows.suspend).map(|study| (study, reason.as_str(), now));
         if follows.alert || follows.suspend {

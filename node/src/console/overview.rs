@@ -13,7 +13,7 @@ use sekisho_protocol::{
 
 use super::{Console, Looks, words};
 use crate::{
-    answer::{Answering, SOFTWARE},
+    answer::Answering,
     ledger::{Act, Operation, Suspended},
     watch::Scrape,
 };

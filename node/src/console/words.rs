@@ -1,4 +1,6 @@
-//! Words and numbers as pages write them, in English and Japanese.
+//! Words and numbers as pages write them, in English and Japanese. Templates hand over references, or values.
+
+use std::borrow::Borrow;
 
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{alert::Rule, permit::Statistic, units::MicroRho};
@@ -14,19 +16,19 @@ pub(super) fn time(at: &DateTime<Utc>) -> String {
 }
 
 /// A number with its thousands apart.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
+pub(super) fn grouped(number: impl Borrow<u64>) -> String {
+    let digits = number.borrow().to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
 }
 
 /// An amount of the privacy budget, in micro-rho.
-pub(super) fn rho(amount: MicroRho) -> String {
-    grouped(amount.get())
+pub(super) fn rho(amount: impl Borrow<MicroRho>) -> String {
+    grouped(amount.borrow().get())
 }
 
 /// How much `part` is of `whole`, in tenths of a percent: at most 1000.
-pub(super) fn permille(part: MicroRho, whole: MicroRho) -> u64 {
+pub(super) fn permille(part: &MicroRho, whole: &MicroRho) -> u64 {
     let (part, whole) = (u128::from(part.get()), u128::from(whole.get()));
     if whole == 0 { 0 } else { u64::try_from((part * 1000 / whole).min(1000)).unwrap_or(1000) }
 }
@@ -40,7 +42,7 @@ pub(super) fn quoted(argument: &str) -> String {
     format!("'{}'", argument.replace('\'', r"'\''"))
 }
 
-pub(super) const fn statistic(statistic: Statistic) -> Pair {
+pub(super) const fn statistic(statistic: &Statistic) -> Pair {
     match statistic {
         Statistic::Count => ("counts of rows", "件数"),
         Statistic::CountDistinct => ("counts of patients", "患者数"),
@@ -53,7 +55,7 @@ pub(super) const fn statistic(statistic: Statistic) -> Pair {
     }
 }
 
-pub(super) const fn act(act: Act) -> Pair {
+pub(super) const fn act(act: &Act) -> Pair {
     match act {
         Act::AcceptPermit => ("accepted the permit", "許可証を受け入れ"),
         Act::RefusePermit => ("refused the permit", "許可証を拒否"),
@@ -63,7 +65,7 @@ pub(super) const fn act(act: Act) -> Pair {
     }
 }
 
-pub(super) const fn rule(rule: Rule) -> Pair {
+pub(super) const fn rule(rule: &Rule) -> Pair {
     match rule {
         Rule::UnexpectedPeer => ("Somebody else than the coordinator", "予期しない相手"),
         Rule::Refusals => ("A burst of refused queries", "拒否の続発"),
@@ -74,7 +76,7 @@ pub(super) const fn rule(rule: Rule) -> Pair {
 }
 
 /// What a check of `/readyz` looks at.
-pub(super) fn check(name: &'static str) -> Pair {
+pub(super) fn check(name: &str) -> (&str, &str) {
     match name {
         "database" => ("The database takes a writer", "データベースに書き込める"),
         "data_sets" => ("Data sets have a usable snapshot", "データセットのスナップショットが使える"),
@@ -100,7 +102,7 @@ mod tests {
     fn a_share_is_at_most_whole_and_of_nothing_is_nothing() {
         let rho = |amount| MicroRho::try_from(amount).unwrap();
         for (part, whole, expect) in [(0, 0, 0), (5, 0, 0), (1, 3, 333), (3, 3, 1000), (9, 3, 1000)] {
-            assert_eq!(permille(rho(part), rho(whole)), expect, "{part} of {whole}");
+            assert_eq!(permille(&rho(part), &rho(whole)), expect, "{part} of {whole}");
         }
     }
 

@@ -1,4 +1,5 @@
 mod caps;
+mod write_off;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -99,6 +100,7 @@ fn told<T>(result: Result<T, LedgerError>) -> String {
         Err(LedgerError::ReplayedNonce) => "nonce".into(),
         Err(LedgerError::AlreadyReleased) => "released".into(),
         Err(LedgerError::UnknownCharge) => "unknown".into(),
+        Err(LedgerError::Lost) => "lost".into(),
         Err(LedgerError::Store(e)) => format!("store {e}"),
     }
 }

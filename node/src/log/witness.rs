@@ -1,7 +1,8 @@
 //! The node as a witness of the coordinator's log.
 //!
 //! Promises: a checkpoint is cosigned only when it continues the newest one that was cosigned, and that one is durable before the
-//! cosignature leaves; what contradicts it is not cosigned, and both are in the node's messages, since together they are the evidence.
+//! cosignature leaves; what contradicts it is not cosigned, and an alert tells of it: both checkpoints are entered in this node's
+//! log with it, since together they are the evidence.
 
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{
@@ -9,6 +10,7 @@ use sekisho_protocol::{
     log::{
         checkpoint::{Whose, whose},
         cosignature::{Continued, WitnessError},
+        merkle::ProofError,
         note::{KeyName, NoteKey, NoteSignature, Signs},
         proof::ConsistencyProof,
         store,
@@ -22,6 +24,32 @@ use crate::{answer::Answering, store::StoreError};
 
 /// The most bytes of what is offered.
 const MAX_OFFER: usize = 32 << 10;
+
+/// A checkpoint that does not continue the newest one.
+struct NotContinued {
+    error: WitnessError,
+    /// The newest one, and this one.
+    evidence: Vec<Vec<u8>>,
+}
+
+impl NotContinued {
+    /// Whether the coordinator is to blame: a proof that is merely of another length, or a checkpoint that is merely older,
+    /// contradicts nothing.
+    fn contradicts(&self) -> bool {
+        match &self.error {
+            WitnessError::Forked { .. } | WitnessError::Proof(ProofError::NotConsistent { .. }) => true,
+            WitnessError::Proof(
+                ProofError::TooLarge(_)
+                | ProofError::NoSuchEntry { .. }
+                | ProofError::Shrunk { .. }
+                | ProofError::Length { .. }
+                | ProofError::NotIncluded { .. },
+            )
+            | WitnessError::OtherLog { .. }
+            | WitnessError::Time => false,
+        }
+    }
+}
 
 impl Log {
     /// How many entries of the log of the member `member` were witnessed.
@@ -39,17 +67,16 @@ impl Log {
         &self,
         offer: &ConsistencyProof,
         key: &NoteKey,
-    ) -> Result<Result<Continued, WitnessError>, StoreError> {
+    ) -> Result<Result<Continued, NotContinued>, StoreError> {
         let offered = offer.checkpoint.verify(key).map_err(|error| StoreError::Log(error.into()))?;
         let mut tx = self.store.write().await?;
         let newest = store::newest(&mut tx, offered.origin()).await?;
         let continued = match Continued::check(newest.as_ref().map(|n| n.claimed()), offered, &offer.hashes) {
             Ok(continued) => continued,
             Err(error) => {
-                let newest = newest.map(|newest| newest.to_string()).unwrap_or_default();
-                let offered = offer.checkpoint.to_string();
-                tracing::error!(%error, newest, offered, "the coordinator's log does not continue what it was");
-                return Ok(Err(error));
+                let both = newest.into_iter().chain([offer.checkpoint.clone()]);
+                let evidence = both.map(|checkpoint| checkpoint.to_string().into_bytes()).collect();
+                return Ok(Err(NotContinued { error, evidence }));
             }
         };
         store::keep(&mut tx, &offer.checkpoint).await?;
@@ -93,7 +120,18 @@ impl Answering {
             .map_err(|_| malformed("the name of the coordinator's log cannot be that of a witness"))?;
         let key = NoteKey::new(origin.clone(), Signs::Text, key);
         let continued = self.ledger.log().continued(&offer, &key).await.map_err(|error| refusal(&error))?;
-        let cosigned = continued.and_then(|continued| continued.cosign(witness, &self.signing, now));
+        let continued = match continued {
+            Ok(continued) => continued,
+            Err(not) => {
+                tracing::error!(error = %not.error, "the coordinator's log does not continue what it was");
+                let refusal = Refusal::new(Code::Malformed, not.error.to_string());
+                if not.contradicts() {
+                    self.watch.forked(not.evidence).await;
+                }
+                return Err(refusal);
+            }
+        };
+        let cosigned = continued.cosign(witness, &self.signing, now);
         cosigned.map_err(|error| Refusal::new(Code::Malformed, error.to_string()))
     }
 

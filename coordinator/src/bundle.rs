@@ -16,11 +16,11 @@ mod gather;
 pub mod layout;
 mod reading;
 mod stated;
-//T pub mod trust;
-//T pub mod verify;
+pub mod trust;
+pub mod verify;
 
-//T #[cfg(test)]
-//T pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::{collections::BTreeMap, time::Duration};
 

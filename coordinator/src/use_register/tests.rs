@@ -188,7 +188,8 @@ pub(crate) fn record() -> Parts {
     }
 }
 
-fn register() -> UseRegister {
+/// The register of [`record`].
+pub(crate) fn register() -> UseRegister {
     UseRegister { software: "sekisho-coordinator".into(), ..build::register(&record(), at(10)).unwrap() }
 }
 

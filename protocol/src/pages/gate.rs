@@ -176,6 +176,13 @@ impl Visitor {
     }
 }
 
+impl Visitor {
+    /// Somebody who reads a page of `site` in this language and is not signed in.
+    pub fn passing(site: Site, language: Language, path: &str) -> Self {
+        Self(Arc::new(Seen { site, language, path: path.into(), session: None }))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Visitor {
     type Rejection = Fault;
 
@@ -237,6 +244,9 @@ impl Gate {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let kept = if signed_in { "no-store" } else { "no-cache" };
+        if self.origin.is_some() {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+        }
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static(kept));
         if !asset {
             headers.insert(header::VARY, HeaderValue::from_static("Cookie, Accept-Language"));

@@ -28,25 +28,25 @@ const LEAST_DIGITS: usize = 12;
 
 #[derive(Template)]
 #[template(path = "public/release.html")]
-struct ReleasePage<'a> {
-    page: Page,
-    used: &'a Use,
-    query: &'a QueryEntry,
-    result: Digest,
+pub(super) struct ReleasePage<'a> {
+    pub(super) page: Page,
+    pub(super) used: &'a Use,
+    pub(super) query: &'a QueryEntry,
+    pub(super) result: Digest,
     /// None of a result that waits for reviewers, or was refused by them.
-    way: Option<Way>,
-    bundle: bool,
+    pub(super) way: Option<Way>,
+    pub(super) bundle: bool,
 }
 
 /// The lineage with its picture.
-struct Way {
+pub(super) struct Way {
     lineage: Lineage,
     picture: String,
     description: String,
 }
 
 /// The result that these digits name: all of them, or the first where no other result begins so.
-fn find<'a>(register: &'a UseRegister, digits: &str) -> Option<(&'a Use, &'a QueryEntry, Digest)> {
+pub(super) fn find<'a>(register: &'a UseRegister, digits: &str) -> Option<(&'a Use, &'a QueryEntry, Digest)> {
     if digits.len() < LEAST_DIGITS {
         return None;
     }

@@ -3,6 +3,7 @@
 mod application;
 mod bounds;
 mod browser;
+mod bundle;
 mod catalogue;
 mod corpus;
 mod demo;

@@ -20,10 +20,10 @@ use sekisho_protocol::{
 };
 use serde_json::json;
 
-use super::{super::suspension::reason, named};
+use super::named;
 use crate::{
     cli::{Output, opened, table},
-    ledger::{Ledger, Loss, Recovered},
+    ledger::{Ledger, Loss, Recovered, reason},
     log::{Log, MAX_PAGE},
 };
 

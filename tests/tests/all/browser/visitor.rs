@@ -2,7 +2,7 @@
 
 use fantoccini::{
     Client, Locator,
-    actions::{InputSource, KeyAction, KeyActions},
+    actions::{KeyAction, KeyActions},
     elements::Element,
     key::Key,
 };
@@ -103,6 +103,30 @@ impl<'d> Visitor<'d> {
         }
     }
 
+    /// Presses what an XPath names.
+    pub(super) async fn press_path(&self, path: &str) {
+        match self.client.wait().at_most(WITHIN).for_element(Locator::XPath(path)).await {
+            Ok(element) => element.click().await.unwrap(),
+            Err(_) => panic!("no {path} on {}:\n{}", self.path().await, self.words().await),
+        }
+    }
+
+    /// Signs in, wherever that leads.
+    pub(super) async fn sign_in(&self, token: &str) {
+        if !self.path().await.starts_with("/login") {
+            self.visit("/login").await;
+        }
+        self.fill("#token", token).await;
+        self.press("main form button[type=submit]").await;
+        self.find(".who").await;
+    }
+
+    /// Signs out.
+    pub(super) async fn sign_out(&self) {
+        self.press("form.logout button").await;
+        self.find("a[href='/login']").await;
+    }
+
     /// Writes into a field, over what it held.
     pub(super) async fn fill(&self, css: &str, text: &str) {
         let field = self.find(css).await;
@@ -118,6 +142,11 @@ impl<'d> Visitor<'d> {
     /// What a script of the test says of the page. (The page's own policy does not bind it.)
     pub(super) async fn ask(&self, script: &str, args: Vec<Value>) -> Value {
         self.client.execute(script, args).await.unwrap()
+    }
+
+    /// What a script of the test says once it is done.
+    pub(super) async fn later(&self, script: &str) -> Value {
+        self.client.execute_async(script, vec![]).await.unwrap()
     }
 
     /// The cells of each row of a table, its head first.
@@ -178,7 +207,7 @@ impl<'d> Visitor<'d> {
                 r => done(r.violations.filter(v => v.impact === 'serious' || v.impact === 'critical').map(
                     v => ({ rule: v.id, help: v.help, elements: v.nodes.map(n => n.html.slice(0, 300)) }))),
                 e => done([String(e)]));";
-        let violations = self.client.execute_async(script, vec![]).await.unwrap();
+        let violations = self.later(script).await;
         assert_eq!(violations, json!([]), "{at}: axe-core");
         self.size(320, 800).await;
         let script = "const width = document.documentElement.scrollWidth;

@@ -46,6 +46,8 @@ pub(super) struct World {
     pub(super) tokens: BTreeMap<&'static str, String>,
     /// What the command line said of [`SQL`], as JSON.
     pub(super) answer: Value,
+    /// The digests of results by their studies.
+    pub(super) results: BTreeMap<String, String>,
     /// Where files of people go.
     pub(super) dir: tempfile::TempDir,
 }
@@ -82,14 +84,28 @@ impl World {
         network.kill_node(SECOND);
         network.start_node(SECOND).unwrap();
         network.wait_connected(2).unwrap();
-        let mut world = Self { network, pages, console, tokens: BTreeMap::new(), answer: Value::Null, dir };
+        let mut world = Self { network, pages, console, tokens: BTreeMap::new(), answer: Value::Null, results: BTreeMap::new(), dir };
         world.hand_out_tokens();
         world.published_study();
         world.held_result();
         world.suspended_study();
         world.applies(NEW, "to see who comes back", "fewer readmissions");
         world.hostile_study();
+        let released = world.person("researcher", &["release", "list", "--output", "json"], 0);
+        let released: Vec<Value> = serde_json::from_str(&released).unwrap();
+        let named = |one: &Value| (one["study"].as_str().unwrap().into(), one["result"].as_str().unwrap().into());
+        world.results.extend(released.iter().map(named));
         world
+    }
+
+    /// The address of the page of the release of a study.
+    pub(super) fn release(&self, study: &str) -> String {
+        format!("/releases/{}", self.results[study])
+    }
+
+    /// The address of the data user's page of the answer to [`SQL`].
+    pub(super) fn result(&self) -> String {
+        format!("/desk/results/{}", self.answer["report"]["round"].as_str().unwrap())
     }
 
     fn hand_out_tokens(&mut self) {
@@ -219,13 +235,14 @@ impl World {
         self.person("", &["permit", "submit", &file], code);
     }
 
-    fn held_result(&self) {
+    fn held_result(&mut self) {
         self.plain_permit(HELD, &[FIRST], "output_review = \"two_person\"", 0);
         let said = self.person("researcher", &["query", "--permit", HELD, "--sql", SQL], 1);
         assert!(said.contains("awaiting_review"), "{said}");
         let held: Value = serde_json::from_str(&self.person("ethicist", &["output", "list", "--output", "json"], 0)).unwrap();
         let result = held[0]["result"].as_str().unwrap().to_string();
         self.person("ethicist", &["output", "release", &result, "--reasons", "large cells"], 0);
+        self.results.insert(HELD.into(), result);
     }
 
     fn suspended_study(&self) {

@@ -205,6 +205,16 @@ impl Current {
         self.permits.values().find_map(|permit| permit.person(fingerprint)).map(|person| person.key)
     }
 
+    /// The permits that authorise the person with this key, of all versions, in force or not; none once the key is void.
+    pub fn permits_of_person(&self, key: Digest) -> impl Iterator<Item = &Arc<Held<Permit>>> {
+        self.permits.values().filter(move |permit| permit.person(key).is_some() && !self.voids(key))
+    }
+
+    /// The catalogues, by hospital.
+    pub fn catalogues(&self) -> impl Iterator<Item = &Arc<Held<Catalogue>>> {
+        self.catalogues.values()
+    }
+
     /// The schema with this digest.
     ///
     /// # Errors

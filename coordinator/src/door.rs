@@ -150,6 +150,17 @@ impl Door {
             }
         }
     }
+
+    /// The bundle that a signed request names, as a zip archive.
+    async fn bundle(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let asker = Asker::of(&self.documents, envelope, self.clock.now())?;
+        let Item::Release { result } = asker.item else {
+            return Err(Refusal::new(Code::Malformed, "the request names no result"));
+        };
+        asker.may_have(&self.documents, &self.store, result).await?;
+        let bundle = bundle::make(&self.documents, &self.store, result).await?;
+        bundle.zip().map_err(|error| Refusal::new(Code::TooLarge, error.to_string()))
+    }
 }
 
 /// The confidence that the caller chose.

@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod documents;
 pub mod door;
+pub mod duties;
 pub mod held;
 pub mod listing;
 pub mod metering;

@@ -7,10 +7,14 @@
 //!
 //! Deliberately absent: anybody's key, raw counts, a page that exists for one role and depends on another's session.
 
+mod bounds;
 mod chart;
+mod command_line;
 pub mod committee;
+mod interval_chart;
 pub mod public;
 pub mod regulator;
+mod states;
 pub mod user;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
@@ -86,9 +90,14 @@ const SITE: Site = Site {
             Some(Role::Committee) => &[
                 ("/committee", "Applications", "申請の審査"),
                 ("/committee/results", "Results under review", "結果の審査"),
+                ("/committee/documents", "Hand in", "文書の提出"),
             ],
             Some(Role::User) => {
-                &[("/desk", "My studies", "自分の研究"), ("/desk/query", "Write a query", "照会の作成")]
+                &[
+                    ("/desk", "My studies", "自分の研究"),
+                    ("/desk/query", "Write a query", "照会の作成"),
+                    ("/desk/results", "Results", "結果"),
+                ]
             }
         });
         menu

@@ -6,29 +6,29 @@
 //! Deliberately absent: settings, sessions and state of its own; files and the coordinator hold everything.
 
 pub(crate) mod answer;
-mod application;
+pub(crate) mod application;
 mod budget;
 mod catalogue;
 mod committee;
-mod door;
+pub(crate) mod door;
 mod due;
 mod duration;
-mod explain;
+pub(crate) mod explain;
 pub(crate) mod failure;
 mod file;
-mod format;
+pub(crate) mod format;
 mod governance;
-mod grant;
+pub(crate) mod grant;
 mod keys;
 mod log;
-mod number;
+pub(crate) mod number;
 mod orders;
-mod output;
-mod permit;
+pub(crate) mod output;
+pub(crate) mod permit;
 mod permit_file;
-mod place;
+pub(crate) mod place;
 pub(crate) mod print;
-mod query;
+pub(crate) mod query;
 pub(crate) mod register;
 mod release;
 mod review;
@@ -37,7 +37,7 @@ mod rotation;
 mod schema;
 mod status;
 mod study;
-mod terms;
+pub(crate) mod terms;
 mod verify;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -163,7 +163,7 @@ enum Network {
 }
 
 /// What every command may use.
-struct Context {
+pub(crate) struct Context {
     coordinator: String,
     ca: Option<PathBuf>,
     now: DateTime<Utc>,

@@ -37,7 +37,9 @@ pub async fn read(store: &Store, reader: LogReader, item: &Item) -> Result<LogRe
         | Item::Applications
         | Item::Reviews { .. }
         | Item::HeldResults
-        | Item::HeldResult { .. } => Err(Refusal::new(Code::Malformed, "this request is not about the log")),
+        | Item::HeldResult { .. }
+        | Item::Releases
+        | Item::Release { .. } => Err(Refusal::new(Code::Malformed, "this request is not about the log")),
     }
 }
 

@@ -432,8 +432,11 @@ async fn review(
     Ok(Some(Review { standing, said }))
 }
 
-/// The digest of a round's result; none when it did not end, or no hospital answered.
-fn result_of(round: &KeptRound, releases: &[KeptRelease]) -> Result<Option<Digest>, Refusal> {
+/// The digest of a round's result by its receipts; none when it did not end, or no hospital answered.
+///
+/// # Errors
+/// When a receipt is not what was stored.
+pub(crate) fn result_of(round: &KeptRound, releases: &[KeptRelease]) -> Result<Option<Digest>, Refusal> {
     if releases.is_empty() || !matches!(round.state, RoundState::Done(_)) {
         return Ok(None);
     }

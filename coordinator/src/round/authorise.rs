@@ -87,7 +87,12 @@ pub fn asked_by(current: &Current, envelope: &[u8]) -> Option<(String, Digest)> 
     Some((study, key.fingerprint()))
 }
 
-fn check(query: &Query, permit: &Held<Permit>, current: &Current, now: DateTime<Utc>) -> Result<Vec<Member>, Refusal> {
+/// Whether anything may be asked under `permit` at `now`.
+///
+/// # Errors
+/// `permit_revoked`, `permit_superseded`, `suspended`, `permit_not_yet_valid`, `permit_expired` or an order's code; `stale_status`
+/// when nobody knows.
+pub fn in_force(permit: &Held<Permit>, current: &Current, now: DateTime<Utc>) -> Result<(), Refusal> {
     let status = current.status(now)?;
     if status.revokes(permit.digest()) {
         return refuse(Code::PermitRevoked, format!("permit {} is revoked", permit.id));
@@ -108,6 +113,11 @@ fn check(query: &Query, permit: &Held<Permit>, current: &Current, now: DateTime<
     if now >= permit.validity.to {
         return refuse(Code::PermitExpired, format!("permit {} was valid until {}", permit.id, permit.validity.to));
     }
+    Ok(())
+}
+
+fn check(query: &Query, permit: &Held<Permit>, current: &Current, now: DateTime<Utc>) -> Result<Vec<Member>, Refusal> {
+    in_force(permit, current, now)?;
     if now >= query.expires {
         return refuse(Code::StaleMessage, format!("the query expired at {}; it is {now}", query.expires));
     }

@@ -109,7 +109,7 @@ pub(crate) fn purpose(purpose: Purpose) -> Coded {
     coded(purpose.as_str(), ja, en)
 }
 
-pub(super) fn basis(basis: Basis) -> Coded {
+pub(crate) fn basis(basis: Basis) -> Coded {
     let (en, ja) = basis.in_words();
     coded(basis.as_str(), ja, en)
 }

@@ -165,6 +165,7 @@ pub fn name(language: Language, kind: Kind) -> &'static str {
         Kind::Checkpoint => ("Checkpoint of a hospital's log", "医療機関のログの確認点"),
         Kind::Schema => ("Schema of the data", "データの定義"),
         Kind::Publication => ("Publication", "公表"),
+        Kind::WriteOff => ("Write-off of a lost log", "失われたログの償却"),
     };
     language.say(english, japanese)
 }

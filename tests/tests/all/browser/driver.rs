@@ -64,7 +64,9 @@ impl Driver {
             let mut header = String::new();
             answer.read_line(&mut header)?;
             match header.trim_end().split_once(':') {
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.trim().parse().unwrap(),
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.trim().parse().unwrap()
+                }
                 None if header.trim_end().is_empty() => break,
                 Some(_) | None => {}
             }

@@ -11,42 +11,54 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
     let query = "/desk/query?sql=SELECT+sex,+count(*)+AS+n+FROM+stay+GROUP+BY+sex&rho=1000000".to_string();
     let at = |base: &str, more: &str| format!("{base}{more}");
     let pages = [
-        (None, vec![
-            ("register", "/".to_string()),
-            ("register-nothing", "/?text=zzz".into()),
-            ("study", at("/studies/", STUDY)),
-            ("study-hostile", at("/studies/", HOSTILE)),
-            ("release", release),
-            ("release-hostile", world.release(HOSTILE)),
-            ("release-held", held),
-            ("log", "/log".into()),
-            ("login", "/login".into()),
-            ("missing", "/nothing".into()),
-        ]),
-        (Some("mhlw"), vec![
-            ("regulator", "/regulator".into()),
-            ("regulator-uses", "/regulator?list=uses".into()),
-            ("regulator-study", at("/regulator/studies/", STUDY)),
-            ("regulator-hostile", at("/regulator/studies/", HOSTILE)),
-            ("regulator-refusals", "/regulator/refusals".into()),
-            ("regulator-log", "/regulator/log".into()),
-            ("regulator-entry", "/regulator/log/3".into()),
-            ("forbidden", "/desk".into()),
-        ]),
-        (Some("ethicist"), vec![
-            ("committee", "/committee".into()),
-            ("committee-application", at("/committee/applications/", NEW)),
-            ("committee-hostile", at("/committee/applications/", HOSTILE)),
-            ("committee-results", "/committee/results".into()),
-            ("committee-result", at("/committee/results/", &world.results[HELD])),
-            ("committee-documents", "/committee/documents".into()),
-        ]),
-        (Some("ada"), vec![
-            ("desk", "/desk".into()),
-            ("desk-query", query),
-            ("desk-results", "/desk/results".into()),
-            ("desk-result", result),
-        ]),
+        (
+            None,
+            vec![
+                ("register", "/".to_string()),
+                ("register-nothing", "/?text=zzz".into()),
+                ("study", at("/studies/", STUDY)),
+                ("study-hostile", at("/studies/", HOSTILE)),
+                ("release", release),
+                ("release-hostile", world.release(HOSTILE)),
+                ("release-held", held),
+                ("log", "/log".into()),
+                ("login", "/login".into()),
+                ("missing", "/nothing".into()),
+            ],
+        ),
+        (
+            Some("mhlw"),
+            vec![
+                ("regulator", "/regulator".into()),
+                ("regulator-uses", "/regulator?list=uses".into()),
+                ("regulator-study", at("/regulator/studies/", STUDY)),
+                ("regulator-hostile", at("/regulator/studies/", HOSTILE)),
+                ("regulator-refusals", "/regulator/refusals".into()),
+                ("regulator-log", "/regulator/log".into()),
+                ("regulator-entry", "/regulator/log/3".into()),
+                ("forbidden", "/desk".into()),
+            ],
+        ),
+        (
+            Some("ethicist"),
+            vec![
+                ("committee", "/committee".into()),
+                ("committee-application", at("/committee/applications/", NEW)),
+                ("committee-hostile", at("/committee/applications/", HOSTILE)),
+                ("committee-results", "/committee/results".into()),
+                ("committee-result", at("/committee/results/", &world.results[HELD])),
+                ("committee-documents", "/committee/documents".into()),
+            ],
+        ),
+        (
+            Some("ada"),
+            vec![
+                ("desk", "/desk".into()),
+                ("desk-query", query),
+                ("desk-results", "/desk/results".into()),
+                ("desk-result", result),
+            ],
+        ),
     ];
     visitor.moves_to(&format!("http://{}", world.pages));
     for (who, pages) in pages {
@@ -91,9 +103,10 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
         visitor.visit(path).await;
         visitor.looks_well(name, language).await;
     }
-    for (name, list, link) in
-        [("console-permit", "/permits", "main a[href^='/permits/']"), ("console-query", "/queries", "main a[href^='/queries/']")]
-    {
+    for (name, list, link) in [
+        ("console-permit", "/permits", "main a[href^='/permits/']"),
+        ("console-query", "/queries", "main a[href^='/queries/']"),
+    ] {
         visitor.visit(list).await;
         visitor.press(link).await;
         visitor.find("main h1").await;

@@ -20,20 +20,26 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, world: &World) {
     let both = [ATTACK, ATTACK_SQL];
     let rounds = |page: &str| page.to_string();
     let pages: [(Option<&str>, Vec<(String, &[&str])>); 4] = [
-        (None, vec![
-            ("/".into(), &attack[..]),
-            (at("/studies/"), &both),
-            (world.release(HOSTILE), &both),
-            ("/?text=%3Cscript%3Ealert(9)%3C/script%3E%22%3E%3Cimg+src=x+onerror=alert(9)%3E".into(), &[]),
-            ("/studies/%3Cscript%3Ealert(9)%3C%2Fscript%3E".into(), &[]),
-            ("/login?next=javascript:alert(9)".into(), &[]),
-        ]),
-        (Some("mhlw"), vec![
-            ("/regulator".into(), &sql),
-            ("/regulator?list=uses".into(), &attack),
-            (at("/regulator/studies/"), &both),
-            ("/regulator?study=%22%3E%3Cscript%3Ealert(9)%3C/script%3E".into(), &[]),
-        ]),
+        (
+            None,
+            vec![
+                ("/".into(), &attack[..]),
+                (at("/studies/"), &both),
+                (world.release(HOSTILE), &both),
+                ("/?text=%3Cscript%3Ealert(9)%3C/script%3E%22%3E%3Cimg+src=x+onerror=alert(9)%3E".into(), &[]),
+                ("/studies/%3Cscript%3Ealert(9)%3C%2Fscript%3E".into(), &[]),
+                ("/login?next=javascript:alert(9)".into(), &[]),
+            ],
+        ),
+        (
+            Some("mhlw"),
+            vec![
+                ("/regulator".into(), &sql),
+                ("/regulator?list=uses".into(), &attack),
+                (at("/regulator/studies/"), &both),
+                ("/regulator?study=%22%3E%3Cscript%3Ealert(9)%3C/script%3E".into(), &[]),
+            ],
+        ),
         (Some("ethicist"), vec![("/committee".into(), &attack), (at("/committee/applications/"), &attack)]),
         (Some("ada"), vec![(rounds("/desk/results"), &["<script>alert(6)</script>"])]),
     ];

@@ -21,7 +21,9 @@ pub(super) async fn public(visitor: &Visitor<'_>, driver: &Driver, world: &World
     visitor.follow(STUDY).await;
     visitor.reads("To plan beds: how many stay for how long").await;
     let words = visitor.words().await;
-    for part in ["Fewer transfers at night", "In the public interest", FIRST, SECOND, SQL, "https://doi.org/10.5555/12345678"] {
+    for part in
+        ["Fewer transfers at night", "In the public interest", FIRST, SECOND, SQL, "https://doi.org/10.5555/12345678"]
+    {
         assert!(words.contains(part), "{part} is not in {words}");
     }
     assert!(!words.contains("ada"), "a person is named in public: {words}");
@@ -277,10 +279,12 @@ pub(super) async fn data_user(visitor: &Visitor<'_>, world: &World) {
     let table = visitor.table("main figure ~ .scroll table").await;
     assert_eq!(table.len(), 3, "a head and two rows: {table:?}");
     for row in &table[1..] {
-        let told = said.lines().find(|line| line.contains(&row[0])).unwrap_or_else(|| panic!("{row:?} is not in {said}"));
+        let told =
+            said.lines().find(|line| line.contains(&row[0])).unwrap_or_else(|| panic!("{row:?} is not in {said}"));
         assert!(row.iter().all(|cell| told.contains(cell.as_str())), "{row:?} is not {told}");
     }
-    let marks = visitor.ask("return document.querySelectorAll('main figure.interval-chart circle').length", vec![]).await;
+    let marks =
+        visitor.ask("return document.querySelectorAll('main figure.interval-chart circle').length", vec![]).await;
     assert_eq!(marks, json!(4), "two columns of two rows are drawn");
     visitor.no_complaint().await;
     visitor.sign_out().await;

@@ -65,7 +65,8 @@ impl Caller {
         let visitor = Self { cookie, csrf: String::new() };
         let body = format!("form={}&token={token}", hidden(&form.text, "form"));
         let answer = visitor.ask(site, "POST /login", &[], &body);
-        let session = set(&answer).into_iter().find(|cookie| cookie.contains("-session=") && !cookie.contains("-session=;"));
+        let session =
+            set(&answer).into_iter().find(|cookie| cookie.contains("-session=") && !cookie.contains("-session=;"));
         let cookie = session.unwrap_or_default().split(';').next().unwrap_or_default().to_string();
         let mut caller = Self { cookie, csrf: String::new() };
         if answer.status == 303 {
@@ -159,7 +160,8 @@ fn pages(world: &World, callers: &[&Caller; 5]) {
         assert_eq!(caller.post(world.pages, "/", &[], "").status, 405);
     }
     // Another name for this machine, as in DNS rebinding.
-    let elsewhere = crate::local::send(world.pages, "GET / HTTP/1.1\r\nHost: rebound.example\r\nConnection: close\r\n\r\n");
+    let elsewhere =
+        crate::local::send(world.pages, "GET / HTTP/1.1\r\nHost: rebound.example\r\nConnection: close\r\n\r\n");
     assert_eq!(elsewhere.status, 403);
 }
 
@@ -253,7 +255,9 @@ fn console(world: &World, regulator: &Caller) {
         let answers = callers.map(|caller| caller.get(site, path).status);
         assert_eq!(answers[1..], [404, 404], "{path}");
     }
-    for path in ["/studies/beds/suspend", "/studies/beds/resume", "/everything/suspend", "/everything/resume", "/alerts/seen"] {
+    for path in
+        ["/studies/beds/suspend", "/studies/beds/resume", "/everything/suspend", "/everything/resume", "/alerts/seen"]
+    {
         let form = "reason=&seen=x";
         let answers = callers.map(|caller| caller.post(site, path, &[], form).status);
         assert!(answers[0] != 200 && answers[1] == 403, "{path}: {answers:?}");

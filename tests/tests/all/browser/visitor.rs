@@ -152,7 +152,8 @@ impl<'d> Visitor<'d> {
     /// The cells of each row of a table, its head first.
     pub(super) async fn table(&self, css: &str) -> Vec<Vec<String>> {
         self.find(css).await;
-        let script = "return [...document.querySelector(arguments[0]).rows].map(r => [...r.cells].map(c => c.innerText.trim()))";
+        let script =
+            "return [...document.querySelector(arguments[0]).rows].map(r => [...r.cells].map(c => c.innerText.trim()))";
         serde_json::from_value(self.ask(script, vec![css.into()]).await).unwrap()
     }
 

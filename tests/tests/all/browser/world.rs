@@ -84,7 +84,15 @@ impl World {
         network.kill_node(SECOND);
         network.start_node(SECOND).unwrap();
         network.wait_connected(2).unwrap();
-        let mut world = Self { network, pages, console, tokens: BTreeMap::new(), answer: Value::Null, results: BTreeMap::new(), dir };
+        let mut world = Self {
+            network,
+            pages,
+            console,
+            tokens: BTreeMap::new(),
+            answer: Value::Null,
+            results: BTreeMap::new(),
+            dir,
+        };
         world.hand_out_tokens();
         world.published_study();
         world.held_result();
@@ -203,7 +211,13 @@ impl World {
         self.permits(STUDY, "In the public interest");
         let query = ["query", "--permit", STUDY, "--sql", SQL, "--rho", "1000000"];
         let dry = [&query[..], &["--dry-run", "--output", "json"]].concat();
-        self.until(|| self.network.ask(&[&dry[..], &["--key", &self.network.key("researcher")]].concat()).unwrap().status.success());
+        self.until(|| {
+            self.network
+                .ask(&[&dry[..], &["--key", &self.network.key("researcher")]].concat())
+                .unwrap()
+                .status
+                .success()
+        });
         let said = self.person("researcher", &[&query[..], &["--output", "json"]].concat(), 0);
         self.answer = serde_json::from_str(said.split_inclusive("\n}").next().unwrap()).unwrap();
         // Twice what the hospitals allow.
@@ -226,7 +240,8 @@ impl World {
             micro_rho: (PER_QUERY / 2, 10 * PER_QUERY),
         };
         let toml = permit_toml(&text, crate::now());
-        let draft = self.written(&format!("{study}.toml"), &toml.replace("disclosure =", &format!("{more}\ndisclosure =")));
+        let draft =
+            self.written(&format!("{study}.toml"), &toml.replace("disclosure =", &format!("{more}\ndisclosure =")));
         let file = self.file(&format!("{study}.dsse.json"));
         self.person("", &["permit", "new", "--from", &draft, "--out", &file], 0);
         for member in ["ethicist", "patients"] {
@@ -239,7 +254,8 @@ impl World {
         self.plain_permit(HELD, &[FIRST], "output_review = \"two_person\"", 0);
         let said = self.person("researcher", &["query", "--permit", HELD, "--sql", SQL], 1);
         assert!(said.contains("awaiting_review"), "{said}");
-        let held: Value = serde_json::from_str(&self.person("ethicist", &["output", "list", "--output", "json"], 0)).unwrap();
+        let held: Value =
+            serde_json::from_str(&self.person("ethicist", &["output", "list", "--output", "json"], 0)).unwrap();
         let result = held[0]["result"].as_str().unwrap().to_string();
         self.person("ethicist", &["output", "release", &result, "--reasons", "large cells"], 0);
         self.results.insert(HELD.into(), result);

@@ -42,6 +42,18 @@ impl Page {
         self.language.say(english, japanese)
     }
 
+    /// What the role of somebody is called.
+    pub fn role<'a>(&self, who: &'a Who) -> &'a str {
+        match who.role.as_str() {
+            "regulator" => self.say("Regulator", "監督機関"),
+            "committee" => self.say("Committee member", "委員"),
+            "user" => self.say("Data user", "データ利用者"),
+            "viewer" => self.say("Viewer", "閲覧者"),
+            "operator" => self.say("Operator", "運用担当者"),
+            other => other,
+        }
+    }
+
     /// Whether the page is in Japanese, for what is more than a text.
     pub fn is_japanese(&self) -> bool {
         self.language == Language::Ja

@@ -44,6 +44,16 @@ impl Newest {
     }
 }
 
+/// What can be said of the log.
+enum Standing {
+    /// Nobody witnessed it yet.
+    None,
+    /// The newest checkpoint does not verify with the keys of the newest roster.
+    Doubtful,
+    /// The newest checkpoint, which does.
+    Newest(Newest),
+}
+
 /// How many tiles are listed.
 const LISTED: usize = 12;
 
@@ -51,7 +61,7 @@ const LISTED: usize = 12;
 #[template(path = "public/log.html")]
 struct LogPage {
     page: Page,
-    newest: Option<Newest>,
+    standing: Standing,
     has_policy: bool,
     address: String,
 }
@@ -59,15 +69,23 @@ struct LogPage {
 pub(super) async fn page(State(pages): State<Arc<Pages>>, visitor: Visitor) -> Result<Response, Fault> {
     show(&LogPage {
         page: visitor.page(visitor.say("Transparency log", "透明性ログ")),
-        newest: newest(&pages).await?,
+        standing: newest(&pages).await?,
         has_policy: text_of_policy(&pages).is_some(),
         address: pages.address.clone(),
     })
 }
 
-async fn newest(pages: &Pages) -> Result<Option<Newest>, Fault> {
-    let Some(checkpoint) = pages.store.own_checkpoint().await.map_err(Fault::unavailable)? else { return Ok(None) };
-    let confirmed = witnesses::confirmed(&pages.documents, checkpoint).map_err(Fault::unavailable)?;
+async fn newest(pages: &Pages) -> Result<Standing, Fault> {
+    let Some(checkpoint) = pages.store.own_checkpoint().await.map_err(Fault::unavailable)? else {
+        return Ok(Standing::None);
+    };
+    let confirmed = match witnesses::confirmed(&pages.documents, checkpoint) {
+        Ok(confirmed) => confirmed,
+        Err(error) => {
+            tracing::error!(error, "the newest checkpoint does not verify with the newest roster");
+            return Ok(Standing::Doubtful);
+        }
+    };
     let claimed = confirmed.checkpoint.claimed();
     let current = pages.documents.current();
     let members = current.pinned_roster().map(|roster| roster.members.as_slice()).unwrap_or_default();
@@ -77,7 +95,7 @@ async fn newest(pages: &Pages) -> Result<Option<Newest>, Fault> {
     let mut tiles: Vec<Tile> = Tile::between(0, claimed.head().size()).collect();
     tiles.sort_by_key(|tile| (std::cmp::Reverse(tile.level()), tile.index()));
     let more = tiles.len().saturating_sub(LISTED);
-    Ok(Some(Newest {
+    Ok(Standing::Newest(Newest {
         origin: claimed.origin().to_string(),
         size: claimed.head().size(),
         root: claimed.head().root().to_string(),

@@ -14,17 +14,12 @@ pub mod user;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use axum::{
-    Router,
-    extract::FromRequestParts,
-    http::request::Parts,
-    response::{IntoResponse, Response},
-};
+use axum::{Router, extract::FromRequestParts, http::request::Parts};
 use sekisho_protocol::{
     clock::Clock,
     digest::Digest,
     loopback::{self, Running},
-    pages::{Fault, Gate, PageToken, Site, Visitor, Who, guarded},
+    pages::{Denied, Fault, Gate, PageToken, Site, Visitor, Who, guarded},
     token_file::{TokenFile, TokenFileError},
 };
 
@@ -127,36 +122,36 @@ pub struct DataUser {
     pub person: Digest,
 }
 
-async fn demand<S: Sync>(parts: &mut Parts, state: &S, role: Role) -> Result<(Visitor, String), Response> {
-    let visitor = Visitor::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+async fn demand<S: Sync>(parts: &mut Parts, state: &S, role: Role) -> Result<(Visitor, String), Denied> {
+    let visitor = Visitor::from_request_parts(parts, state).await?;
     let subject = visitor.demand(role.as_str())?.subject.clone().unwrap_or_default();
     Ok((visitor, subject))
 }
 
 impl<S: Sync> FromRequestParts<S> for Regulator {
-    type Rejection = Response;
+    type Rejection = Denied;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Denied> {
         let (visitor, _) = demand(parts, state, Role::Regulator).await?;
         Ok(Self { visitor })
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for CommitteeMember {
-    type Rejection = Response;
+    type Rejection = Denied;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Denied> {
         let (visitor, member) = demand(parts, state, Role::Committee).await?;
         Ok(Self { visitor, member })
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for DataUser {
-    type Rejection = Response;
+    type Rejection = Denied;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Denied> {
         let (visitor, person) = demand(parts, state, Role::User).await?;
-        let person = person.parse().map_err(|_| Fault::forbidden().into_response())?;
+        let person = person.parse().map_err(|_| Fault::forbidden())?;
         Ok(Self { visitor, person })
     }
 }

@@ -29,6 +29,7 @@ mod place;
 pub(crate) mod print;
 mod query;
 pub(crate) mod register;
+mod release;
 mod review;
 mod roster;
 mod rotation;
@@ -36,6 +37,7 @@ mod schema;
 mod status;
 mod study;
 mod terms;
+mod verify;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -128,6 +130,12 @@ enum Command {
     /// Results that wait for reviewers: list, show, release, refuse.
     #[command(subcommand, after_help = "Example:\n  sekisho output list --key sato.pem")]
     Output(output::Command),
+    /// Released results: list them, export one with all that proves it.
+    #[command(subcommand, after_help = "Example:\n  sekisho release export 5f0c83d2 --key ada.pem --out asthma.zip")]
+    Release(release::Command),
+    /// Check an exported result offline: who asked, who granted it, who answered, and that the table is what they released.
+    #[command(after_help = "Example:\n  sekisho verify asthma.zip --trust trust.toml")]
+    Verify(verify::Command),
     /// The public register of uses.
     #[command(subcommand, after_help = "Example:\n  sekisho register export --lang ja --output json")]
     Register(register::Command),
@@ -205,6 +213,8 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
         Command::Governance(command) => rotation::run(command, context).await,
         Command::Orders(command) => orders::run(command, context).await,
         Command::Output(command) => output::run(command, context).await,
+        Command::Release(command) => release::run(command, context).await,
+        Command::Verify(command) => verify::run(command, context).await,
         Command::Register(command) => register::run(command, context).await,
         Command::Keys(command) => keys::run(command),
         Command::Network(Network::Show { output }) => {

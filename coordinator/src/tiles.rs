@@ -337,7 +337,11 @@ mod tests {
                 "swapped" => bytes[2..68].rotate_left(34),
                 _ => {}
             }
-            if change == "missing" { std::fs::remove_file(&file).unwrap() } else { std::fs::write(&file, bytes).unwrap() }
+            if change == "missing" {
+                std::fs::remove_file(&file).unwrap()
+            } else {
+                std::fs::write(&file, bytes).unwrap()
+            }
             let found = tiles.check().await.unwrap_err().to_string();
             assert!(found.contains(path) && found.contains(named), "{path} {change}: {found}");
             std::fs::write(&file, whole).unwrap();

@@ -9,7 +9,7 @@
 
 mod build;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -400,7 +400,7 @@ async fn review(
 }
 
 /// The digest of a round's result; none when it did not end, or no hospital answered.
-pub(crate) fn result_of(round: &KeptRound, releases: &[KeptRelease]) -> Result<Option<Digest>, Refusal> {
+fn result_of(round: &KeptRound, releases: &[KeptRelease]) -> Result<Option<Digest>, Refusal> {
     if releases.is_empty() || !matches!(round.state, RoundState::Done(_)) {
         return Ok(None);
     }

@@ -387,7 +387,8 @@ impl Watch {
             at: now,
         };
         let envelope = Envelope::sign(&alert, &[&self.signing])?.to_json();
-        let new = NewAlert { rule: spoken.rule, study_id: study, at: now, envelope: &envelope, evidence: &spoken.evidence };
+        let new =
+            NewAlert { rule: spoken.rule, study_id: study, at: now, envelope: &envelope, evidence: &spoken.evidence };
         let reason = format!("alert: {}", spoken.rule);
         let suspend = study.filter(|_| follows.suspend).map(|study| (study, reason.as_str(), now));
         if follows.alert || follows.suspend {

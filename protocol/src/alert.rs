@@ -119,7 +119,10 @@ impl Document for Alert {
             Rule::NoAnswer | Rule::StudyBudget => self.study_id.is_some(),
             Rule::Refusals => true,
         };
-        rule(of_study, "unexpected_peer, lifetime_budget and forked_log name no study, no_answer and study_budget name one")?;
+        rule(
+            of_study,
+            "unexpected_peer, lifetime_budget and forked_log name no study, no_answer and study_budget name one",
+        )?;
         rule(!self.suspended || self.study_id.is_some(), "what was suspended is a study")?;
         rule(
             self.threshold > 0 && self.observed >= self.threshold,

@@ -24,7 +24,7 @@ mod tests;
 mod token;
 
 pub use self::fault::{Fault, FaultKind};
-pub use self::gate::{Gate, Site, Visitor, guarded};
+pub use self::gate::{Denied, Gate, Menu, Site, Visitor, guarded};
 pub use self::language::Language;
 pub use self::page::{Link, Moment, Page, show};
 pub use self::posted::Posted;

@@ -116,7 +116,7 @@ codes! {
     AwaitingReview = "awaiting_review", "ask the same run again when two reviewers have released it; it costs nothing";
     /// The reviewers refused to let the result out.
     OutputRefused = "output_refused", "the reviewers' reasons are on record; ask a coarser question";
-    /// No such result waits, or waited, for a review here.
+    /// No such result waits, waited or was released here, as far as the signer may know.
     ResultUnknown = "result_unknown", "name a result that `sekisho output list` or `sekisho release list` shows";
     /// Too few witnesses cosigned a checkpoint that has all of a result.
     NotWitnessed = "not_witnessed", "wait until enough hospitals are connected and have cosigned the coordinator's newest checkpoint, then try again";

@@ -84,15 +84,4 @@ fn is_published(used: &Use) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rho_is_written_exactly() {
-        for (micro, expect) in
-            [(0, "0"), (1, "0.000001"), (50_000, "0.05"), (1_000_000, "1"), (200_000_000, "200"), (1_500_000, "1.5")]
-        {
-            assert_eq!(rho(micro), expect);
-        }
-    }
-}
+mod tests;

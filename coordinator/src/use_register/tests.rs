@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A text that breaks out of whatever is not careful.
-const HOSTILE: &str = "</script><img src=x onerror=alert(1)> \"q\" & 'a',\n=1+1\u{202e}";
+pub(crate) const HOSTILE: &str = "</script><img src=x onerror=alert(1)> \"q\" & 'a',\n=1+1\u{202e}";
 
 fn at(hour: i64) -> DateTime<Utc> {
     now() + chrono::Duration::hours(hour)
@@ -187,7 +187,8 @@ fn record() -> Parts {
     }
 }
 
-fn register() -> UseRegister {
+/// The register of [`record`].
+pub(crate) fn register() -> UseRegister {
     UseRegister { software: "sekisho-coordinator".into(), ..build::register(record(), at(10)).unwrap() }
 }
 

@@ -62,7 +62,7 @@ impl Page {
         match (self.language, at.time()) {
             (_, None) => day,
             (Language::En, Some(time)) => format!("{day} {time} UTC"),
-            (Language::Ja, Some(time)) => format!("{day} {time}(UTC)"),
+            (Language::Ja, Some(time)) => format!("{day} {time}（UTC）"),
         }
     }
 

@@ -74,7 +74,7 @@ const KILLS_EACH: u32 = 20;
 fn whenever_a_process_that_appends_is_killed_log_and_ledger_agree_and_nothing_acknowledged_is_lost() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut rng = StdRng::seed_from_u64(11);
-    let (mut dir, mut acknowledged, mut charged) = (tempfile::tempdir().unwrap(), 0, 0_u64);
+    let (mut dir, mut acknowledged) = (tempfile::tempdir().unwrap(), 0);
     for round in 0..KILLS {
         if round % KILLS_EACH == 0 {
             (dir, acknowledged) = (tempfile::tempdir().unwrap(), 0);
@@ -92,7 +92,7 @@ fn whenever_a_process_that_appends_is_killed_log_and_ledger_agree_and_nothing_ac
         child.kill().unwrap();
         child.wait().unwrap();
         acknowledged = lines.map_while(Result::ok).filter_map(|line| line.parse().ok()).fold(acknowledged, u32::max);
-        let (charges, log) = runtime.block_on(async {
+        let (spent, reservations, entries) = runtime.block_on(async {
             let (store, ledger) = sekisho_tests::charging::unbounded(&path).await;
             let audited = ledger.log().audit(|_| {}).await.unwrap();
             let budget = ledger.budget().await.unwrap();
@@ -101,15 +101,11 @@ fn whenever_a_process_that_appends_is_killed_log_and_ledger_agree_and_nothing_ac
             let numbers: Vec<_> = kinds.into_iter().map(|leaf| leaf.opened.unwrap().statement).collect();
             let expected: Vec<_> = (0..numbers.len()).map(|n| format!("reservation {n}").into_bytes()).collect();
             assert_eq!(numbers, expected, "round {round}");
-            ((budget.spent.get(), numbers.len() as u64), audited.head.size())
+            (budget.spent.get(), numbers.len() as u64, audited.head.size())
         });
-        let (spent, reservations) = charges;
-        assert_eq!(spent, reservations, "round {round}: ledger and log");
+        assert_eq!((spent, entries), (reservations, reservations), "round {round}: ledger and log");
         assert!(reservations > u64::from(acknowledged), "round {round}: charge {acknowledged} was acknowledged");
-        assert!((reservations..=2 * reservations).contains(&log), "round {round}: {log} entries of {reservations} charges");
-        charged += 1;
     }
-    assert_eq!(charged, u64::from(KILLS));
 }
 
 const FILES: [&str; 3] = ["node.db", "node.db-wal", "node.db-shm"];
@@ -236,7 +232,10 @@ fn a_lost_log_is_written_off_by_name_and_what_it_charged_stays_spent() {
     let written = [&write_off[..], &["--rho", &rho, "--output", "json"]].concat();
     let written = json(case.network.node_output("hospital-1", &written).unwrap());
     let study = &written["studies"][0];
-    assert_eq!((&study["receipts"], &study["micro_rho"], &study["further_micro_rho"]), (&1.into(), &RHO.into(), &RHO.into()));
+    assert_eq!(
+        (&study["receipts"], &study["micro_rho"], &study["further_micro_rho"]),
+        (&1.into(), &RHO.into(), &RHO.into())
+    );
     assert_eq!(case.spent("hospital-1"), 3 * RHO, "one of yesterday, one of the receipt, one as stated");
 
     // The running node hands it over, and answers again.
@@ -252,7 +251,11 @@ fn a_lost_log_is_written_off_by_name_and_what_it_charged_stays_spent() {
     };
     assert_eq!(held(&answer).0, "answered");
     assert_eq!(case.spent("hospital-1"), 4 * RHO);
-    assert_eq!(held(&case.ask(2).1), ("refused", "ledger_rolled_back"), "its release left before, and there is no other");
+    assert_eq!(
+        held(&case.ask(2).1),
+        ("refused", "ledger_rolled_back"),
+        "its release left before, and there is no other"
+    );
     assert_eq!(case.spent("hospital-1"), 4 * RHO);
     assert_eq!(case.ask(1).0, Some(0), "a release that is there is served");
     case.network.kill_node("hospital-1");
@@ -296,7 +299,8 @@ fn a_coordinator_that_forks_its_log_is_not_witnessed_and_the_hospitals_have_both
     case.network.keep_coordinator_state("yesterday").unwrap();
     case.network.wait_connected(2).unwrap();
     assert_eq!(case.ask(2).0, Some(0));
-    let listed = json(case.network.coordinator_output(&["log", "show", "--limit", "1000", "--output", "json"]).unwrap());
+    let listed =
+        json(case.network.coordinator_output(&["log", "show", "--limit", "1000", "--output", "json"]).unwrap());
     witnessed(&case, listed["entries"].as_array().unwrap().len() as u64 - 1);
     case.network.swap_coordinator_state("yesterday").unwrap();
     case.network.wait_connected(2).unwrap();

@@ -2,6 +2,7 @@
 
 mod application;
 mod bounds;
+mod bundle;
 mod catalogue;
 mod corpus;
 mod demo;

@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
-    digest::Digest, dsse::Envelope, log::entry::Kind as Entry, permit::Permit, query::Query, receipt::Receipt,
-    refusal::Refusal,
+    digest::Digest, dsse::Envelope, log::entry::Kind as Entry, permit::Permit, published::PublishedRelease,
+    query::Query, receipt::Receipt, refusal::Refusal,
 };
 
 use crate::{
     documents::unavailable,
-    pages::Pages,
-    store::{Kept, Kind, RoundState},
-    use_register::{DecisionEntry, MissingEntry, QueryEntry, Use, result_of},
+    store::{Kept, Kind, Store},
+    use_register::{MissingEntry, QueryEntry, Use},
 };
 
 /// A signed document on the way.
@@ -48,6 +47,8 @@ pub(super) struct Lineage {
     pub(super) query: Document,
     pub(super) parts: Vec<Part>,
     pub(super) missing: Vec<MissingEntry>,
+    /// The coordinator's statement of the result.
+    pub(super) release: Document,
     pub(super) result: Digest,
 }
 
@@ -56,68 +57,63 @@ impl Lineage {
     ///
     /// # Errors
     /// When the database cannot be read, or what is stored is of another result.
-    pub(super) async fn of(pages: &Pages, used: &Use, query: &QueryEntry, result: Digest) -> Result<Self, Refusal> {
+    pub(super) async fn of(store: &Store, used: &Use, query: &QueryEntry, result: Digest) -> Result<Self, Refusal> {
         let lost = |what: &str| unavailable(std::io::Error::other(format!("the {what} of a result is not kept")));
-        let granted =
-            |decision: &&DecisionEntry| decision.outcome.code == "granted" && decision.version == query.version;
-        let mut found = None;
-        for decision in used.decisions.iter().filter(granted) {
-            let rounds = pages.store.rounds_under(decision.digest).await.map_err(unavailable)?;
-            let of_query = |r: &crate::store::KeptRound| r.query_key == query.query_key && r.run == query.run;
-            for round in rounds.into_iter().filter(of_query) {
-                let releases = pages.store.releases(&round.round).await.map_err(unavailable)?;
-                if matches!(round.state, RoundState::Done(_)) && result_of(&round, &releases)? == Some(result) {
-                    found = Some((decision, round, releases));
-                }
-            }
-        }
-        let (decision, round, releases) = found.ok_or_else(|| lost("round"))?;
-        let permits = pages.store.kept(Kind::Permit, Some(&decision.id), u32::MAX).await.map_err(unavailable)?;
+        let stated = store.published(result).await.map_err(unavailable)?.ok_or_else(|| lost("statement"))?;
+        let (_, statement) = Envelope::from_json::<PublishedRelease>(&stated.envelope)?.peek::<PublishedRelease>()?;
+        let entry = store.entry_of(Entry::Release, &stated.envelope).await.map_err(unavailable)?;
+        let release = Document { name: result.to_string(), digest: statement, at: stated.at, entry };
+        let granted = used.decisions.iter().find(|decision| decision.digest == stated.permit);
+        let decision = granted.ok_or_else(|| lost("permit"))?;
+        let round = store.kept_round(&stated.round).await.map_err(unavailable)?.ok_or_else(|| lost("round"))?;
+        let permits = store.kept(Kind::Permit, Some(&decision.id), u32::MAX).await.map_err(unavailable)?;
         let permit = permits.iter().find(|kept| kept.digest == decision.digest).ok_or_else(|| lost("permit"))?;
         let question = round.question.as_deref().ok_or_else(|| lost("question"))?;
         let (_, digest) = Envelope::from_json::<Query>(question)?.peek::<Query>()?;
-        let entry = pages.store.entry_of(Entry::Query, question).await.map_err(unavailable)?;
-        let query_name = format!("{} {}", query.query_key.short(), query.run);
+        let entry = store.entry_of(Entry::Query, question).await.map_err(unavailable)?;
+        let asked = Document { name: query.query_key.short(), digest, at: round.started, entry };
         let mut parts = BTreeMap::new();
-        for release in releases {
-            let (receipt, digest) = Envelope::from_json::<Receipt>(&release.receipt)?.peek::<Receipt>()?;
-            let entry = pages.store.entry_of(Entry::Receipt, &release.receipt).await.map_err(unavailable)?;
+        for (_, envelope) in store.receipts_of_round(&stated.round).await.map_err(unavailable)? {
+            let (receipt, digest) = Envelope::from_json::<Receipt>(&envelope)?.peek::<Receipt>()?;
+            let entry = store.entry_of(Entry::Receipt, &envelope).await.map_err(unavailable)?;
             parts.insert(receipt.node.clone(), Part { receipt, digest, entry });
         }
         Ok(Self {
-            application: application(pages, permit).await?,
-            permit: document(pages, permit, Entry::Permit).await?,
+            application: application(store, permit).await?,
+            permit: document(store, permit, Entry::Permit).await?,
             issuer: decision.issuer.clone().unwrap_or_default(),
             decided: decision.date,
             decided_by: decision.decided_by.clone(),
-            query: Document { name: query_name, digest, at: round.started, entry },
+            query: asked,
             parts: parts.into_values().collect(),
             missing: query.missing.clone(),
+            release,
             result,
         })
     }
 
     /// How many of the statements on the way are in the log, and how many there are.
     pub(super) fn logged(&self) -> (usize, usize) {
-        let documents = self.application.iter().chain([&self.permit, &self.query]).map(|document| document.entry);
+        let documents =
+            self.application.iter().chain([&self.permit, &self.query, &self.release]).map(|document| document.entry);
         let all: Vec<Option<u64>> = documents.chain(self.parts.iter().map(|part| part.entry)).collect();
         (all.iter().flatten().count(), all.len())
     }
 }
 
 /// The newest version of the application that was there when the permit was handed in.
-async fn application(pages: &Pages, permit: &Kept) -> Result<Option<Document>, Refusal> {
+async fn application(store: &Store, permit: &Kept) -> Result<Option<Document>, Refusal> {
     let (granted, _) = Envelope::from_json::<Permit>(&permit.envelope)?.peek::<Permit>()?;
     let Some(id) = &granted.application_id else { return Ok(None) };
-    let kept = pages.store.kept(Kind::Application, Some(id), u32::MAX).await.map_err(unavailable)?;
+    let kept = store.kept(Kind::Application, Some(id), u32::MAX).await.map_err(unavailable)?;
     let newest = kept.iter().filter(|one| one.put_at <= permit.put_at).max_by_key(|one| one.seq);
     match newest {
         None => Ok(None),
-        Some(kept) => document(pages, kept, Entry::Application).await.map(Some),
+        Some(kept) => document(store, kept, Entry::Application).await.map(Some),
     }
 }
 
-async fn document(pages: &Pages, kept: &Kept, kind: Entry) -> Result<Document, Refusal> {
-    let entry = pages.store.entry_of(kind, &kept.envelope).await.map_err(unavailable)?;
+async fn document(store: &Store, kept: &Kept, kind: Entry) -> Result<Document, Refusal> {
+    let entry = store.entry_of(kind, &kept.envelope).await.map_err(unavailable)?;
     Ok(Document { name: format!("{} v{}", kept.name, kept.seq), digest: kept.digest, at: kept.put_at, entry })
 }

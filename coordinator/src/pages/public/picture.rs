@@ -66,7 +66,7 @@ struct Picture<'a> {
 /// The picture of `lineage` in the language of `page`, with what it says in words.
 pub(super) fn svg(lineage: &Lineage, page: &Page, description: &str) -> Result<String, askama::Error> {
     let Drawn { boxes, lines, height } = draw(lineage, page);
-    let title = format!("{} {}", page.say("Lineage of release", "公表結果の来歴"), lineage.result.short());
+    let title = format!("{} {}", page.say("Lineage of release", "集計結果の来歴"), lineage.result.short());
     let width = 5 * WIDTH + 4 * GAP + 2 * MARGIN;
     Picture { language: page.language.code(), title, description, width, height, boxes, lines }.render()
 }
@@ -131,11 +131,16 @@ fn permission(lineage: &Lineage, page: &Page) -> Vec<Words> {
             application.digest.short(),
         ));
     }
-    let roles = lineage.decided_by.join(", ");
+    let signers = lineage.decided_by.len();
+    let signed = if page.is_japanese() {
+        format!("委員 {signers} 名が署名")
+    } else {
+        format!("signed by {signers} members")
+    };
     all.push((
         page.say("DECISION", "決定").into(),
         page.say("Granted", "許可").into(),
-        roles,
+        signed,
         page.day(lineage.decided),
     ));
     let permit = &lineage.permit;
@@ -151,7 +156,7 @@ fn permission(lineage: &Lineage, page: &Page) -> Vec<Words> {
 fn question(lineage: &Lineage, page: &Page) -> Words {
     let query = &lineage.query;
     let name = page.say("Signed query", "署名付き照会").to_string();
-    (page.say("QUESTION", "照会").into(), name, page.moment(query.at), query.digest.short())
+    (page.say("QUESTION", "照会").into(), name, query.at.format("%Y-%m-%d %H:%M UTC").to_string(), query.digest.short())
 }
 
 fn hospitals(lineage: &Lineage, page: &Page) -> Vec<(bool, Words)> {
@@ -172,7 +177,7 @@ fn release(lineage: &Lineage, page: &Page) -> Words {
     let of =
         if page.is_japanese() { format!("{count} 医療機関の合計") } else { format!("sum of {count} hospitals") };
     (
-        page.say("RELEASE", "公表結果").into(),
+        page.say("RELEASE", "集計結果").into(),
         page.say("Noised totals", "ノイズ付き集計").into(),
         of,
         lineage.result.short(),

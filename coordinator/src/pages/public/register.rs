@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{Latest, chip};
 use crate::{
     pages::Pages,
-    use_register::{Text, Use},
+    use_register::{Text, Use, UseRegister},
 };
 
 /// How many uses one page has.
@@ -24,10 +24,10 @@ const ON_A_PAGE: usize = 50;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Asked {
-    text: String,
-    state: String,
-    holder: String,
-    page: Option<usize>,
+    pub(super) text: String,
+    pub(super) state: String,
+    pub(super) holder: String,
+    pub(super) page: Option<usize>,
 }
 
 impl Asked {
@@ -74,13 +74,13 @@ fn mentions(used: &Use, word: &str) -> bool {
 
 #[derive(Template)]
 #[template(path = "public/register.html")]
-struct RegisterPage<'a> {
+pub(super) struct RegisterPage<'a> {
     page: Page,
     asked: &'a Asked,
     states: Vec<(&'a str, &'a Text)>,
     holders: BTreeSet<&'a str>,
     found: usize,
-    shown: Vec<&'a Use>,
+    pub(super) shown: Vec<&'a Use>,
     number: usize,
     numbers: usize,
     before: Option<String>,
@@ -98,6 +98,11 @@ pub(super) async fn page(
     Query(asked): Query<Asked>,
 ) -> Result<Response, Fault> {
     let register = latest.register(&pages).await?;
+    show(&found(&register, &asked, &visitor))
+}
+
+/// What the first page shows of a search.
+pub(super) fn found<'a>(register: &'a UseRegister, asked: &'a Asked, visitor: &Visitor) -> RegisterPage<'a> {
     // The newest first: what was decided last, then what was applied for last.
     let mut uses: Vec<&Use> = register.uses.iter().collect();
     let newest = |used: &Use| {
@@ -111,7 +116,7 @@ pub(super) async fn page(
     let states: BTreeMap<&str, &Text> =
         register.uses.iter().map(|used| (used.state.code.as_str(), &used.state.label)).collect();
     let holders: BTreeSet<&str> = register.uses.iter().flat_map(holders).collect();
-    show(&RegisterPage {
+    RegisterPage {
         page: visitor.page(visitor.say("Register of uses of health data", "医療データ利用登録簿")),
         states: states.into_iter().collect(),
         found: found.len(),
@@ -125,6 +130,6 @@ pub(super) async fn page(
         queries: register.uses.iter().map(|used| used.queries.len()).sum(),
         hospitals: holders.len(),
         holders,
-        asked: &asked,
-    })
+        asked,
+    }
 }

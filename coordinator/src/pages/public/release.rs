@@ -28,25 +28,25 @@ const LEAST_DIGITS: usize = 12;
 
 #[derive(Template)]
 #[template(path = "public/release.html")]
-struct ReleasePage<'a> {
-    page: Page,
-    used: &'a Use,
-    query: &'a QueryEntry,
-    result: Digest,
+pub(super) struct ReleasePage<'a> {
+    pub(super) page: Page,
+    pub(super) used: &'a Use,
+    pub(super) query: &'a QueryEntry,
+    pub(super) result: Digest,
     /// None of a result that waits for reviewers, or was refused by them.
-    way: Option<Way>,
-    bundle: bool,
+    pub(super) way: Option<Way>,
+    pub(super) bundle: bool,
 }
 
 /// The lineage with its picture.
-struct Way {
-    lineage: Lineage,
-    picture: String,
-    description: String,
+pub(super) struct Way {
+    pub(super) lineage: Lineage,
+    pub(super) picture: String,
+    pub(super) description: String,
 }
 
 /// The result that these digits name: all of them, or the first where no other result begins so.
-fn find<'a>(register: &'a UseRegister, digits: &str) -> Option<(&'a Use, &'a QueryEntry, Digest)> {
+pub(super) fn find<'a>(register: &'a UseRegister, digits: &str) -> Option<(&'a Use, &'a QueryEntry, Digest)> {
     if digits.len() < LEAST_DIGITS {
         return None;
     }
@@ -66,9 +66,9 @@ pub(super) async fn page(
 ) -> Result<Response, Fault> {
     let register = latest.register(&pages).await?;
     let (used, query, result) = find(&register, &digits).ok_or_else(Fault::not_found)?;
-    let page = visitor.page(format!("{} {}", visitor.say("Release", "公表結果"), result.short()));
+    let page = visitor.page(format!("{} {}", visitor.say("Release", "集計結果"), result.short()));
     let way = if is_open(query) {
-        let lineage = Lineage::of(&pages, used, query, result).await.map_err(Fault::unavailable)?;
+        let lineage = Lineage::of(&pages.store, used, query, result).await.map_err(Fault::unavailable)?;
         Some(drawn(lineage, &page)?)
     } else {
         None
@@ -88,7 +88,7 @@ pub(super) async fn lineage(
     if !is_open(query) {
         return Err(Fault::not_found());
     }
-    let lineage = Lineage::of(&pages, used, query, result).await.map_err(Fault::unavailable)?;
+    let lineage = Lineage::of(&pages.store, used, query, result).await.map_err(Fault::unavailable)?;
     let way = drawn(lineage, &visitor.page(""))?;
     let kind = HeaderValue::from_static("image/svg+xml; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], way.picture).into_response())
@@ -116,7 +116,7 @@ pub(super) async fn bundle(
     Ok((headers, zip).into_response())
 }
 
-fn drawn(lineage: Lineage, page: &Page) -> Result<Way, Fault> {
+pub(super) fn drawn(lineage: Lineage, page: &Page) -> Result<Way, Fault> {
     let description = in_words(&lineage, page);
     let picture = picture::svg(&lineage, page, &description).map_err(Fault::unavailable)?;
     Ok(Way { lineage, picture, description })
@@ -129,7 +129,7 @@ fn in_words(lineage: &Lineage, page: &Page) -> String {
     if page.is_japanese() {
         let begun = if lineage.application.is_some() { "申請、" } else { "" };
         format!(
-            "{begun}決定、利用許可、署名付き照会の順に進み、{}の {} 医療機関が受領証に署名して回答し、それらの合計が公表結果となりました。\
+            "{begun}決定、利用許可、署名付き照会の順に進み、{}の {} 医療機関が受領証に署名して回答し、それらの合計が集計結果となりました。\
              署名付き文書 {all} 件のうち {logged} 件が透明性ログに記録されています。",
             names.join("、"),
             names.len()

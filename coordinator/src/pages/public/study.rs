@@ -11,11 +11,14 @@ use axum::{
 use sekisho_protocol::pages::{Fault, Page, Visitor, show};
 
 use super::{Latest, chip, is_open, rho};
-use crate::{pages::Pages, use_register::Use};
+use crate::{
+    pages::Pages,
+    use_register::{Use, UseRegister},
+};
 
 #[derive(Template)]
 #[template(path = "public/study.html")]
-struct StudyPage<'a> {
+pub(super) struct StudyPage<'a> {
     page: Page,
     study: &'a str,
     uses: Vec<&'a Use>,
@@ -28,9 +31,12 @@ pub(super) async fn page(
     Path(study): Path<String>,
 ) -> Result<Response, Fault> {
     let register = latest.register(&pages).await?;
+    show(&of(&register, &study, &visitor).ok_or_else(Fault::not_found)?)
+}
+
+/// What the page shows of a study; none when the register has none of this name.
+pub(super) fn of<'a>(register: &'a UseRegister, study: &'a str, visitor: &Visitor) -> Option<StudyPage<'a>> {
     let uses: Vec<&Use> = register.uses.iter().filter(|used| used.study == study).collect();
-    if uses.is_empty() {
-        return Err(Fault::not_found());
-    }
-    show(&StudyPage { page: visitor.page(format!("{} {study}", visitor.say("Study", "研究"))), study: &study, uses })
+    let page = visitor.page(format!("{} {study}", visitor.say("Study", "研究")));
+    (!uses.is_empty()).then_some(StudyPage { page, study, uses })
 }

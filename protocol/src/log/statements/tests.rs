@@ -36,7 +36,8 @@ impl Keys {
     }
 
     fn anchors(&self) -> Anchors {
-        let member = |name: &str, key: &SecretKey| CommitteeMember { name: name.into(), role: name.into(), key: key.public() };
+        let member =
+            |name: &str, key: &SecretKey| CommitteeMember { name: name.into(), role: name.into(), key: key.public() };
         let members = vec![member("sato", &self.0[1]), member("kato", &self.0[2])];
         Anchors {
             governance: vec![self.0[0].public()],

@@ -165,16 +165,19 @@ async fn what_was_changed_behind_the_triggers_is_found_and_named() {
 fn tampering(size: u64, rng: &mut ChaCha12Rng) -> (String, String) {
     let index = rng.random_range(0..size);
     let (tile, last) = (index / 256, size - 1);
-    let leaf = |index| format!("DELETE FROM log_statement WHERE idx = {index}; DELETE FROM log_leaf WHERE idx = {index}");
+    let leaf =
+        |index| format!("DELETE FROM log_statement WHERE idx = {index}; DELETE FROM log_leaf WHERE idx = {index}");
     let of_tile = format!("level = 0 AND idx = {tile}");
     // The last entry of a tile that has no other one: then nothing tells of the tile but the root.
     let whole = last % 256 == 0;
-    let cut = || (leaf(last), if whole { "do not have the root".into() } else { format!("tile {} of level 0", last / 256) });
+    let cut =
+        || (leaf(last), if whole { "do not have the root".into() } else { format!("tile {} of level 0", last / 256) });
     match rng.random_range(0..9) {
         0 if index < last => (leaf(index), format!("entry {index} is missing")),
         0 => cut(),
         1 => {
-            let swap = "UPDATE log_statement SET (salt, digest, envelope) = (SELECT salt, digest, envelope FROM log_statement
+            let swap =
+                "UPDATE log_statement SET (salt, digest, envelope) = (SELECT salt, digest, envelope FROM log_statement
                 WHERE idx = (SELECT (max(idx) + 1) / 2 FROM log_leaf)) WHERE idx = 0";
             if size > 2 { (swap.into(), "the statement of entry 0".into()) } else { cut() }
         }
@@ -253,7 +256,9 @@ async fn the_newest_checkpoint_of_each_log_is_kept_and_never_gives_way_to_a_smal
     assert_eq!(newest_of(&mut log, "log").await.unwrap(), newest(&mut log, &a).await.unwrap());
     assert_eq!(newest_of(&mut log, "og").await.unwrap(), None);
     // Of a member that lost a log, the newest of the newest one.
-    for (origin, size) in [("a.example/log/2", 1), ("a.example/log/10", 3), ("a.example/log-2", 50), ("a.example/log/02", 60)] {
+    for (origin, size) in
+        [("a.example/log/2", 1), ("a.example/log/10", 3), ("a.example/log-2", 50), ("a.example/log/02", 60)]
+    {
         keep(&mut log, &signed(origin, size)).await.unwrap();
     }
     assert_eq!(newest_of(&mut log, "log").await.unwrap(), Some(signed("a.example/log/10", 3)));

@@ -100,7 +100,8 @@ impl Signing {
         };
         let asked = envelope.digest::<Query>().into_diagnostic()?;
         let mut entries = vec![(Kind::Query, envelope.to_json())];
-        for (node, key) in query.holders.iter().zip(&self.hospitals).take(usize::try_from(receipts).into_diagnostic()?) {
+        for (node, key) in query.holders.iter().zip(&self.hospitals).take(usize::try_from(receipts).into_diagnostic()?)
+        {
             entries.push((Kind::Receipt, signed(&Receipt { query: asked, ..receipt(node.clone()) }, &[key])?));
         }
         Ok(entries)

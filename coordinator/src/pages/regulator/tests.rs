@@ -247,7 +247,7 @@ impl Made {
 
     async fn said(&self, node: &str, permit: Digest, refused: Option<Code>, hour: i64) {
         let earmark = if refused.is_some() { MicroRho::ZERO } else { MicroRho::try_from(5000).unwrap() };
-        let (node, at, reason) = (node.to_string(), at(hour), refused.map(|_| HOSTILE.into()));
+        let (node, at, reason) = (node.to_string(), at(hour), refused.map(|_| HOSTILE.replace('\n', " ")));
         let answer = Acceptance { node, permit, refused, earmark, at, reason, decided_by: DecidedBy::Hand };
         let envelope = Envelope::sign(&answer, &[self.key(&answer.node)]).unwrap().to_json();
         self.store.put_acceptance(&answer.node, permit, &envelope, at).await.unwrap();

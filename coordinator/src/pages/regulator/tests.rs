@@ -172,16 +172,9 @@ impl World {
             limits: QueryLimits { deadline: Duration::from_secs(1), concurrent: 1 },
             hooks: Hooks::default(),
         }));
-        let pages = Arc::new(Pages {
-            documents,
-            store,
-            nodes,
-            rounds,
-            clock: clock.clone(),
-            policy: None,
-            log: dir.path().join("log"),
-            address: String::new(),
-        });
+        let (log, address) = (dir.path().join("log"), "http://127.0.0.1:8818".into());
+        let pages =
+            Arc::new(Pages { documents, store, nodes, rounds, clock: clock.clone(), policy: None, log, address });
         let tokens = TokenFile::new(dir.path().join("tokens"));
         let gate = Arc::new(Gate::new(SITE, tokens.clone(), None, clock));
         let site = guarded(router(pages.clone()), gate, "127.0.0.1:8818".parse().unwrap());
@@ -308,7 +301,7 @@ impl Made {
             };
             let receipt = Envelope::sign(&receipt, &[self.key(node)]).unwrap().to_json();
             let release = (release_header(digest, &[&[("rows", 2)]]), vec![1]);
-            self.store.put_release(name, node, &release, &receipt, b"").await.unwrap();
+            self.store.put_release(name, node, &release, &receipt, b"proof").await.unwrap();
         }
         let state = |(name, code): &(&str, Option<Code>)| match code {
             None => serde_json::json!({"name": name, "state": "answered"}),

@@ -103,7 +103,7 @@ pub(super) fn labels() -> BTreeMap<String, Text> {
     .collect()
 }
 
-pub(super) fn purpose(purpose: Purpose) -> Coded {
+pub(crate) fn purpose(purpose: Purpose) -> Coded {
     let (ja, en) = match purpose {
         Purpose::PublicHealth => ("公衆衛生・産業保健", "Public or occupational health"),
         Purpose::PolicyAndRegulation => ("政策・規制", "Policy and regulation"),

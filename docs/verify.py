@@ -4,6 +4,7 @@
     verify.py proof POLICY ENTRY.tlog-proof STATEMENT   the statement is in the log, as of a witnessed checkpoint
     verify.py consistency POLICY OLD-CHECKPOINT PROOF   the log of the proof's checkpoint begins with the older one
     verify.py checkpoint POLICY CHECKPOINT              its log signed it, and the policy's quorum cosigned it
+    verify.py bundle POLICY FOLDER                      the logs of an unpacked release bundle: files, checkpoint, proofs
 
 It was written from the specifications alone (docs/provenance.md names them) and shares no code with Sekisho. It prints
 what it checked and ends with 0; or prints which link broke and ends with 1; or ends with 2 when it is used wrongly.
@@ -11,6 +12,8 @@ what it checked and ends with 0; or prints which link broke and ends with 1; or 
 import base64
 import datetime
 import hashlib
+import json
+import os
 import re
 import sys
 
@@ -18,7 +21,7 @@ MAX_FILE = 272 * 1024
 MAX_SIZE = 2**63 - 1
 KINDS = ("roster status committee governance orders catalogue application review decision permit acceptance query "
          "reservation receipt refusal output_review release policy replay alert checkpoint "
-         "schema publication").split()
+         "schema publication write_off").split()
 
 
 class Refused(Exception):
@@ -364,11 +367,82 @@ def run_checkpoint(policy, checkpoint):
     policy.check(Checkpoint(as_text(checkpoint)))
 
 
+# A release bundle: docs/provenance.md, "Release bundles". Signatures of documents, plan and tables are not looked at here.
+
+FOLDERS = [("trust/rosters/", "roster"), ("trust/governance/", "governance"), ("trust/committees/", "committee"),
+           ("reviews/", "output_review"), ("receipts/", "receipt"), ("acceptances/", "acceptance")]
+SINGLE = {"release.dsse.json": "release", "query.dsse.json": "query", "permit.dsse.json": "permit",
+          "schema.dsse.json": "schema", "trust/status.dsse.json": "status"}
+
+
+def kind_of(path):
+    if path.startswith("hospitals/") and path.endswith(".checkpoint"):
+        return "checkpoint"
+    folder = [kind for folder, kind in FOLDERS if path.startswith(folder) and path.endswith(".dsse.json")]
+    return folder[0] if folder else SINGLE.get(path)
+
+
+def included(proof, statement, kind, checkpoint):
+    lines, of = halves(proof)
+    require(of.note.text == checkpoint.note.text, "its proof is of another checkpoint")
+    require(lines[0] == "c2sp.org/tlog-proof@v1" and len(lines) > 2 and lines[1].startswith("extra ")
+            and lines[2].startswith("index "), "not a proof with what opens the entry")
+    opening = unbase64(lines[1][len("extra "):])
+    require(opening[32:] == kind.encode(), "its proof is of a %r" % opening[32:80])
+    index, hashes = number(lines[2][len("index "):]), [hash_of(line) for line in lines[3:]]
+    check_inclusion(index, leaf_of(opening[:32], kind, statement), checkpoint, hashes)
+
+
+def run_bundle(policy, folder):
+    require(isinstance(folder, str), "not a folder: unpack the archive first")
+    files = {}
+    for where, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(where, name)
+            with open(path, "rb") as opened:
+                files[os.path.relpath(path, folder).replace(os.sep, "/")] = opened.read()
+
+    def need(path):
+        require(path in files, "%s is missing" % path)
+        return files[path]
+
+    try:
+        graph = json.loads(need("ro-crate-metadata.json").decode())["@graph"]
+        listed = {entity["@id"]: entity["sha256"] for entity in graph if entity.get("@type") == "File"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Refused("ro-crate-metadata.json is not what it should be")
+    require(set(listed) | {"ro-crate-metadata.json"} == set(files), "other files than those that are listed")
+    for path, digest in sorted(listed.items()):
+        require(sha256(files[path]).hex() == digest, "%s is not the file that is listed" % path)
+    say("%d files are those that are listed" % len(listed))
+    checkpoint = Checkpoint(as_text(need("log/checkpoint")))
+    policy.check(checkpoint)
+    statements = [path for path in sorted(files) if kind_of(path)]
+    require(set(SINGLE) <= set(statements), "a document that every bundle has is missing")
+    for path in statements:
+        try:
+            included(need("proofs/%s.tlog-proof" % path), files[path], kind_of(path), checkpoint)
+        except Refused as e:
+            raise Refused("%s: %s" % (path, e))
+    say("%d signed documents are in that log" % len(statements))
+    hospitals = [path[len("receipts/"):-len(".dsse.json")] for path in statements if path.startswith("receipts/")]
+    require(hospitals, "no hospital's receipt")
+    for name in hospitals:
+        try:
+            own = Checkpoint(as_text(need("hospitals/%s.checkpoint" % name)))
+            require(own.origin.partition("/")[2] == name, "a checkpoint of %s" % own.origin)
+            included(need("hospitals/%s.receipt.tlog-proof" % name), need("receipts/%s.dsse.json" % name), "receipt", own)
+        except Refused as e:
+            raise Refused("the log of %s: %s" % (name, e))
+        say("the receipt of %s is in its own log of %d entries" % (name, own.size))
+
+
 def say(what):
     print("checked: " + what)
 
 
-COMMANDS = {"proof": (run_proof, 3), "consistency": (run_consistency, 3), "checkpoint": (run_checkpoint, 2)}
+COMMANDS = {"proof": (run_proof, 3), "consistency": (run_consistency, 3), "checkpoint": (run_checkpoint, 2),
+            "bundle": (run_bundle, 2)}
 
 
 def main(arguments):
@@ -377,7 +451,7 @@ def main(arguments):
         print(__doc__.strip(), file=sys.stderr)
         return 2
     try:
-        files = [open(path, "rb").read() for path in arguments[1:]]
+        files = [path if os.path.isdir(path) else open(path, "rb").read() for path in arguments[1:]]
     except OSError as e:
         print("cannot read: %s" % e, file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 //! Standard output has what other programs read (addresses, the directory's next steps), standard error the log.
 
 mod init;
+mod log;
 mod metering;
 mod pages;
 mod trust;
@@ -43,6 +44,12 @@ enum Command {
                             --governance KEY --committee-quorum 2 \\\n    \
                             --committee sato:ethics:KEY --committee kato:medicine:KEY --committee ito:layperson:KEY")]
     Init(Box<init::Init>),
+    /// The coordinator's log: what it took and passed on, its checkpoints and who witnessed them.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho-coordinator log check --all --config /etc/sekisho/coordinator.toml"
+    )]
+    Log(log::Command),
     /// What studies used of hospitals, for invoices.
     #[command(
         subcommand,
@@ -88,6 +95,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode 
     };
     let done = match cli.command {
         Command::Init(init) => init.run(),
+        Command::Log(command) => command.run(),
         Command::Metering(command) => command.run(),
         Command::Trust(command) => trust::trust(command),
         Command::Keys(command) => trust::keys(&command),

@@ -456,7 +456,7 @@ fn door(file: DoorFile, base: &Path) -> Result<Door, ConfigError> {
     Ok(Door { address, tls })
 }
 
-fn trust(file: TrustFile, asked: &GovernanceFile) -> Result<Trust, ConfigError> {
+pub(crate) fn trust(file: TrustFile, asked: &GovernanceFile) -> Result<Trust, ConfigError> {
     let governance = file.governance_key.parse().map_err(|e| {
         value("trust.governance_key", format!("{e}; ask the access body for its key and compare the fingerprint"))
     })?;

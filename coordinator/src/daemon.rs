@@ -27,6 +27,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tonic::transport::Identity;
 
 use crate::{
+    bundle,
     config::{Config, Tls},
     documents::{Documents, DocumentsError},
     door::{self, Door},
@@ -200,6 +201,7 @@ impl Daemon {
             let _runs = runs.transport();
             tokio::select! { () = served.run(running) => {}, () = witnesses.run() => {} }
         });
+        tokio::spawn(state_earlier(documents.clone(), store.clone(), signing_keys.clone()));
         let parts = RoundParts {
             documents: documents.clone(),
             nodes: nodes.clone(),
@@ -223,7 +225,9 @@ impl Daemon {
             Some(settings) => {
                 let policy = config.witness_policy.as_deref().map(text).transpose()?;
                 let (documents, store, nodes) = (documents.clone(), store.clone(), nodes.clone());
-                let pages = Pages { documents, store, nodes, rounds: rounds.clone(), clock: clock.clone(), policy };
+                let (rounds, clock, address) = (rounds.clone(), clock.clone(), String::new());
+                let log = config.state_dir.join("log");
+                let pages = Pages { documents, store, nodes, rounds, clock, policy, log, address };
                 Some(pages::serve(settings, pages).await?)
             }
         };
@@ -354,6 +358,13 @@ fn text(path: &Path) -> Result<String, DaemonError> {
 fn identity(tls: &Tls) -> Result<Identity, DaemonError> {
     let read = |path: &PathBuf| fs::read(path).map_err(|source| DaemonError::File { path: path.clone(), source });
     Ok(Identity::from_pem(read(&tls.cert)?, read(&tls.key)?))
+}
+
+/// States the results of rounds that ended before there were statements.
+async fn state_earlier(documents: Arc<Documents>, store: Store, keys: Arc<[SecretKey]>) {
+    if let Err(error) = bundle::state_earlier(&documents, &store, &keys).await {
+        tracing::error!(%error, "earlier results could not be stated");
+    }
 }
 
 /// Tells the operator when the roster names another coordinator: nodes then refuse our routes.

@@ -120,6 +120,15 @@ pub struct Reader {
     pub member: CommitteeMember,
 }
 
+/// Who reads the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogReader {
+    /// Every statement.
+    Regulator,
+    /// Queries that this key signed, and their receipts.
+    Person(Digest),
+}
+
 impl Current {
     /// The roster with the highest sequence number, whether or not it has expired.
     pub fn pinned_roster(&self) -> Option<&Arc<Held<Roster>>> {
@@ -181,9 +190,19 @@ impl Current {
         })
     }
 
+    /// Every permit with a quorum, of all versions, in force or not.
+    pub(crate) fn permits(&self) -> impl Iterator<Item = &Arc<Held<Permit>>> {
+        self.permits.values()
+    }
+
     /// The permits of a study, of all versions, in force or not.
     pub fn permits_of_study<'a>(&'a self, study: &'a str) -> impl Iterator<Item = &'a Arc<Held<Permit>>> {
         self.permits.values().filter(move |permit| permit.study_id == study)
+    }
+
+    /// The key with this fingerprint, when some permit, in force or not, authorises its owner to ask.
+    pub fn person_key(&self, fingerprint: Digest) -> Option<PublicKey> {
+        self.permits.values().find_map(|permit| permit.person(fingerprint)).map(|person| person.key)
     }
 
     /// The permits that authorise the person with this key, of all versions, in force or not; none once the key is void.
@@ -269,6 +288,11 @@ impl Documents {
     /// The governance key that the configuration names, with which the network began.
     pub(crate) fn governance_anchor(&self) -> PublicKey {
         self.trust.governance
+    }
+
+    /// The keys of the regulators of the configuration.
+    pub(crate) fn regulators(&self) -> impl Iterator<Item = PublicKey> {
+        self.trust.regulators.iter().map(|regulator| regulator.key)
     }
 
     /// The documents as of now.
@@ -373,6 +397,28 @@ impl Documents {
         Ok(Reader { item: access.item.clone(), member: member.clone() })
     }
 
+    /// Who asks to read the log, when a regulator or a person of a permit signed the request and it is fresh.
+    ///
+    /// # Errors
+    /// `not_authorised`, `stale_message`, or what is wrong with the envelope.
+    pub fn log_reader(&self, envelope: &[u8], now: DateTime<Utc>) -> Result<(Item, LogReader), Refusal> {
+        let current = self.current();
+        let envelope = Envelope::from_json::<Access>(envelope)?;
+        let regulators = self.trust.regulators.iter().map(|regulator| (regulator.key, LogReader::Regulator));
+        let persons = current.permits.values().flat_map(|permit| &permit.authorised_persons);
+        let persons = persons.map(|person| (person.key, LogReader::Person(person.key_fingerprint)));
+        let stranger =
+            || Refusal::new(Code::NotAuthorised, "no regulator and no person of a permit signed the request");
+        let signer = |(key, _): &(PublicKey, LogReader)| {
+            let id = key.fingerprint();
+            !current.voids(id) && envelope.key_ids().any(|named| named == id)
+        };
+        let (key, reader) = regulators.chain(persons).find(signer).ok_or_else(stranger)?;
+        let access = envelope.verify::<Access>(&[key], 1)?;
+        fresh(&access, now)?;
+        Ok((access.item.clone(), reader))
+    }
+
     fn check_roster(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
         let (line, key) = current.governed_by()?;
         let new: Held<Roster> = held(envelope, &[key], 1)?;
@@ -412,7 +458,7 @@ impl Documents {
 }
 
 /// That a request to read is neither stale nor of the future.
-fn fresh(access: &Access, now: DateTime<Utc>) -> Result<(), Refusal> {
+pub(crate) fn fresh(access: &Access, now: DateTime<Utc>) -> Result<(), Refusal> {
     if now >= access.expires || access.issued > now + SKEW {
         return Err(Refusal::new(Code::StaleMessage, "the request to read has expired, or a clock is wrong"));
     }

@@ -29,12 +29,14 @@ use tonic::{
 };
 
 use crate::{
+    bundle::{self, Asker},
     documents::Documents,
     held,
     network::Nodes,
+    reading,
     report::{
-        ACTION_BUDGET, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
-        BudgetReport, CONFIDENCE_KEY, Listed, PutReport, RegisterWant,
+        ACTION_BUDGET, ACTION_BUNDLE, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ,
+        ACTION_REGISTER, ACTION_TRUST, BudgetReport, CONFIDENCE_KEY, Listed, PutReport, RegisterWant,
     },
     round::{DEFAULT_CONFIDENCE, Rounds},
     store::Store,
@@ -46,6 +48,8 @@ const MAX_MESSAGE_BYTES: usize = 6 << 20;
 /// The largest body of [`ACTION_GET`].
 const MAX_WANT_BYTES: usize = 4096;
 
+/// The largest piece of a bundle.
+const PIECE_BYTES: usize = 1 << 20;
 /// The largest report that is sent: clients read messages of at most 64 MiB.
 const MAX_REPORT_BYTES: usize = 60 << 20;
 
@@ -121,19 +125,41 @@ impl Door {
     async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
         let now = self.clock.now();
         let item = Envelope::from_json::<Access>(envelope)?.peek::<Access>()?.0.item;
-        if matches!(item, Item::Application { .. } | Item::Applications | Item::Reviews { .. }) {
-            return self.documents.read_application(envelope, now).await;
-        }
-        let reader = self.documents.reader(envelope, now)?;
-        match reader.item {
+        match item {
             Item::Application { .. } | Item::Applications | Item::Reviews { .. } => {
-                Err(Refusal::new(Code::Malformed, "the request names two things"))
+                self.documents.read_application(envelope, now).await
             }
-            Item::HeldResults => bytes(&held::list(&self.documents, &self.store, &reader.member).await?),
+            Item::Releases => {
+                let asker = Asker::of(&self.documents, envelope, now)?;
+                bytes(&bundle::list(&self.documents, &self.store, |permit| asker.may(permit)).await?)
+            }
+            Item::Release { .. } => {
+                Err(Refusal::new(Code::Malformed, "a bundle is read with the action `bundle`, in pieces"))
+            }
+            Item::LogEntries { .. } | Item::LogStatement { .. } => {
+                let (item, reader) = self.documents.log_reader(envelope, now)?;
+                bytes(&reading::read(&self.store, reader, &item).await?)
+            }
+            Item::HeldResults => {
+                let reader = self.documents.reader(envelope, now)?;
+                bytes(&held::list(&self.documents, &self.store, &reader.member).await?)
+            }
             Item::HeldResult { result } => {
+                let reader = self.documents.reader(envelope, now)?;
                 bytes(&held::show(&self.documents, &self.store, &reader.member, result).await?)
             }
         }
+    }
+
+    /// The bundle that a signed request names, as a zip archive.
+    async fn bundle(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let asker = Asker::of(&self.documents, envelope, self.clock.now())?;
+        let Item::Release { result } = asker.item else {
+            return Err(Refusal::new(Code::Malformed, "the request names no result"));
+        };
+        asker.may_have(&self.documents, &self.store, result).await?;
+        let bundle = bundle::make(&self.documents, &self.store, result).await?;
+        bundle.zip().map_err(|error| Refusal::new(Code::TooLarge, error.to_string()))
     }
 }
 
@@ -199,6 +225,12 @@ impl FlightService for Door {
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let action = request.into_inner();
+        if action.r#type == ACTION_BUNDLE {
+            let archive = self.bundle(&action.body).await.map_err(refused)?;
+            let pieces: Vec<_> =
+                archive.chunks(PIECE_BYTES).map(|piece| Ok(FlightResult::new(piece.to_vec()))).collect();
+            return Ok(Response::new(stream::iter(pieces).boxed()));
+        }
         let body = match action.r#type.as_str() {
             ACTION_PUT => json(&self.put(&action.body).await.map_err(refused)?)?,
             ACTION_GET => self.get(&action.body).map_err(refused)?,

@@ -119,19 +119,26 @@ pub async fn let_out(
     let held =
         KeptResult { result, permit: query.permit.digest(), query_key, run, round: round.to_string(), held_at: now };
     store.hold(&held).await.map_err(unavailable)?;
-    reviewed(documents, &held, releases.len(), query.members.len()).await
+    decided(&held, &documents.output_reviews(&held).await?, releases.len(), query.members.len())
 }
 
 /// That reviewers let a result out, in which so many hospitals are `of` those that were `asked`.
 async fn reviewed(documents: &Documents, held: &KeptResult, of: usize, asked: usize) -> Result<(), Refusal> {
+    decided(held, &documents.output_reviews(held).await?, of, asked)
+}
+
+/// Whether a result may leave by its reviews; `answered` of `asked` hospitals are in it.
+///
+/// # Errors
+/// `awaiting_review` or `output_refused`.
+pub(crate) fn decided(held: &KeptResult, reviews: &[Reviewed], answered: usize, asked: usize) -> Result<(), Refusal> {
     let result = held.result;
-    let reviews = documents.output_reviews(held).await?;
-    match standing_of(&reviews) {
+    match standing_of(reviews) {
         Standing::Released => Ok(()),
         Standing::Awaiting => {
             let released = reviews.len();
             let detail = format!(
-                "result {result} waits: {released} of {NEEDED} reviewers released it; {of} of {asked} hospitals are in it"
+                "result {result} waits: {released} of {NEEDED} reviewers released it; {answered} of {asked} hospitals are in it"
             );
             Err(Refusal::new(Code::AwaitingReview, detail))
         }
@@ -272,7 +279,7 @@ async fn report(documents: &Documents, current: &Current, held: &KeptResult) -> 
     })
 }
 
-fn ipc(batches: &[RecordBatch]) -> Result<Vec<u8>, arrow::error::ArrowError> {
+pub(crate) fn ipc(batches: &[RecordBatch]) -> Result<Vec<u8>, arrow::error::ArrowError> {
     let first = batches.first().ok_or_else(|| arrow::error::ArrowError::InvalidArgumentError("no table".into()))?;
     let mut writer = StreamWriter::try_new(Vec::new(), &first.schema())?;
     batches.iter().try_for_each(|batch| writer.write(batch))?;
@@ -280,17 +287,18 @@ fn ipc(batches: &[RecordBatch]) -> Result<Vec<u8>, arrow::error::ArrowError> {
 }
 
 /// A result as it was made, made again from what is stored.
-struct Made {
-    query: Query,
+pub(crate) struct Made {
+    pub(crate) query: Query,
     query_key: Digest,
     plan: PrivatePlan,
-    releases: Vec<(String, Release)>,
-    report: ResultReport,
-    batches: Vec<RecordBatch>,
+    pub(crate) releases: Vec<(String, Release)>,
+    /// The report as it is stored.
+    pub(crate) report: ResultReport,
+    pub(crate) batches: Vec<RecordBatch>,
 }
 
 impl Made {
-    async fn again(current: &Current, store: &Store, round: &KeptRound) -> Result<Self, Refusal> {
+    pub(crate) async fn again(current: &Current, store: &Store, round: &KeptRound) -> Result<Self, Refusal> {
         let lost = |what: &str| Refusal::new(Code::Unavailable, format!("the round's {what} cannot be read"));
         let RoundState::Done(report) = &round.state else { return Err(lost("report")) };
         let report: ResultReport = serde_json::from_str(report).map_err(|_| lost("report"))?;
@@ -312,7 +320,7 @@ impl Made {
             releases.push((kept.node, release));
         }
         let named: Vec<(&str, &Release)> = releases.iter().map(|(name, release)| (name.as_str(), release)).collect();
-        let (report, batches) = result::tables(&plan, report, &named).await.map_err(unavailable)?;
+        let (_, batches) = result::tables(&plan, report.clone(), &named).await.map_err(unavailable)?;
         Ok(Self { query, query_key: round.query_key, plan, releases, report, batches })
     }
 

@@ -4,6 +4,7 @@
 //! holds no rows and is not trusted with any: what may leave a hospital, the hospital decides.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod bundle;
 pub mod catalogue;
 pub mod cli;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod network;
 pub mod pages;
 pub mod periods;
 pub mod person;
+pub mod reading;
 pub mod report;
 pub mod requirements;
 pub mod result;

@@ -8,6 +8,7 @@
 //! Deliberately absent: anybody's key, raw counts, a page that exists for one role and depends on another's session.
 
 mod bounds;
+mod chart;
 mod command_line;
 pub mod committee;
 mod interval_chart;
@@ -16,19 +17,14 @@ pub mod regulator;
 mod states;
 pub mod user;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use axum::{
-    Router,
-    extract::FromRequestParts,
-    http::request::Parts,
-    response::{IntoResponse, Response},
-};
+use axum::{Router, extract::FromRequestParts, http::request::Parts};
 use sekisho_protocol::{
     clock::Clock,
     digest::Digest,
     loopback::{self, Running},
-    pages::{Fault, Gate, PageToken, Site, Visitor, Who, guarded},
+    pages::{Denied, Fault, Gate, PageToken, Site, Visitor, Who, guarded},
     token_file::{TokenFile, TokenFileError},
 };
 
@@ -48,6 +44,10 @@ pub struct Pages {
     pub clock: Arc<dyn Clock>,
     /// The text of the policy of the log's witnesses, where one is configured.
     pub policy: Option<String>,
+    /// The folder of the log's files.
+    pub log: PathBuf,
+    /// Where people find the pages, as a URL without a path.
+    pub address: String,
 }
 
 /// A role of the pages.
@@ -92,13 +92,11 @@ const SITE: Site = Site {
                 ("/committee/results", "Results under review", "結果の審査"),
                 ("/committee/documents", "Hand in", "文書の提出"),
             ],
-            Some(Role::User) => {
-                &[
-                    ("/desk", "My studies", "自分の研究"),
-                    ("/desk/query", "Write a query", "照会の作成"),
-                    ("/desk/results", "Results", "結果"),
-                ]
-            }
+            Some(Role::User) => &[
+                ("/desk", "My studies", "自分の研究"),
+                ("/desk/query", "Write a query", "照会の作成"),
+                ("/desk/results", "Results", "結果"),
+            ],
         });
         menu
     },
@@ -132,36 +130,36 @@ pub struct DataUser {
     pub person: Digest,
 }
 
-async fn demand<S: Sync>(parts: &mut Parts, state: &S, role: Role) -> Result<(Visitor, String), Response> {
-    let visitor = Visitor::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
+async fn demand<S: Sync>(parts: &mut Parts, state: &S, role: Role) -> Result<(Visitor, String), Denied> {
+    let visitor = Visitor::from_request_parts(parts, state).await?;
     let subject = visitor.demand(role.as_str())?.subject.clone().unwrap_or_default();
     Ok((visitor, subject))
 }
 
 impl<S: Sync> FromRequestParts<S> for Regulator {
-    type Rejection = Response;
+    type Rejection = Denied;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Denied> {
         let (visitor, _) = demand(parts, state, Role::Regulator).await?;
         Ok(Self { visitor })
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for CommitteeMember {
-    type Rejection = Response;
+    type Rejection = Denied;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Denied> {
         let (visitor, member) = demand(parts, state, Role::Committee).await?;
         Ok(Self { visitor, member })
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for DataUser {
-    type Rejection = Response;
+    type Rejection = Denied;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Denied> {
         let (visitor, person) = demand(parts, state, Role::User).await?;
-        let person = person.parse().map_err(|_| Fault::forbidden().into_response())?;
+        let person = person.parse().map_err(|_| Fault::forbidden())?;
         Ok(Self { visitor, person })
     }
 }
@@ -187,19 +185,24 @@ pub enum PagesError {
     },
 }
 
-/// Serves the pages where the configuration says, until they are stopped. Without a token file nobody signs in.
+/// Serves the pages where the configuration says, until they are stopped; they are told where that is. Without a token file
+/// nobody signs in.
 ///
 /// # Errors
 /// When the token file is open to others or has a line that is no token, or the address is taken.
-pub async fn serve(settings: &config::Pages, pages: Pages) -> Result<Running, PagesError> {
+pub async fn serve(settings: &config::Pages, mut pages: Pages) -> Result<Running, PagesError> {
     let tokens = TokenFile::<PageToken>::new(&settings.tokens);
     match tokens.lines() {
         Ok(_) | Err(TokenFileError::Missing { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     let gate = Arc::new(Gate::new(SITE, tokens, settings.origin.clone(), pages.clock.clone()));
-    let (address, routes) = (settings.address, router(Arc::new(pages)));
-    let running = loopback::serve(address, |address| guarded(routes, gate, address)).await;
+    let (address, origin) = (settings.address, settings.origin.clone());
+    let routes = |address: SocketAddr| {
+        pages.address = origin.map_or_else(|| format!("http://{address}"), |origin| origin.to_string());
+        guarded(router(Arc::new(pages)), gate, address)
+    };
+    let running = loopback::serve(address, routes).await;
     let running = running.map_err(|source| PagesError::Bind { address, source })?;
     tracing::info!(address = %running.address(), "the pages are served");
     Ok(running)

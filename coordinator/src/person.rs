@@ -20,6 +20,7 @@ pub(crate) mod format;
 mod governance;
 pub(crate) mod grant;
 mod keys;
+mod log;
 pub(crate) mod number;
 mod orders;
 pub(crate) mod output;
@@ -29,6 +30,7 @@ pub(crate) mod place;
 pub(crate) mod print;
 pub(crate) mod query;
 pub(crate) mod register;
+mod release;
 mod review;
 mod roster;
 mod rotation;
@@ -36,6 +38,7 @@ mod schema;
 mod status;
 mod study;
 pub(crate) mod terms;
+mod verify;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -128,9 +131,18 @@ enum Command {
     /// Results that wait for reviewers: list, show, release, refuse.
     #[command(subcommand, after_help = "Example:\n  sekisho output list --key sato.pem")]
     Output(output::Command),
+    /// Released results: list them, export one with all that proves it.
+    #[command(subcommand, after_help = "Example:\n  sekisho release export 5f0c83d2 --key ada.pem --out asthma.zip")]
+    Release(release::Command),
+    /// Check an exported result offline: who asked, who granted it, who answered, and that the table is what they released.
+    #[command(after_help = "Example:\n  sekisho verify asthma.zip --trust trust.toml")]
+    Verify(verify::Command),
     /// The public register of uses.
     #[command(subcommand, after_help = "Example:\n  sekisho register export --lang ja --output json")]
     Register(register::Command),
+    /// The coordinator's log, as far as you may open it.
+    #[command(subcommand, after_help = "Example:\n  sekisho log show --key regulator.pem")]
+    Log(log::Command),
     /// Keys that sign documents and queries.
     #[command(subcommand, after_help = "Example:\n  sekisho keys new --out ada.pem")]
     Keys(keys::Command),
@@ -205,7 +217,10 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
         Command::Governance(command) => rotation::run(command, context).await,
         Command::Orders(command) => orders::run(command, context).await,
         Command::Output(command) => output::run(command, context).await,
+        Command::Release(command) => release::run(command, context).await,
+        Command::Verify(command) => verify::run(command, context).await,
         Command::Register(command) => register::run(command, context).await,
+        Command::Log(command) => log::run(command, context).await,
         Command::Keys(command) => keys::run(command),
         Command::Network(Network::Show { output }) => {
             let report = context.door().await?.network().await?;

@@ -2,9 +2,17 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
-    committee::Committee, digest::Digest, dsse::Envelope, keys::PublicKey, refusal::Code, units::MicroRho,
+    committee::Committee,
+    digest::Digest,
+    dsse::Envelope,
+    keys::PublicKey,
+    log::{entry, store::Shown},
+    refusal::Code,
+    units::MicroRho,
 };
 use serde::{Deserialize, Serialize};
+
+pub use sekisho_protocol::published::HolderState;
 
 use crate::store::Kind;
 
@@ -46,11 +54,38 @@ pub const ACTION_REGISTER: &str = "register";
 /// The `DoAction` that reads what is not public: the body is the envelope of an `access/1`.
 pub const ACTION_READ: &str = "read";
 
+/// The `DoAction` that exports a result: the body is the envelope of an `access/1` that names it, the results are the pieces of
+/// its bundle as a zip archive.
+pub const ACTION_BUNDLE: &str = "bundle";
 /// The `DoAction` that tells whose signatures count: no body, the result a [`TrustReport`].
 pub const ACTION_TRUST: &str = "trust";
 /// The `DoAction` that tells what a study has left: the body is a permit's id or digest, or a study's id, as JSON text; the
 /// result a [`BudgetReport`].
 pub const ACTION_BUDGET: &str = "budget";
+
+/// What a reader is told of the log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogReport {
+    /// Entries.
+    Entries {
+        /// Those that the reader may open, in order.
+        entries: Vec<Shown>,
+        /// From which entry on there are more; none at the end of the log.
+        next: Option<u64>,
+        /// The newest checkpoint that hospitals cosigned, as it was signed.
+        checkpoint: Option<String>,
+    },
+    /// One statement.
+    Statement {
+        /// What it is.
+        kind: entry::Kind,
+        /// Its bytes, which are text.
+        statement: String,
+        /// The proof that it is in the log; none before hospitals cosigned a checkpoint with it.
+        proof: Option<String>,
+    },
+}
 
 /// Whose signatures count, from what the coordinator's operator pinned to what is in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -219,20 +254,6 @@ pub enum Want {
         /// A digest of 64 hexadecimal digits, or an id.
         name: String,
     },
-}
-
-/// What a hospital did with a query or a document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HolderState {
-    /// It answered, or accepted.
-    Answered,
-    /// It refused before charging.
-    Refused,
-    /// It charged and gave no answer.
-    NoAnswer,
-    /// It could not be reached in time.
-    Offline,
 }
 
 /// One hospital's part in a round.

@@ -35,7 +35,7 @@ use crate::{
 const MAX_ROWS: usize = 500_000;
 
 /// What averages are.
-const METHOD: &str = "Values are clamped to the schema's bounds; a patient with more rows than the permit's bound \
+pub(crate) const METHOD: &str = "Values are clamped to the schema's bounds; a patient with more rows than the permit's bound \
 counts each with a lower weight. Counts and sums are of these weights, and averages are weighted means. Intervals \
 cover the noise alone.";
 

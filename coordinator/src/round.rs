@@ -10,6 +10,7 @@
 
 pub mod authorise;
 mod collect;
+mod receipt_proof;
 mod witness;
 
 use std::{sync::Arc, time::Duration};
@@ -41,14 +42,15 @@ use self::{
     collect::{NoRelease, unbelieved},
 };
 use crate::{
+    bundle::Ended,
     config::QueryLimits,
     daemon::Hooks,
-    documents::Documents,
+    documents::{Current, Documents},
     held,
     network::{Nodes, holder, holder_refused, refusal_of_node},
     report::{DryRunReport, HolderReport, HolderState, ResultReport},
     result,
-    store::{NewRound, Store},
+    store::{KeptStatement, NewRound, Request, Store},
 };
 
 /// How much longer than the deadline a route is valid: clocks differ.
@@ -68,6 +70,8 @@ pub struct Answer {
     pub receipt: Verified<Receipt>,
     /// The same as it was signed.
     pub envelope: Envelope,
+    /// The proof that it is in the hospital's log (c2sp.org/tlog-proof).
+    pub proof: Vec<u8>,
 }
 
 /// What a round brought: whether it may leave is another question.
@@ -127,7 +131,7 @@ impl Rounds {
         confidence: f64,
     ) -> Result<(ResultReport, Vec<RecordBatch>), Refusal> {
         let place = self.place()?;
-        let query = authorise::authorise(&self.documents, envelope, self.clock.now()).await?;
+        let query = self.authorised(Request::Query, envelope).await?;
         let round = format!("{:032x}", rand::random::<u128>());
         let key = query.key.short();
         let span = tracing::info_span!("round", round, query = key);
@@ -147,7 +151,7 @@ impl Rounds {
     /// A refusal before any hospital was asked.
     pub async fn dry_run(&self, envelope: &[u8]) -> Result<DryRunReport, Refusal> {
         let _place = self.place()?;
-        let query = authorise::authorise(&self.documents, envelope, self.clock.now()).await?;
+        let query = self.authorised(Request::DryRun, envelope).await?;
         let late = || Refusal::new(Code::Offline, self.late());
         let one = async |member: &Member| {
             let asked = timeout(self.limits.deadline, self.dry_run_at(&query, member)).await;
@@ -178,6 +182,21 @@ impl Rounds {
         (self.limits.concurrent.saturating_sub(self.places.available_permits()), self.limits.concurrent)
     }
 
+    /// The query, when it may be asked; of one that may not, and that a person of some permit signed, a record is kept.
+    async fn authorised(&self, request: Request, envelope: &[u8]) -> Result<PermittedQuery, Refusal> {
+        let now = self.clock.now();
+        let refusal = match authorise::authorise(&self.documents, envelope, now).await {
+            Ok(query) => return Ok(query),
+            Err(refusal) => refusal,
+        };
+        if let Some((study, person)) = authorise::asked_by(&self.documents.current(), envelope) {
+            if let Err(error) = self.store.note_refused(request, refusal.code, &study, person, now).await {
+                tracing::error!(%error, "a refused request could not be recorded");
+            }
+        }
+        Err(refusal)
+    }
+
     /// A place among the queries that run at once.
     fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         self.places.clone().try_acquire_owned().map_err(|_| {
@@ -199,9 +218,7 @@ impl Rounds {
             round: round.to_string(),
             expires: self.clock.now() + valid,
         };
-        let roster = query.current.pinned_roster();
-        let named = |key: &&SecretKey| roster.is_some_and(|r| r.members.iter().any(|m| m.signing_key == key.public()));
-        let key = self.signing_keys.iter().find(named).or(self.signing_keys.first()).ok_or_else(|| internal(()))?;
+        let key = signing_key(&self.signing_keys, &query.current).ok_or_else(|| internal(()))?;
         let route = Envelope::sign(&route, &[key]).map_err(|_| internal(()))?;
         let routed = RoutedQuery { query: query.envelope.clone(), route };
         serde_json::to_vec(&routed).map_err(|_| internal(()))
@@ -228,12 +245,34 @@ impl Rounds {
         let query = Arc::new(query);
         let outcome = self.clone().collect_and_combine(query.clone(), &round, confidence).await;
         let report = outcome.as_ref().ok().and_then(|made| serde_json::to_string(&made.report).ok());
-        let ended = self.store.end_round(&round, report.as_deref(), self.clock.now()).await;
+        let statement =
+            outcome.as_ref().ok().zip(report.as_ref()).and_then(|(made, report)| self.stated(&query, made, report));
+        let ended = self.store.end_round(&round, report.as_deref(), statement.as_ref(), self.clock.now()).await;
         ended.map_err(|error| failed(&error))?;
         tracing::info!(ok = outcome.is_ok(), "a round ended");
         let Made { report, batches, releases } = outcome?;
         held::let_out(&self.documents, &self.store, &query, &round, &releases, self.clock.now()).await?;
         Ok((report, batches))
+    }
+
+    /// The account of a result; without any release there is none. What cannot be written now is written at the next start.
+    fn stated(&self, query: &PermittedQuery, made: &Made, report: &str) -> Option<KeptStatement> {
+        let key = signing_key(&self.signing_keys, &query.current)?;
+        let ended = Ended {
+            permit: query.permit.digest(),
+            query: &query.query,
+            query_digest: query.query.digest(),
+            study_id: &query.permit.study_id,
+            report: &made.report,
+            text: report,
+            batches: &made.batches,
+            releases: &made.releases,
+        };
+        let stated = ended.stated(key);
+        stated
+            .inspect_err(|error| tracing::error!(%error, "the account of a result could not be written"))
+            .ok()
+            .flatten()
     }
 
     async fn collect_and_combine(
@@ -285,7 +324,8 @@ impl Rounds {
             let Ok((place, outcome)) = joined else { continue };
             if let Ok(answer) = &outcome {
                 let envelope = answer.envelope.to_json();
-                let stored = self.store.put_release(round, &answer.name, &answer.release.to_bytes(), &envelope).await;
+                let release = answer.release.to_bytes();
+                let stored = self.store.put_release(round, &answer.name, &release, &envelope, &answer.proof).await;
                 stored.map_err(|error| failed(&error))?;
                 if std::mem::take(&mut first) {
                     (self.hooks.at)("round_fanned_out");
@@ -311,6 +351,13 @@ impl Rounds {
         }
         Ok((holders, answers))
     }
+}
+
+/// The coordinator's signing key: the one that the roster names, of the key in use and the next one.
+pub(crate) fn signing_key<'a>(keys: &'a [SecretKey], current: &Current) -> Option<&'a SecretKey> {
+    let roster = current.pinned_roster();
+    let named = |key: &&SecretKey| roster.is_some_and(|r| r.members.iter().any(|m| m.signing_key == key.public()));
+    keys.iter().find(named).or(keys.first())
 }
 
 /// A failure of the coordinator itself; its words are for the operator.

@@ -10,6 +10,8 @@
 mod counts;
 mod history;
 mod log;
+mod published;
+mod refused;
 mod trust;
 
 use std::{
@@ -50,6 +52,9 @@ use sqlx::{
 
 pub use self::counts::Counts;
 pub use self::history::{KeptRelease, KeptResult, KeptRound};
+pub use self::log::{LogFilter, Logged};
+pub use self::published::KeptStatement;
+pub use self::refused::{RefusedRequest, Request};
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
 const MIGRATIONS: &[&str] = &[
@@ -58,6 +63,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_questions.sql"),
     include_str!("../migrations/0004_trust.sql"),
     SCHEMA,
+    include_str!("../migrations/0006_published.sql"),
+    include_str!("../migrations/0007_refused_requests.sql"),
 ];
 /// How many connections are open at most.
 const CONNECTIONS: u32 = 4;
@@ -316,6 +323,15 @@ impl Store {
         found.map(|digest| read_digest(&digest)).transpose()
     }
 
+    /// The envelope of the document with this digest.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn envelope(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE digest = ?1";
+        Ok(sqlx::query_scalar(sql).bind(digest.as_bytes().as_slice()).fetch_optional(&self.pool).await?)
+    }
+
     /// Whether a document with this digest is kept.
     pub(crate) async fn holds(&self, digest: Digest) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM document WHERE digest = ?1)";
@@ -402,13 +418,14 @@ impl Store {
         Ok(tx.commit().await?)
     }
 
-    /// Keeps what a hospital released in a round: header, cells and the envelope of its receipt.
+    /// Keeps what a hospital released in a round: header, cells, the envelope of its receipt, and the proof that this is in its log.
     pub(crate) async fn put_release(
         &self,
         round: &str,
         node: &str,
         (header, cells): &(Vec<u8>, Vec<u8>),
         receipt: &[u8],
+        proof: &[u8],
     ) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         sqlx::query("INSERT INTO release (round, node, header, cells, receipt) VALUES (?1, ?2, ?3, ?4, ?5)")
@@ -419,25 +436,31 @@ impl Store {
             .bind(receipt)
             .execute(&mut *tx)
             .await?;
+        published::keep_proof(&mut tx, round, node, proof).await?;
         log::enter(&mut tx, entry::Kind::Receipt, receipt).await?;
         Ok(tx.commit().await?)
     }
 
-    /// Records that a round ended with this report; without one, that it was given up.
+    /// Records that a round ended with this report, and the account of its result; without a report, that it was given up.
     pub(crate) async fn end_round(
         &self,
         round: &str,
         report: Option<&str>,
+        statement: Option<&KeptStatement>,
         at: DateTime<Utc>,
     ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
         sqlx::query("UPDATE round SET state = ?2, report = ?3, ended_at = ?4 WHERE round = ?1 AND state = 'running'")
             .bind(round)
             .bind(if report.is_some() { "done" } else { "interrupted" })
             .bind(report)
             .bind(instant(at))
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        if let Some(statement) = statement {
+            published::publish(&mut tx, statement).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     /// Marks the rounds that an earlier process left running; returns how many.
@@ -568,7 +591,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir).await;
         with_round(&store).await;
-        store.put_release("r", "a", &(vec![1], vec![2]), b"{}").await.unwrap();
+        store.put_release("r", "a", &(vec![1], vec![2]), b"{}", b"proof").await.unwrap();
         assert_eq!(store.round("r").await.unwrap(), Some(RoundState::Running));
         store.close().await;
 
@@ -589,8 +612,11 @@ mod tests {
             store.put_acceptance("a", Digest::of(b"permit"), b"yes", at()).await.unwrap();
         }
         with_round(&store).await;
-        store.put_release("r", "a", &(vec![1], vec![2]), b"receipt").await.unwrap();
-        assert!(store.put_release("r", "a", &(vec![1], vec![2]), b"other").await.is_err(), "one for each hospital");
+        store.put_release("r", "a", &(vec![1], vec![2]), b"receipt", b"proof").await.unwrap();
+        assert!(
+            store.put_release("r", "a", &(vec![1], vec![2]), b"other", b"proof").await.is_err(),
+            "one for each hospital"
+        );
         store.close().await;
         let store = open(&dir).await;
         let entries = store.log_entries(0, 99).await.unwrap();
@@ -598,10 +624,12 @@ mod tests {
         assert_eq!(kinds, ["permit", "acceptance", "query", "receipt"]);
         assert_eq!(store.audit_log(|_| {}).await.unwrap().head.size(), 4);
         // A database of before there was a log has the same entries afterwards.
-        for table in ["checkpoint", "origin", "head", "tile", "statement", "leaf"] {
-            let drop = sqlx::AssertSqlSafe(format!("DROP TABLE log_{table}"));
+        let log = ["checkpoint", "origin", "head", "tile", "statement", "leaf"].map(|table| format!("log_{table}"));
+        for table in log.into_iter().chain(["receipt_proof", "published"].map(String::from)) {
+            let drop = sqlx::AssertSqlSafe(format!("DROP TABLE {table}"));
             sqlx::raw_sql(drop).execute(&store.pool).await.unwrap();
         }
+        sqlx::raw_sql("DROP TABLE refused_request").execute(&store.pool).await.unwrap();
         sqlx::raw_sql("PRAGMA user_version = 4").execute(&store.pool).await.unwrap();
         store.close().await;
         let entries = open(&dir).await.log_entries(0, 99).await.unwrap();
@@ -615,8 +643,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir).await;
         with_round(&store).await;
-        store.end_round("r", Some("{}"), at()).await.unwrap();
-        store.end_round("r", None, at()).await.unwrap();
+        store.end_round("r", Some("{}"), None, at()).await.unwrap();
+        store.end_round("r", None, None, at()).await.unwrap();
         assert_eq!(store.round("r").await.unwrap(), Some(RoundState::Done("{}".into())));
     }
 

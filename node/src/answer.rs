@@ -10,7 +10,7 @@
 mod charged;
 mod question;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ use crate::{
     holding::DataSet,
     hooks::Hooks,
     keys::Signing,
-    ledger::{Cost, Ledger, Run, RunState},
+    ledger::{Cost, Ledger, LedgerError, Run, RunState},
     log::Standing,
     policy::{Asked, DataFacts, Person, Policy},
     register::Register,
@@ -175,6 +175,9 @@ impl Answering {
 
     async fn price(&self, ready: &Ready) -> Result<DryRun, Refusal> {
         let run = self.ledger.find(&ready.question.key).await?;
+        if run.as_ref().is_some_and(|run| run.state == RunState::Lost) {
+            return Err(LedgerError::Lost.into());
+        }
         let permit = ready.admitted.permit();
         let atto_delta = ready.admitted.query().terms.atto_delta;
         let price = Cost { micro_rho: ready.question.reading.plan.micro_rho(), atto_delta };
@@ -258,16 +261,20 @@ impl Answering {
         })
     }
 
-    /// The charge and the run, under the run's lock, until the answer may leave. Lock and slot are held until then, so
-    /// that a second request learns no more of the first one's time than its departure.
+    /// The charge and the run, under the run's lock, until the answer may leave; then what came of it becomes part of ledger
+    /// and log. Lock and slot are held until then, so that nothing tells more of a run's time than its departure.
     async fn locked(self: Arc<Self>, ready: Ready, arrived: Instant) -> Result<Answer, Refusal> {
         let (question, deadline) = (ready.question, arrived + self.timeout);
         let lock = timeout_at(deadline, self.locks.of(question.key).lock_owned()).await;
-        let answer = match &lock {
+        let ended = match &lock {
             Ok(_) => self.charged(&question, deadline).await,
             Err(_) => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
         };
         self.departure.wait(arrived).await;
+        let answer = match ended {
+            Ok(ended) => self.settle(&question, ended).await,
+            Err(refusal) => Err(refusal),
+        };
         match &answer {
             Ok(_) => info!("answered"),
             Err(refusal) => refused(&Span::current(), refusal),

@@ -16,8 +16,8 @@ use arrow_flight::{
 };
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use sekisho_protocol::{
-    control::{ACTION_CATALOGUE, ACTION_CONSISTENCY, CHECKPOINT_KEY, LOG_SEEN_KEY},
-    log::proof::ConsistencyProof,
+    control::{ACTION_CATALOGUE, ACTION_CONSISTENCY, CHECKPOINT_KEY, LOG_SEEN_KEY, RECEIPT_PROOF_KEY},
+    log::proof::{ConsistencyProof, InclusionProof},
     query::RoutedQuery,
     refusal::{Code, Refusal},
     transport::{PeerInfo, status_of},
@@ -61,7 +61,9 @@ impl Service {
         let seen = seen(&request)?;
         self.0.has_seen(seen).await?;
         let answer = self.0.answer(&request.into_inner().ticket).await?;
-        batch_of(&answer, &self.0.checkpoint(seen).await?)
+        let checkpoint = self.0.checkpoint(seen).await?;
+        let proof = self.0.receipt_proof(&answer.receipt.to_json(), &checkpoint.checkpoint).await?;
+        batch_of(&answer, &checkpoint, &proof)
     }
 
     /// The proof that the body asks for: two sizes of the log, in decimal digits.
@@ -91,14 +93,15 @@ fn seen<T>(request: &Request<T>) -> Result<u64, Refusal> {
     number.ok_or_else(|| Refusal::new(Code::Malformed, format!("{LOG_SEEN_KEY} is no number of log entries")))
 }
 
-/// The release as one batch, with the receipt and the checkpoint beside the header in the schema's metadata.
-fn batch_of(answer: &Answer, checkpoint: &ConsistencyProof) -> Result<RecordBatch, Refusal> {
+/// The release as one batch, with the receipt, the checkpoint and the receipt's proof beside the header in the schema's metadata.
+fn batch_of(answer: &Answer, checkpoint: &ConsistencyProof, proof: &InclusionProof) -> Result<RecordBatch, Refusal> {
     let broken = |_| Refusal::new(Code::NoAnswer, "a release cannot be written");
     let batch = answer.release.to_batch().map_err(broken)?;
     let receipt = String::from_utf8(answer.receipt.to_json()).unwrap_or_default();
     let mut metadata: HashMap<String, String> = batch.schema().metadata().clone();
     metadata.insert(RECEIPT_KEY.into(), receipt);
     metadata.insert(CHECKPOINT_KEY.into(), checkpoint.to_string());
+    metadata.insert(RECEIPT_PROOF_KEY.into(), proof.to_string());
     let schema = Arc::new(batch.schema().as_ref().clone().with_metadata(metadata));
     batch.with_schema(schema).map_err(|_| Refusal::new(Code::NoAnswer, "a release cannot be written"))
 }

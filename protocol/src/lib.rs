@@ -32,6 +32,7 @@ pub mod output_review;
 pub mod pages;
 pub mod permit;
 pub mod publication;
+pub mod published;
 pub mod purpose;
 pub mod query;
 pub mod receipt;

@@ -24,9 +24,9 @@ mod tests;
 mod token;
 
 pub use self::fault::{Fault, FaultKind};
-pub use self::gate::{Gate, Site, Visitor, guarded};
+pub use self::gate::{Denied, Gate, Menu, Site, Visitor, guarded};
 pub use self::language::Language;
-pub use self::page::{Link, Page, show};
+pub use self::page::{Link, Moment, Page, show};
 pub use self::posted::Posted;
 pub use self::security::{NotAnOrigin, Origin};
 pub use self::session::{Sessions, Who};

@@ -116,8 +116,10 @@ codes! {
     AwaitingReview = "awaiting_review", "ask the same run again when two reviewers have released it; it costs nothing";
     /// The reviewers refused to let the result out.
     OutputRefused = "output_refused", "the reviewers' reasons are on record; ask a coarser question";
-    /// No such result waits, or waited, for a review here.
-    ResultUnknown = "result_unknown", "name a result that `sekisho output list` shows";
+    /// No such result waits, waited or was released here, as far as the signer may know.
+    ResultUnknown = "result_unknown", "name a result that `sekisho output list` or `sekisho release list` shows";
+    /// Too few witnesses cosigned a checkpoint that has all of a result.
+    NotWitnessed = "not_witnessed", "wait until enough hospitals are connected and have cosigned the coordinator's newest checkpoint, then try again";
     /// The signer may not read or do this.
     NotAuthorised = "not_authorised", "sign with the key of somebody who may";
     /// The query alone costs more than it may.

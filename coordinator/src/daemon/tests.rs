@@ -1,5 +1,6 @@
 //! A coordinator over real sockets, with nodes that are only as good as a row of a test says.
 
+mod logs;
 mod output;
 
 use std::{
@@ -24,6 +25,7 @@ use arrow_flight::{
 };
 use chrono::Duration as Days;
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+use rand::SeedableRng;
 use sekisho_aggregation::{
     plan::PrivatePlan,
     release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
@@ -35,11 +37,10 @@ use sekisho_protocol::{
     dsse::{Document, Envelope},
     keys::SecretKey,
     log::{
-        checkpoint::{Checkpoint, SignedCheckpoint},
         entry::Kind,
-        merkle::TreeHead,
-        proof::ConsistencyProof,
+        proof::{ConsistencyProof, InclusionProof},
     },
+    orders::Regulator,
     permit::Permit,
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Acceptance, DecidedBy, DryRun, Receipt},
@@ -53,6 +54,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::*;
 use crate::{
+    bundle::tests::memory_log::MemoryLog,
     config::{Door as DoorConfig, LogFormat, LogLevel, QueryLimits, Trust},
     documents::tests::{key, now, permit, roster, schema, status},
     report::{DryRunReport, HolderState, NetworkReport, PutReport, RESULT_KEY, ResultReport, Want},
@@ -83,6 +85,10 @@ enum Mode {
     ForksItsLog,
     /// Its log gets shorter.
     CutsItsLog,
+    /// It does not prove that its receipt is in its log.
+    HidesItsReceipt,
+    /// Its log has another receipt.
+    LogsAnotherReceipt,
     Refuses,
     ChargesAndFails,
     Hangs,
@@ -102,6 +108,7 @@ struct FakeNode {
     schema: Schema,
     /// How often it answered.
     answers: Arc<AtomicU64>,
+    log: Arc<Mutex<MemoryLog>>,
 }
 
 impl FakeNode {
@@ -157,9 +164,13 @@ impl FakeNode {
         let receipt = Envelope::sign(&receipt, &[signer]).unwrap().to_json();
         let batch = release.to_batch().unwrap();
         let mut metadata = batch.schema().metadata().clone();
+        let (checkpoint, proof) = self.shown(&receipt);
         metadata.insert("sekisho.receipt".into(), String::from_utf8(receipt).unwrap());
         if self.mode != Mode::HidesItsLog {
-            metadata.insert(control::CHECKPOINT_KEY.into(), self.checkpoint().to_string());
+            metadata.insert(control::CHECKPOINT_KEY.into(), checkpoint.to_string());
+        }
+        if self.mode != Mode::HidesItsReceipt {
+            metadata.insert(control::RECEIPT_PROOF_KEY.into(), proof.to_string());
         }
         let fields = batch.schema().fields().clone();
         let schema = Arc::new(ArrowSchema::new_with_metadata(fields, metadata));
@@ -177,20 +188,39 @@ impl FakeNode {
             }
             Mode::Empty => Vec::new(),
             Mode::Forges | Mode::OtherRelease | Mode::HidesItsLog | Mode::ShowsAnothersLog => vec![batch],
+            Mode::HidesItsReceipt | Mode::LogsAnotherReceipt => vec![batch],
             Mode::Refuses | Mode::ChargesAndFails | Mode::Hangs => vec![batch],
         }
     }
 
-    /// What it shows of its log, which never grows.
-    fn checkpoint(&self) -> ConsistencyProof {
+    /// What it shows of its log: eight entries, then its receipts, the same one once.
+    fn shown(&self, receipt: &[u8]) -> (ConsistencyProof, InclusionProof) {
         let answers = self.answers.fetch_add(1, Ordering::Relaxed);
-        let size = if self.mode == Mode::CutsItsLog { 9 - answers } else { 9 };
+        let mut kept = self.log.lock().unwrap();
+        let mut other = MemoryLog::default();
+        let forks = matches!(self.mode, Mode::ForksItsLog | Mode::CutsItsLog);
+        let log = if forks { &mut other } else { &mut *kept };
+        let before = if self.mode == Mode::CutsItsLog { 8 - answers } else { 8 };
         let history = if self.mode == Mode::ForksItsLog { answers } else { 0 };
-        let root = Digest::of(&history.to_be_bytes());
+        for i in 0..before {
+            log.enter(Kind::Reservation, format!("{history} {i}").as_bytes());
+        }
+        let entered = if self.mode == Mode::LogsAnotherReceipt { b"another receipt" } else { receipt };
+        log.enter(Kind::Receipt, entered);
         let origin = format!("sekisho-test/{}", if self.mode == Mode::ShowsAnothersLog { "other" } else { &self.name });
-        let checkpoint = Checkpoint::new(origin.parse().unwrap(), TreeHead::new(size, root).unwrap());
-        let checkpoint = SignedCheckpoint::sign(checkpoint, &self.signing).unwrap();
-        ConsistencyProof { old: 0, hashes: Vec::new(), checkpoint }
+        let checkpoint = log.signed(&origin.parse().unwrap(), &self.signing);
+        let proof = log.proof(Kind::Receipt, entered, checkpoint.clone());
+        (ConsistencyProof { old: 0, hashes: Vec::new(), checkpoint }, proof)
+    }
+
+    /// The proof that the log of the second size continues the one of the first.
+    fn continues(&self, sizes: &[u8]) -> Vec<u8> {
+        if self.mode != Mode::Answers {
+            return Vec::new();
+        }
+        let (old, new) = str::from_utf8(sizes).unwrap().split_once(' ').unwrap();
+        let hashes = self.log.lock().unwrap().consistency(old.parse().unwrap(), new.parse().unwrap());
+        hashes.iter().flat_map(|hash| *hash.as_bytes()).collect()
     }
 
     fn opened(&self, routed: &[u8]) -> (Query, Digest) {
@@ -227,6 +257,7 @@ impl FlightService for FakeNode {
             Mode::Hangs => std::future::pending().await,
             Mode::Answers | Mode::Forges | Mode::OtherRelease | Mode::Floods | Mode::Garbage | Mode::Empty => {}
             Mode::HidesItsLog | Mode::ShowsAnothersLog | Mode::ForksItsLog | Mode::CutsItsLog => {}
+            Mode::HidesItsReceipt | Mode::LogsAnotherReceipt => {}
         }
         let batches = self.batches(&query, digest).into_iter().map(Ok);
         let data = FlightDataEncoderBuilder::new().build(stream::iter(batches));
@@ -236,7 +267,7 @@ impl FlightService for FakeNode {
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         let action = request.into_inner();
         if action.r#type == control::ACTION_CONSISTENCY {
-            return Ok(Response::new(stream::iter([Ok(FlightResult::new(Vec::new()))]).boxed()));
+            return Ok(Response::new(stream::iter([Ok(FlightResult::new(self.continues(&action.body)))]).boxed()));
         }
         let body = action.body;
         let envelope: Envelope = serde_json::from_slice(&body).unwrap();
@@ -391,6 +422,7 @@ impl World {
             permit: self.permit.clone(),
             schema: schema(),
             answers: Arc::default(),
+            log: Arc::default(),
         };
         let got = node.got.clone();
         tokio::spawn(server_builder().add_service(FlightServiceServer::new(node)).serve_with_incoming(incoming.flight));
@@ -442,6 +474,11 @@ impl Clock for Ticking {
     }
 }
 
+/// A regulator's key.
+fn ministry() -> SecretKey {
+    SecretKey::generate(&mut rand::rngs::StdRng::from_seed([7; 32]))
+}
+
 async fn start(
     dir: &tempfile::TempDir,
     governance: &SecretKey,
@@ -463,7 +500,7 @@ async fn start(
         trust: Trust {
             governance: governance.public(),
             committee: Committee::pinned(1, Vec::new(), false, members).unwrap(),
-            regulators: Vec::new(),
+            regulators: vec![Regulator { name: "ministry".into(), key: ministry().public() }],
             application_required: false,
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
@@ -560,6 +597,21 @@ async fn a_hospital_whose_log_forks_or_shrinks_is_not_believed_and_both_historie
     let checkpoints = entries.iter().filter(|entry| entry.kind == Kind::Checkpoint).count();
     assert_eq!(checkpoints, 5, "one of the first, two of each other hospital");
     assert_eq!(w.daemon.store.newest_checkpoint("h2").await.unwrap().unwrap().claimed().head().size(), 9);
+}
+
+#[tokio::test]
+async fn an_answer_whose_receipt_is_not_in_its_hospitals_log_is_not_believed() {
+    let modes = [Mode::Answers, Mode::HidesItsReceipt, Mode::LogsAnotherReceipt];
+    let mut w = World::with_documents(&modes).await;
+    for name in w.modes.keys().cloned().collect::<Vec<_>>() {
+        w.connect(&name).await;
+    }
+    let (report, _) = w.ask(&w.query(SQL)).await.unwrap();
+    let states: Vec<_> = report.holders.iter().map(|holder| (holder.state, holder.code)).collect();
+    let caught = (HolderState::NoAnswer, Some(Code::Malformed));
+    assert_eq!(states, [(HolderState::Answered, None), caught, caught], "{:?}", report.holders);
+    let receipt = report.holders[0].receipt.as_ref().unwrap().to_json();
+    assert!(w.daemon.store.receipt_proof("h0", &receipt).await.unwrap().is_some(), "the proof is kept");
 }
 
 #[tokio::test]

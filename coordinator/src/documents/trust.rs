@@ -77,6 +77,11 @@ impl Chains {
         Ok(chains)
     }
 
+    /// The name of the line that roster and status belong to.
+    pub(crate) fn line(&self) -> &str {
+        &self.line
+    }
+
     /// The rotations of the governance key, oldest first.
     pub fn rotations(&self) -> &[Arc<Held<Governance>>] {
         &self.rotations

@@ -134,7 +134,10 @@ async fn a_release_that_was_served_again_is_metered_once_while_the_coordinator_r
         };
         store.begin_round(&begun).await.unwrap();
         for (node, receipt) in releases {
-            store.put_release(round, node, &(header(digest, &[&[("rows", 3)]]), vec![0; 48]), &receipt).await.unwrap();
+            store
+                .put_release(round, node, &(header(digest, &[&[("rows", 3)]]), vec![0; 48]), &receipt, b"proof")
+                .await
+                .unwrap();
         }
     }
     let tariff =

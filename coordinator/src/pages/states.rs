@@ -7,10 +7,7 @@ use sekisho_protocol::{
     review::{Step, Verdict},
 };
 
-use super::{
-    committee::overview::Conflict,
-    user::results::State as RoundState,
-};
+use super::{committee::overview::Conflict, user::results::State as RoundState};
 use crate::{
     catalogue::fitness::Answer,
     duties::{State as DutyState, Task},

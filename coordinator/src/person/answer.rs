@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     compute::concat_batches,
-    datatypes::{DataType, Float64Type, Int64Type},
+    datatypes::{DataType, Float64Type, Int64Type, SchemaRef},
     record_batch::RecordBatch,
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -95,8 +95,16 @@ impl Rows {
     /// # Errors
     /// When the answer has no column of holders.
     pub fn of(answer: &Answer) -> Result<Self, Failure> {
+        Self::of_batches(&answer.schema, &answer.batches)
+    }
+
+    /// The rows of some tables of one schema.
+    ///
+    /// # Errors
+    /// When they have no column of holders.
+    pub fn of_batches(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Self, Failure> {
         let wrong = |e: arrow::error::ArrowError| Failure::answer("result", e);
-        let batch = concat_batches(&answer.schema, &answer.batches).map_err(wrong)?;
+        let batch = concat_batches(schema, batches).map_err(wrong)?;
         let names = batch.column_by_name(HOLDER).ok_or_else(|| Failure::answer("result", "it has no holders"))?;
         let holders = (0..batch.num_rows()).map(|row| text(names, row).map(Option::unwrap_or_default));
         let holders = holders.collect::<Result<_, _>>()?;

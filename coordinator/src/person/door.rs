@@ -32,9 +32,9 @@ use tonic::{
 
 use super::{failure::Failure, file, print::note};
 use crate::report::{
-    ACTION_BUDGET, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
-    BudgetReport, CONFIDENCE_KEY, DryRunReport, ListWant, Listed, NetworkReport, PutReport, RESULT_KEY, RegisterWant,
-    ResultReport, TrustReport, Want,
+    ACTION_BUDGET, ACTION_BUNDLE, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER,
+    ACTION_TRUST, BudgetReport, CONFIDENCE_KEY, DryRunReport, ListWant, Listed, NetworkReport, PutReport, RESULT_KEY,
+    RegisterWant, ResultReport, TrustReport, Want,
 };
 use crate::{store::Kind, use_register::UseRegister};
 
@@ -153,10 +153,26 @@ impl Door {
         key: &SecretKey,
         now: DateTime<Utc>,
     ) -> Result<T, Failure> {
-        let access = Access { item, issued: now, expires: now + access::MAX_LIFETIME };
-        let envelope = Envelope::sign(&access, &[key]).map_err(|e| Failure::input(e.to_string(), "check the names"))?;
-        let body = self.action(ACTION_READ, envelope.to_json()).await?;
+        let body = self.action(ACTION_READ, signed(item, key, now)?).await?;
         json(ACTION_READ, &body)
+    }
+
+    /// Fetches the bundle of a result as a zip archive, in the name of `key`'s owner.
+    ///
+    /// # Errors
+    /// When that person may not have it, it is larger than a bundle may be, or the coordinator cannot be reached.
+    pub async fn bundle(&mut self, result: Digest, key: &SecretKey, now: DateTime<Utc>) -> Result<Vec<u8>, Failure> {
+        let body = signed(Item::Release { result }, key, now)?;
+        let reply = self.client.do_action(request(Action::new(ACTION_BUNDLE, body))).await;
+        let mut stream = reply.map_err(|status| self.failure(&status))?.into_inner();
+        let mut archive = Vec::new();
+        while let Some(piece) = stream.message().await.map_err(|status| self.failure(&status))? {
+            archive.extend_from_slice(&piece.body);
+            if archive.len() > MAX_RESULT {
+                return Err(Refusal::new(Code::TooLarge, "the bundle takes more than 1 GiB").into());
+            }
+        }
+        Ok(archive)
     }
 
     /// Fetches the public use register.
@@ -256,6 +272,13 @@ impl Door {
             other => Failure::answer("result", other),
         }
     }
+}
+
+/// A signed request to read `item`.
+fn signed(item: Item, key: &SecretKey, now: DateTime<Utc>) -> Result<Vec<u8>, Failure> {
+    let access = Access { item, issued: now, expires: now + access::MAX_LIFETIME };
+    let envelope = Envelope::sign(&access, &[key]).map_err(|e| Failure::input(e.to_string(), "check the names"))?;
+    Ok(envelope.to_json())
 }
 
 fn request<T>(message: T) -> Request<T> {

@@ -55,6 +55,11 @@ impl Failure {
         Self { exit: Exit::Input, code: "bad_input", detail: detail.into(), place: None, advice: advice.into() }
     }
 
+    /// What was asked for is refused, by a check of this program.
+    pub fn refused(code: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { exit: Exit::Refused, code, detail: detail.into(), place: None, advice: advice.into() }
+    }
+
     /// The disk said no about `path`.
     pub fn file(path: &Path, error: &std::io::Error) -> Self {
         Self::input(format!("{}: {error}", path.display()), "check the path and its permissions")

@@ -27,10 +27,19 @@ pub enum Lang {
 }
 
 impl Lang {
-    fn of(self, text: &Text) -> &str {
+    /// The text in this language.
+    pub fn of(self, text: &Text) -> &str {
         match self {
             Self::Ja => &text.ja,
             Self::En => &text.en,
+        }
+    }
+
+    /// The one of two texts that is in this language.
+    pub fn say(self, en: &'static str, ja: &'static str) -> &'static str {
+        match self {
+            Self::Ja => ja,
+            Self::En => en,
         }
     }
 

@@ -77,6 +77,16 @@ fn verify(envelope: &Envelope, permit: &Permit, current: &Current) -> Result<Ver
     Ok(envelope.verify(&known, 1)?)
 }
 
+/// The study that a signed query is of, and the fingerprint of the key that signed it, when some permit authorises its owner to
+/// ask; the study is empty when the query's permit is not known here. Nothing else is believed of it.
+pub fn asked_by(current: &Current, envelope: &[u8]) -> Option<(String, Digest)> {
+    let envelope = Envelope::from_json::<Query>(envelope).ok()?;
+    let key = envelope.key_ids().find_map(|id| current.person_key(id))?;
+    let query = envelope.verify::<Query>(&[key], 1).ok()?;
+    let study = current.permit(query.permit).map(|permit| permit.study_id.clone()).unwrap_or_default();
+    Some((study, key.fingerprint()))
+}
+
 /// Whether anything may be asked under `permit` at `now`.
 ///
 /// # Errors

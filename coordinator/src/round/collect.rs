@@ -1,4 +1,5 @@
-//! One hospital's answer: read within bounds, and believed only with its signed receipt and a checkpoint of its log.
+//! One hospital's answer: read within bounds, and believed only with its signed receipt, a checkpoint of its log, and the proof
+//! that the receipt is in there.
 
 use std::sync::{
     Arc,
@@ -10,7 +11,7 @@ use arrow_flight::{FlightData, Ticket, decode::FlightRecordBatchStream, error::F
 use futures::{Stream, StreamExt};
 use sekisho_aggregation::{combine, plan::PrivatePlan, release::Release};
 use sekisho_protocol::{
-    control::{CHECKPOINT_KEY, LOG_SEEN_KEY},
+    control::{CHECKPOINT_KEY, LOG_SEEN_KEY, RECEIPT_PROOF_KEY},
     dsse::{Envelope, Verified},
     receipt::Receipt,
     refusal::{Code, Refusal},
@@ -18,7 +19,7 @@ use sekisho_protocol::{
 };
 use tonic::{Request, Status};
 
-use super::{Answer, Rounds, authorise::PermittedQuery};
+use super::{Answer, Rounds, authorise::PermittedQuery, receipt_proof::proven};
 use crate::{
     network::{holder, holder_refused, keys_of, names_code, refusal_of_node},
     report::{HolderReport, HolderState},
@@ -92,8 +93,10 @@ impl Rounds {
         request.metadata_mut().insert(LOG_SEEN_KEY, self.seen(member).await?.into());
         let stream = client.do_get(request).await.map_err(|status| of_status(&status))?;
         let batch = read(&query.plan, stream.into_inner()).await?;
-        let answer = check(query, member, &batch)?;
-        self.witness(query, member, batch.schema().metadata().get(CHECKPOINT_KEY)).await?;
+        let mut answer = check(query, member, &batch)?;
+        let schema = batch.schema();
+        let checkpoint = self.witness(query, member, schema.metadata().get(CHECKPOINT_KEY)).await?;
+        answer.proof = proven(schema.metadata().get(RECEIPT_PROOF_KEY), &answer.envelope, &checkpoint)?;
         Ok(answer)
     }
 }
@@ -185,5 +188,5 @@ fn check(query: &PermittedQuery, member: &Member, batch: &RecordBatch) -> Result
     if !same {
         return Err(unbelieved("the receipt is of another release"));
     }
-    Ok(Answer { name: member.name.clone(), release, receipt, envelope })
+    Ok(Answer { name: member.name.clone(), release, receipt, envelope, proof: Vec::new() })
 }

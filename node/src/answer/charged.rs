@@ -25,7 +25,7 @@ use crate::{
     execute::execute,
     holding::tables,
     ledger::{Asked, ChargeRequest, Cost, Reserved, Run, RunKey, RunState, StoredRelease},
-    seeds::Seed,
+    seeds::{SealedSeed, Seed},
 };
 
 struct Commitments {
@@ -37,15 +37,36 @@ struct Commitments {
 /// Why a run that was charged has no release: for the node's own log.
 struct Failed(String);
 
+/// How a question ended, of which nobody knows yet and nothing is written: when a run ended depends on data, and the
+/// ledger's state and the log's size are seen by others.
+pub(crate) struct Ended(How);
+
+enum How {
+    /// It is a run that was released before.
+    Served(Answer),
+    /// A release that is on no disk.
+    Made(Box<Made>),
+    /// It was charged, and there is no release.
+    Failed { charge_id: i64, why: String },
+}
+
+struct Made {
+    charge_id: i64,
+    answer: Answer,
+    stored: StoredRelease,
+    sealed: SealedSeed,
+}
+
 impl Answering {
-    /// Serves a stored release, or reserves, executes, releases and logs, all before `deadline`.
+    /// Serves a stored release, or reserves, executes and adds noise, all before `deadline`. [`Answering::settle`] does the
+    /// rest; a process that dies between the two runs again on the same charge, and nobody saw the release that was lost.
     pub(crate) async fn charged(
         self: &Arc<Self>,
         question: &Arc<Question>,
         deadline: Instant,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Ended, Refusal> {
         if let Some(Run { state: RunState::Released(stored), .. }) = self.ledger.find(&question.key).await? {
-            return served(&stored);
+            return Ok(Ended(How::Served(served(&stored)?)));
         }
         let charges = Durable { answering: self, question, register_seq: self.register.seq().await? };
         let (plan, key) = (&question.reading.plan, question.key);
@@ -56,13 +77,36 @@ impl Answering {
         let (node, asked) = (Arc::clone(self), Arc::clone(question));
         let mut run = tokio::spawn(async move { node.run(&asked, reservation).await }.in_current_span());
         let why = match timeout_at(deadline, &mut run).await {
-            Ok(Ok(Ok(answer))) => return Ok(answer),
+            Ok(Ok(Ok(how))) => return Ok(Ended(how)),
             Ok(Ok(Err(Failed(why)))) => why,
             Ok(Err(_)) => "the run panicked".into(),
             Err(_) => {
                 run.abort();
                 "the time limit was reached".into()
             }
+        };
+        Ok(Ended(How::Failed { charge_id, why }))
+    }
+
+    /// Makes what a question ended in durable and part of the log: to be called when the answer may leave, and not before.
+    ///
+    /// # Errors
+    /// `no_answer`.
+    pub(crate) async fn settle(&self, question: &Question, ended: Ended) -> Result<Answer, Refusal> {
+        let (charge_id, why) = match ended.0 {
+            How::Served(answer) => return Ok(answer),
+            How::Made(made) => {
+                let Made { charge_id, answer, stored, sealed } = *made;
+                self.hooks.at("noised");
+                match self.ledger.complete(charge_id, &stored, &sealed).await {
+                    Ok(()) => {
+                        self.hooks.at("released");
+                        return Ok(answer);
+                    }
+                    Err(error) => (charge_id, error.to_string()),
+                }
+            }
+            How::Failed { charge_id, why } => (charge_id, why),
         };
         warn!(why, "charged, and no answer");
         if let Err(error) = self.failed(charge_id, question).await {
@@ -87,12 +131,12 @@ impl Answering {
         Ok(self.ledger.fail(charge_id, &entry, at).await?)
     }
 
-    async fn run(&self, question: &Question, reservation: Reservation<Run>) -> Result<Answer, Failed> {
+    async fn run(&self, question: &Question, reservation: Reservation<Run>) -> Result<How, Failed> {
         self.hooks.at("reserved");
         let run = reservation.record().clone();
         let failed = Failed;
         if let RunState::Released(stored) = &run.state {
-            return served(stored).map_err(|e| failed(e.detail));
+            return served(stored).map(How::Served).map_err(|e| failed(e.detail));
         }
         let Reading { plan, data, snapshot, _slot: _ } = &question.reading;
         // The hospital's own rule is fixed by the charge, as the day is.
@@ -117,10 +161,8 @@ impl Answering {
         let receipt = receipt.map_err(|e| failed(e.to_string()))?;
         let (header, cells) = release.to_bytes();
         let stored = StoredRelease { header, cells, receipt: receipt.to_json(), salts: commitments.salts };
-        self.hooks.at("noised");
-        self.ledger.complete(run.charge_id, &stored, &sealed).await.map_err(|e| failed(e.to_string()))?;
-        self.hooks.at("released");
-        Ok(Answer { release, receipt })
+        let answer = Answer { release, receipt };
+        Ok(How::Made(Box::new(Made { charge_id: run.charge_id, answer, stored, sealed })))
     }
 
     async fn commitments(&self, snapshot: &Snapshot, register_seq: i64) -> Result<Commitments, Refusal> {

@@ -327,7 +327,8 @@ async fn drawn(
     let snapshot = set.snapshot(plan.tables()).await?;
     let reading = Reading { plan: Arc::clone(&plan), data: Arc::clone(set), snapshot, _slot: slot };
     let asked = Arc::new(Question::own(&question, reading));
-    let answer = node.charged(&asked, Instant::now() + node.timeout).await?;
+    let ended = node.charged(&asked, Instant::now() + node.timeout).await?;
+    let answer = node.settle(&asked, ended).await?;
     let counts = question.counts(&plan, &answer.release).ok_or_else(|| lost("the release is of another plan"))?;
     let cost = if charged_before { MicroRho::ZERO } else { counts.micro_rho };
     Ok((counts, cost))

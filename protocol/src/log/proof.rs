@@ -9,7 +9,7 @@ use std::fmt;
 use crate::{
     digest::Digest,
     log::{
-        checkpoint::{CheckpointError, SignedCheckpoint},
+        checkpoint::{CheckpointError, SignedCheckpoint, VerifiedCheckpoint},
         entry::{Entry, EntryError, Opening},
         lines,
         merkle::ProofError,
@@ -115,6 +115,23 @@ impl InclusionProof {
     /// [`EntryError::Opening`].
     pub fn opening(&self) -> Result<Opening, EntryError> {
         Opening::from_bytes(self.extra.as_deref().unwrap_or_default())
+    }
+
+    /// The checkpoint in it, not believed.
+    pub fn checkpoint(&self) -> &SignedCheckpoint {
+        &self.checkpoint
+    }
+
+    /// Checks that `entry` is under `checkpoint`, which somebody verified; its place in the log.
+    ///
+    /// # Errors
+    /// When the proof is of another checkpoint, or its hashes do not lead there.
+    pub fn under(&self, entry: &Entry, checkpoint: &VerifiedCheckpoint) -> Result<u64, InclusionError> {
+        if self.checkpoint.claimed() != &**checkpoint {
+            return Err(InclusionError::Malformed("its checkpoint is another one"));
+        }
+        checkpoint.head().includes(self.index, entry.leaf_hash(), &self.hashes)?;
+        Ok(self.index)
     }
 
     /// Checks that `entry` is in a log that `policy` trusts.

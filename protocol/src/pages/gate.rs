@@ -30,6 +30,9 @@ const REQUEST_TIME: Duration = Duration::from_secs(30);
 /// The most bytes of a form, where its route says no other number.
 const MAX_FORM_BYTES: usize = 64 << 10;
 
+/// The entries of a menu: each an address, with its words in English and Japanese.
+pub type Menu = Vec<(&'static str, &'static str, &'static str)>;
+
 /// What a site is called, and what its menu has.
 #[derive(Clone, Copy, Debug)]
 pub struct Site {
@@ -37,8 +40,8 @@ pub struct Site {
     pub key: &'static str,
     /// Its name in English and Japanese.
     pub name: (&'static str, &'static str),
-    /// The menu for whoever looks: addresses, with their words in English and Japanese.
-    pub menu: fn(Option<&Who>) -> Vec<(&'static str, &'static str, &'static str)>,
+    /// The menu for whoever looks.
+    pub menu: fn(Option<&Who>) -> Menu,
     /// Where somebody is after signing in.
     pub home: fn(&Who) -> &'static str,
 }
@@ -166,13 +169,50 @@ impl Visitor {
     /// Who they are, if they are signed in with this role.
     ///
     /// # Errors
-    /// With what to answer: for those who are not signed in the way to the login, for others that it is not open to them.
-    pub fn demand(&self, role: &str) -> Result<&Who, Response> {
+    /// For those who are not signed in the way to the login, for others that it is not open to them.
+    pub fn demand(&self, role: &str) -> Result<&Who, Denied> {
         match self.who() {
             Some(who) if who.role == role => Ok(who),
-            Some(_) => Err(Fault::forbidden().into_response()),
-            None => Err(Redirect::to(&format!("/login?next={}", percent(&self.0.path))).into_response()),
+            Some(_) => Err(Denied::Fault(Fault::forbidden())),
+            None => Err(Denied::SignIn(format!("/login?next={}", percent(&self.0.path)))),
         }
+    }
+}
+
+/// Why somebody does not get a page.
+#[derive(Debug)]
+pub enum Denied {
+    /// They may not, or it cannot be told.
+    Fault(Fault),
+    /// They are not signed in: where they do that.
+    SignIn(String),
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Fault(fault) => fault.into_response(),
+            Self::SignIn(to) => Redirect::to(&to).into_response(),
+        }
+    }
+}
+
+impl From<Fault> for Denied {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Denied> for Response {
+    fn from(denied: Denied) -> Self {
+        denied.into_response()
+    }
+}
+
+impl Visitor {
+    /// Somebody who reads a page of `site` in this language and is not signed in.
+    pub fn passing(site: Site, language: Language, path: &str) -> Self {
+        Self(Arc::new(Seen { site, language, path: path.into(), session: None }))
     }
 }
 
@@ -237,6 +277,9 @@ impl Gate {
             headers.insert(name, HeaderValue::from_static(value));
         }
         let kept = if signed_in { "no-store" } else { "no-cache" };
+        if self.origin.is_some() {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+        }
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static(kept));
         if !asset {
             headers.insert(header::VARY, HeaderValue::from_static("Cookie, Accept-Language"));

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 
 use super::{Fault, Language, Who, assets};
 
@@ -41,9 +42,40 @@ impl Page {
         self.language.say(english, japanese)
     }
 
+    /// What the role of somebody is called.
+    pub fn role<'a>(&self, who: &'a Who) -> &'a str {
+        match who.role.as_str() {
+            "regulator" => self.say("Regulator", "監督機関"),
+            "committee" => self.say("Committee member", "委員"),
+            "user" => self.say("Data user", "データ利用者"),
+            "viewer" => self.say("Viewer", "閲覧者"),
+            "operator" => self.say("Operator", "運用担当者"),
+            other => other,
+        }
+    }
+
     /// Whether the page is in Japanese, for what is more than a text.
     pub fn is_japanese(&self) -> bool {
         self.language == Language::Ja
+    }
+
+    /// A day as people of the language write it: `2026-11-21`, `2026年11月21日`.
+    pub fn day(&self, day: impl Moment) -> String {
+        let day = day.date();
+        match self.language {
+            Language::En => day.format("%Y-%m-%d").to_string(),
+            Language::Ja => format!("{}年{}月{}日", day.year(), day.month(), day.day()),
+        }
+    }
+
+    /// A moment as people of the language write it, in UTC.
+    pub fn moment(&self, at: impl Moment) -> String {
+        let day = self.day(at.date());
+        match (self.language, at.time()) {
+            (_, None) => day,
+            (Language::En, Some(time)) => format!("{day} {time} UTC"),
+            (Language::Ja, Some(time)) => format!("{day} {time}（UTC）"),
+        }
     }
 
     /// Where the file `name` of ours is.
@@ -55,6 +87,44 @@ impl Page {
     pub fn switch(&self) -> String {
         let joint = if self.path.contains('?') { '&' } else { '?' };
         format!("{}{joint}lang={}", self.path, self.language.other().code())
+    }
+}
+
+/// A day or an hour, however many references a template puts before it.
+pub trait Moment {
+    /// The day, in UTC.
+    fn date(&self) -> NaiveDate;
+    /// Hours and minutes, in UTC; none of a day.
+    fn time(&self) -> Option<String>;
+}
+
+impl Moment for NaiveDate {
+    fn date(&self) -> NaiveDate {
+        *self
+    }
+
+    fn time(&self) -> Option<String> {
+        None
+    }
+}
+
+impl Moment for DateTime<Utc> {
+    fn date(&self) -> NaiveDate {
+        self.date_naive()
+    }
+
+    fn time(&self) -> Option<String> {
+        Some(self.format("%H:%M").to_string())
+    }
+}
+
+impl<M: Moment> Moment for &M {
+    fn date(&self) -> NaiveDate {
+        (*self).date()
+    }
+
+    fn time(&self) -> Option<String> {
+        (*self).time()
     }
 }
 

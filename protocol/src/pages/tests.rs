@@ -29,7 +29,7 @@ struct Word {
     word: String,
 }
 
-async fn desk(visitor: Visitor) -> Result<Response, Response> {
+async fn desk(visitor: Visitor) -> Result<Response, Denied> {
     let who = visitor.demand("user")?.name.clone();
     Ok(Response::new(Body::from(format!("desk of {who} csrf={}", visitor.page("").csrf))))
 }

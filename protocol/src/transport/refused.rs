@@ -40,6 +40,7 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::NotReviewed
         | Code::Supersession
         | Code::AwaitingReview
+        | Code::NotWitnessed
         | Code::SchemaMismatch
         | Code::SourceChanged
         | Code::LedgerRolledBack

@@ -102,3 +102,29 @@ fn exact_cells_are_inspected_by_one_command_alone() {
         ]
     );
 }
+
+/// A name of a test as the pages write it, between backticks: lower case, and several words.
+fn is_fact(name: &str) -> bool {
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    letters && name.matches('_').count() >= 4
+}
+
+#[test]
+fn each_test_that_the_pages_name_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut all = Vec::new();
+    for package in ["protocol", "aggregation", "node-config", "node", "coordinator", "simulations", "tests"] {
+        sources(&root.join(package), &mut all);
+    }
+    for page in ["ARCHITECTURE.md", "docs/attacks.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        // Every second piece stands between backticks.
+        let named: Vec<_> = text.split('`').skip(1).step_by(2).filter(|name| is_fact(name)).collect();
+        assert!(named.len() > 20, "{page} names its tests");
+        let lost: Vec<_> = named
+            .into_iter()
+            .filter(|name| !all.iter().any(|(_, text)| text.contains(&format!("fn {name}("))))
+            .collect();
+        assert!(lost.is_empty(), "{page} names tests that are not there: {lost:?}");
+    }
+}

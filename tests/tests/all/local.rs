@@ -33,7 +33,7 @@ pub(crate) fn send(address: SocketAddr, request: &str) -> Answer {
     let mut answer = Vec::new();
     // A server that does not read a body to its end closes hard; what it said before is there.
     let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     let json = serde_json::from_str(body).unwrap_or(Value::Null);

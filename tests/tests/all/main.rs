@@ -2,6 +2,8 @@
 
 mod application;
 mod bounds;
+mod browser;
+mod bundle;
 mod catalogue;
 mod corpus;
 mod demo;

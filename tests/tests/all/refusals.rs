@@ -288,6 +288,52 @@ async fn sql_that_is_not_admitted() {
 }
 
 #[tokio::test]
+async fn what_is_said_before_the_charge_does_not_depend_on_data() {
+    // Three ordinary patients; and one with a thousand rows beyond every bound and domain, among whom many said no.
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let extreme: String = (0..1000).map(|i| format!("7,{i},-5,9223372036854775807,,\"a\nb\"\n")).collect();
+    let rows =
+        ["1,female,50,3,1,E11\n2,male,60,4,1,E11\n3,male,70,5,1,I10\n".to_string(), format!("8,,,,,\n{extreme}")];
+    let said = ["1,2026-01-15,,\n", "7,2026-01-15,2026-02-01,\n8,2026-01-15,,\n9,2026-01-15,2026-03-01,\n"];
+    let mut solos = Vec::new();
+    for ((dir, rows), said) in dirs.iter().zip(&rows).zip(said) {
+        let (csv, register) = (dir.path().join("stay.csv"), dir.path().join("register.csv"));
+        std::fs::write(&csv, format!("patient_id,sex,age,days,free,note\n{rows}")).unwrap();
+        std::fs::write(&register, format!("patient_id,notified_on,opted_out_on,died_on\n{said}")).unwrap();
+        let data = vec![(SCHEMA, mapping("set", &csv, false))];
+        let plan = Plan { data, register_rule: "eu-ehds", register: Some(&register), budget: (10_000_000, 1_000_000) };
+        let solo = Solo::build(&dir.path().join("node"), &plan, Arc::new(TestClock::new())).await.unwrap();
+        let permit = solo.permit("study", "stay", &COLUMNS, |_| {}).unwrap();
+        let permit = solo.grant(&permit).await.unwrap();
+        solos.push((solo, permit));
+    }
+    let mut admitted = 0;
+    for sql in [
+        SQL,
+        "SELECT note, count(*) FROM stay GROUP BY note",
+        "SELECT count(*) FROM stay WHERE note = 'E11' AND days / 0 = 1",
+        "SELECT count(*) FROM stay WHERE CAST(note AS bigint) > 5",
+        "SELECT count(*) FROM stay WHERE TRY_CAST(note AS bigint) > 5",
+        "SELECT sum(free) FROM stay",
+        "SELECT sum(days * age), median(days), corr(days, age) FROM stay",
+        "SELECT days, count(DISTINCT patient_id) FROM stay GROUP BY days",
+        "SELECT count(*) FROM stay WHERE patient_id = 7",
+        "SELECT * FROM stay",
+        "SELECT max(days) FROM stay HAVING count(*) > 2",
+    ] {
+        let mut answers = Vec::new();
+        for (solo, permit) in &solos {
+            let routed = solo.routed(&solo.query(*permit, sql, RHO, 1)).unwrap();
+            let said = solo.node.dry_run(&serde_json::to_vec(&routed).unwrap()).await;
+            answers.push(said.map(|dry| serde_json::to_string(&dry).unwrap()));
+        }
+        assert_eq!(answers[0], answers[1], "{sql}");
+        admitted += usize::from(answers[0].is_ok());
+    }
+    assert!((3..8).contains(&admitted), "{admitted} of 11 were admitted");
+}
+
+#[tokio::test]
 async fn budgets_of_query_study_and_lifetime() {
     let case = case().await;
     for (rho, code) in [(RHO + 1, Code::BudgetQuery), (0, Code::BudgetQuery)] {

@@ -68,7 +68,12 @@ impl Documents {
                 json(&self.reviews_of(&application).await?)
             }
             Item::Applications => json(&self.reports(&asker).await?),
-            Item::HeldResults | Item::HeldResult { .. } => {
+            Item::HeldResults
+            | Item::HeldResult { .. }
+            | Item::Releases
+            | Item::Release { .. }
+            | Item::LogEntries { .. }
+            | Item::LogStatement { .. } => {
                 Err(Refusal::new(Code::Malformed, "this request is not about an application"))
             }
         }

@@ -161,7 +161,9 @@ impl Shown {
             texts.push((
                 say("Bounds of a patient", "患者1人の上限"),
                 match language {
-                    Language::En => format!("{rows} rows and {groups} groups in full; at {sites} hospitals at most (assumed)"),
+                    Language::En => {
+                        format!("{rows} rows and {groups} groups in full; at {sites} hospitals at most (assumed)")
+                    }
                     Language::Ja => format!("{rows} 行・{groups} 群まで全量、最大 {sites} 医療機関（想定）"),
                 },
             ));
@@ -187,16 +189,18 @@ pub async fn shown(documents: &Documents, id: &str, now: DateTime<Utc>) -> Resul
     let current = documents.current();
     let said = said(documents, id, report.digest).await?;
     let before = kept.iter().skip(1).map(|(application, _)| Some(application)).chain([None]);
-    let version = |((application, put_at), before): (&(Verified<Application>, DateTime<Utc>), Option<&Verified<Application>>)| {
-        let signer = |key: &Digest| application.person(*key).map_or_else(|| key.short(), |person| person.id.clone());
-        Version {
-            number: application.version,
-            digest: application.digest(),
-            put_at: *put_at,
-            signed_by: application.signers().iter().map(signer).collect::<Vec<_>>().join(", "),
-            changes: before.map_or_else(Vec::new, |before| changes(before, application)),
-        }
-    };
+    let version =
+        |((application, put_at), before): (&(Verified<Application>, DateTime<Utc>), Option<&Verified<Application>>)| {
+            let signer =
+                |key: &Digest| application.person(*key).map_or_else(|| key.short(), |person| person.id.clone());
+            Version {
+                number: application.version,
+                digest: application.digest(),
+                put_at: *put_at,
+                signed_by: application.signers().iter().map(signer).collect::<Vec<_>>().join(", "),
+                changes: before.map_or_else(Vec::new, |before| changes(before, application)),
+            }
+        };
     let versions = kept.iter().zip(before).map(version).collect();
     let newest = kept.into_iter().next().map(|(application, _)| application);
     let application = newest.ok_or_else(|| Refusal::new(Code::ApplicationUnknown, id))?;

@@ -16,7 +16,12 @@ use sekisho_protocol::{
 use super::{CommitteeMember, Pages, commands::KEY, refused, seated};
 use crate::{
     held::{self, HeldResult},
-    pages::{bounds::{MOST_ROWS, place}, command_line::line, interval_chart::IntervalChart, states},
+    pages::{
+        bounds::{MOST_ROWS, place},
+        command_line::line,
+        interval_chart::IntervalChart,
+        states,
+    },
     person::{
         answer::{Grid, Rows},
         number::significant,

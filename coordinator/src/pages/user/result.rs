@@ -16,7 +16,10 @@ use super::{
     states,
 };
 use crate::{
-    pages::{bounds::{MOST_ROWS, place}, interval_chart::IntervalChart},
+    pages::{
+        bounds::{MOST_ROWS, place},
+        interval_chart::IntervalChart,
+    },
     person::{answer::Grid, failure::Failure, format, number::significant},
     report::{ALL_HOLDERS, HolderState},
 };
@@ -79,7 +82,11 @@ async fn told(pages: &Pages, who: &DataUser, round: &str) -> Result<Result<Shown
 ///
 /// # Errors
 /// When there is no such round of the person. Of one that may not be shown the page says so.
-pub async fn page(State(pages): State<Arc<Pages>>, Path(round): Path<String>, who: DataUser) -> Result<Response, Fault> {
+pub async fn page(
+    State(pages): State<Arc<Pages>>,
+    Path(round): Path<String>,
+    who: DataUser,
+) -> Result<Response, Fault> {
     let shown = match told(&pages, &who, &round).await? {
         Ok(shown) => shown,
         Err((row, why)) => {

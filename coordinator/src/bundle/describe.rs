@@ -1,0 +1,204 @@
+//! What a bundle says of itself: `ro-crate-metadata.json` for programs and `README.txt` for people.
+//!
+//! Both are computed from the other files and nothing else, so that whoever checks a bundle makes them again and compares: no
+//! byte of them is without meaning, and none is believed. The crate is an RO-Crate 1.1 with the profile Process Run Crate
+//! 0.5: one action (the round) with its instruments, inputs and results, and the assessments before and after it in the terms of
+//! the Five Safes (<https://w3id.org/shp>). Terms of other profiles are used where they fit; conformity to them is not claimed.
+
+use std::collections::BTreeMap;
+
+use sekisho_protocol::{
+    digest::Digest,
+    dsse::{DsseError, Envelope},
+    log::checkpoint::{CheckpointError, SignedCheckpoint},
+    permit::Permit,
+    published::PublishedRelease,
+    receipt::Receipt,
+};
+use serde_json::{Value, json};
+
+use super::layout;
+
+/// Why a bundle cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// A file that every bundle has.
+    #[error("the file {0} is missing")]
+    Missing(&'static str),
+    /// A document that cannot be read.
+    #[error(transparent)]
+    Document(#[from] DsseError),
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// It cannot be written.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// Adds the description of `files` to them.
+pub(super) fn add(files: &mut Files) -> Result<(), DescribeError> {
+    let readme = readme(files)?;
+    files.insert(layout::README.into(), readme.into_bytes());
+    let described = metadata(files)?;
+    files.insert(layout::CRATE.into(), described);
+    Ok(())
+}
+
+fn file<'a>(files: &'a Files, path: &'static str) -> Result<&'a [u8], DescribeError> {
+    files.get(path).map(Vec::as_slice).ok_or(DescribeError::Missing(path))
+}
+
+fn statement(files: &Files) -> Result<PublishedRelease, DescribeError> {
+    let envelope = Envelope::from_json::<PublishedRelease>(file(files, layout::STATEMENT)?)?;
+    Ok(envelope.peek::<PublishedRelease>()?.0)
+}
+
+/// The text for people.
+pub(super) fn readme(files: &Files) -> Result<String, DescribeError> {
+    let said = statement(files)?;
+    let checkpoint = SignedCheckpoint::parse(file(files, layout::CHECKPOINT)?)?;
+    let (origin, size) = (checkpoint.claimed().origin(), checkpoint.claimed().head().size());
+    Ok(include_str!("README.txt")
+        .replace("{result}", &said.result.to_string())
+        .replace("{study}", &said.study_id)
+        .replace("{at}", &said.at.to_rfc3339())
+        .replace("{origin}", origin.as_str())
+        .replace("{size}", &size.to_string()))
+}
+
+/// The description for programs. It lists every file but itself, with size and SHA-256.
+pub(super) fn metadata(files: &Files) -> Result<Vec<u8>, DescribeError> {
+    let said = statement(files)?;
+    let permit = Envelope::from_json::<Permit>(file(files, layout::PERMIT)?)?.peek::<Permit>()?.0;
+    let listed = || files.iter().filter(|(path, _)| *path != layout::CRATE);
+    let mut graph = vec![descriptor(), root(&said, listed().map(|(path, _)| path.as_str()))];
+    graph.push(project(&permit));
+    graph.push(json!({ "@id": "#data-user", "@type": "Organization", "name": permit.data_user }));
+    graph.push(json!({ "@id": "#coordinator", "@type": "SoftwareApplication", "name": said.software }));
+    for (name, _) in said.releases() {
+        let receipt = files.get(&layout::receipt(name)).map(|bytes| Envelope::from_json::<Receipt>(bytes));
+        let software = receipt.transpose()?.map(|envelope| envelope.peek::<Receipt>()).transpose()?;
+        let software = software.map(|(receipt, _)| receipt.software).unwrap_or_default();
+        graph.push(json!({ "@id": format!("#{name}"), "@type": "SoftwareApplication", "name": software }));
+    }
+    graph.push(round(&said));
+    graph.push(sign_off(&permit));
+    graph.extend(disclosure_check(files));
+    graph.extend(listed().map(|(path, bytes)| data(path, bytes)));
+    let crate_ = json!({ "@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph });
+    let mut text = serde_json::to_vec_pretty(&crate_)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+fn ids<'a>(paths: impl Iterator<Item = &'a str>) -> Value {
+    paths.map(|path| json!({ "@id": path })).collect()
+}
+
+fn descriptor() -> Value {
+    json!({
+        "@id": layout::CRATE,
+        "@type": "CreativeWork",
+        "about": { "@id": "./" },
+        "conformsTo": { "@id": "https://w3id.org/ro/crate/1.1" },
+    })
+}
+
+fn root<'a>(said: &PublishedRelease, paths: impl Iterator<Item = &'a str>) -> Value {
+    json!({
+        "@id": "./",
+        "@type": "Dataset",
+        "name": format!("Release {} of study {}", said.result.short(), said.study_id),
+        "description": "One result of a federated query over hospitals, with what is needed to check it offline",
+        "identifier": said.result,
+        "datePublished": said.at.to_rfc3339(),
+        "license": "As the permit says; see permit.dsse.json",
+        "conformsTo": { "@id": "https://w3id.org/ro/wfrun/process/0.5" },
+        "sourceOrganization": { "@id": "#project" },
+        "mentions": [{ "@id": "#round" }],
+        "hasPart": ids(paths),
+    })
+}
+
+/// Safe projects.
+fn project(permit: &Permit) -> Value {
+    json!({
+        "@id": "#project",
+        "@type": "Project",
+        "name": permit.study_id,
+        "identifier": format!("{} {}", permit.id, permit.version),
+        "member": { "@id": "#data-user" },
+    })
+}
+
+/// The action: a question under a permit became releases, and these a table.
+fn round(said: &PublishedRelease) -> Value {
+    let receipts: Vec<String> =
+        said.releases().flat_map(|(name, _)| [layout::receipt(name), layout::cells(name)]).collect();
+    let inputs = [layout::QUERY, layout::PERMIT, layout::SCHEMA].into_iter().chain(receipts.iter().map(String::as_str));
+    let instruments = said.releases().map(|(name, _)| format!("#{name}"));
+    let instruments: Vec<String> = std::iter::once("#coordinator".to_string()).chain(instruments).collect();
+    json!({
+        "@id": "#round",
+        "@type": "CreateAction",
+        "name": format!("Run {} of question {}", said.run, said.query_key.short()),
+        "agent": { "@id": "#data-user" },
+        "instrument": ids(instruments.iter().map(String::as_str)),
+        "object": ids(inputs),
+        "result": ids(said.files.iter().map(|file| file.path.as_str())),
+        "endTime": said.at.to_rfc3339(),
+        "actionStatus": "http://schema.org/CompletedActionStatus",
+    })
+}
+
+/// The committee's decision.
+fn sign_off(permit: &Permit) -> Value {
+    json!({
+        "@id": "#sign-off",
+        "@type": "AssessAction",
+        "additionalType": { "@id": "https://w3id.org/shp#SignOff" },
+        "name": "Decision of the committee",
+        "object": { "@id": layout::PERMIT },
+        "endTime": permit.decision.date.to_string(),
+        "actionStatus": "http://schema.org/CompletedActionStatus",
+    })
+}
+
+/// What the reviewers of the output said, where the permit wants them.
+fn disclosure_check(files: &Files) -> Option<Value> {
+    let mut reviews = files.keys().filter(|path| path.starts_with(layout::REVIEWS)).peekable();
+    reviews.peek()?;
+    Some(json!({
+        "@id": "#disclosure-check",
+        "@type": "AssessAction",
+        "additionalType": { "@id": "https://w3id.org/shp#DisclosureCheck" },
+        "name": "Review of the output by members of the committee",
+        "instrument": ids(reviews.map(String::as_str)),
+        "object": ids([layout::COMBINED_CSV, layout::BY_HOLDER_CSV].into_iter()),
+        "actionStatus": "http://schema.org/CompletedActionStatus",
+    }))
+}
+
+fn data(path: &str, bytes: &[u8]) -> Value {
+    json!({
+        "@id": path,
+        "@type": "File",
+        "encodingFormat": encoding(path),
+        "contentSize": bytes.len().to_string(),
+        "sha256": Digest::of(bytes),
+    })
+}
+
+fn encoding(path: &str) -> &'static str {
+    let known = [
+        (".dsse.json", "application/vnd.dsse+json"),
+        (".json", "application/json"),
+        (".csv", "text/csv"),
+        (".arrow", "application/vnd.apache.arrow.stream"),
+        (".cells", "application/octet-stream"),
+    ];
+    known.into_iter().find(|(end, _)| path.ends_with(end)).map_or("text/plain", |(_, encoding)| encoding)
+}

@@ -72,7 +72,7 @@ pub async fn page(
     let title = who.visitor.say("Result", "結果");
     show(&ResultPage {
         page: who.visitor.page(format!("{title} {}", result.short())),
-        charts: IntervalChart::all(&grid, ALL_HOLDERS),
+        charts: IntervalChart::all(&grid, ALL_HOLDERS, who.visitor.language()),
         all_rows: rows.count(),
         grid,
         report: told.report,

@@ -100,7 +100,7 @@ pub async fn page(
     for holder in all {
         let name = holder.as_deref().unwrap_or(ALL_HOLDERS);
         let (grid, all_rows) = shown.rows.of_holder(name, MOST_ROWS).map_err(failed)?;
-        let charts = IntervalChart::all(&grid, name);
+        let charts = IntervalChart::all(&grid, name, who.visitor.language());
         parts.push(Part { all_rows, holder, grid, charts });
     }
     let missing = shown.report.holders.iter().filter(|holder| holder.state != HolderState::Answered);

@@ -92,13 +92,11 @@ const SITE: Site = Site {
                 ("/committee/results", "Results under review", "結果の審査"),
                 ("/committee/documents", "Hand in", "文書の提出"),
             ],
-            Some(Role::User) => {
-                &[
-                    ("/desk", "My studies", "自分の研究"),
-                    ("/desk/query", "Write a query", "照会の作成"),
-                    ("/desk/results", "Results", "結果"),
-                ]
-            }
+            Some(Role::User) => &[
+                ("/desk", "My studies", "自分の研究"),
+                ("/desk/query", "Write a query", "照会の作成"),
+                ("/desk/results", "Results", "結果"),
+            ],
         });
         menu
     },

@@ -83,12 +83,10 @@ fn menu(who: Option<&Who>) -> Vec<(&'static str, &'static str, &'static str)> {
 
 /// The gate of the console: its tokens, and its name.
 pub fn gate(tokens: TokenFile<PageToken>, clock: Arc<dyn Clock>) -> Gate {
-    let site = Site {
-        key: "sekisho-console",
-        name: ("Hospital node console", "病院ノード管理画面"),
-        menu,
-        home: |_| "/",
-    };
+    let site =
+        Site {
+            key: "sekisho-console", name: ("Hospital node console", "病院ノード管理画面"), menu, home: |_| "/"
+        };
     Gate::new(site, tokens, None, clock)
 }
 

@@ -36,6 +36,9 @@ pub enum DescribeError {
     Json(#[from] serde_json::Error),
 }
 
+/// The profile that the crate conforms to.
+const PROFILE: &str = "https://w3id.org/ro/wfrun/process/0.5";
+
 type Files = BTreeMap<String, Vec<u8>>;
 
 /// Adds the description of `files` to them.
@@ -74,7 +77,10 @@ pub(super) fn metadata(files: &Files) -> Result<Vec<u8>, DescribeError> {
     let said = statement(files)?;
     let permit = Envelope::from_json::<Permit>(file(files, layout::PERMIT)?)?.peek::<Permit>()?.0;
     let listed = || files.iter().filter(|(path, _)| *path != layout::CRATE);
-    let mut graph = vec![descriptor(), root(&said, listed().map(|(path, _)| path.as_str()))];
+    let check = disclosure_check(files);
+    let actions = ["#round", "#sign-off"].into_iter().chain(check.as_ref().map(|_| "#disclosure-check"));
+    let mut graph = vec![descriptor(), root(&said, listed().map(|(path, _)| path.as_str()), ids(actions))];
+    graph.push(json!({ "@id": PROFILE, "@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5" }));
     graph.push(project(&permit));
     graph.push(json!({ "@id": "#data-user", "@type": "Organization", "name": permit.data_user }));
     graph.push(json!({ "@id": "#coordinator", "@type": "SoftwareApplication", "name": said.software }));
@@ -86,7 +92,7 @@ pub(super) fn metadata(files: &Files) -> Result<Vec<u8>, DescribeError> {
     }
     graph.push(round(&said));
     graph.push(sign_off(&permit));
-    graph.extend(disclosure_check(files));
+    graph.extend(check);
     graph.extend(listed().map(|(path, bytes)| data(path, bytes)));
     let crate_ = json!({ "@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph });
     let mut text = serde_json::to_vec_pretty(&crate_)?;
@@ -107,7 +113,7 @@ fn descriptor() -> Value {
     })
 }
 
-fn root<'a>(said: &PublishedRelease, paths: impl Iterator<Item = &'a str>) -> Value {
+fn root<'a>(said: &PublishedRelease, paths: impl Iterator<Item = &'a str>, actions: Value) -> Value {
     json!({
         "@id": "./",
         "@type": "Dataset",
@@ -116,9 +122,9 @@ fn root<'a>(said: &PublishedRelease, paths: impl Iterator<Item = &'a str>) -> Va
         "identifier": said.result,
         "datePublished": said.at.to_rfc3339(),
         "license": "As the permit says; see permit.dsse.json",
-        "conformsTo": { "@id": "https://w3id.org/ro/wfrun/process/0.5" },
+        "conformsTo": { "@id": PROFILE },
         "sourceOrganization": { "@id": "#project" },
-        "mentions": [{ "@id": "#round" }],
+        "mentions": actions,
         "hasPart": ids(paths),
     })
 }

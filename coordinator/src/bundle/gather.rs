@@ -11,7 +11,7 @@ use sekisho_protocol::{
         note::{NoteKey, Signs},
         proof::InclusionProof,
     },
-    permit::OutputReview as Rule,
+    permit::{OutputReview as Rule, Permit},
     published::PublishedRelease,
     receipt::{Acceptance, Receipt},
     refusal::{Code, Refusal},
@@ -20,7 +20,7 @@ use sekisho_protocol::{
 
 use super::{layout, stated};
 use crate::{
-    documents::{Current, Documents, unavailable},
+    documents::{Current, Documents, Held, unavailable},
     held::{self, Made},
     store::{KeptRelease, KeptStatement, Kind, RoundState, Store},
 };
@@ -58,7 +58,7 @@ pub(super) async fn all(documents: &Documents, store: &Store, statement: &KeptSt
     let permit = current.permit(statement.permit)?;
     files.insert(layout::STATEMENT.into(), statement.envelope.clone());
     files.insert(layout::QUERY.into(), round.question.clone().ok_or_else(|| lost("the question was not kept"))?);
-    files.insert(layout::PERMIT.into(), permit.envelope().to_vec());
+    files.insert(layout::PERMIT.into(), granted(store, &current, permit).await?);
     files.insert(layout::SCHEMA.into(), current.schema(permit.schema)?.envelope().to_vec());
     let mut rosters = Rosters::of(store, &current).await?;
     rosters.need_coordinator(&statement.envelope);
@@ -102,6 +102,20 @@ async fn reviews(
     let counts = |digest: Digest| counted.iter().any(|reviewed| reviewed.review.digest() == digest);
     let counted = kept.into_iter().filter(|kept| counts(kept.digest));
     Ok(counted.map(|kept| (layout::review(kept.digest), kept.envelope)).collect())
+}
+
+/// The permit as its quorum first signed it: whoever signed later may belong to a later committee, or have signed when this one
+/// had given way.
+async fn granted(store: &Store, current: &Current, permit: &Held<Permit>) -> Result<Vec<u8>, Refusal> {
+    let under = store.committees_of_permits().await.map_err(unavailable)?.get(&permit.digest()).copied();
+    let committees = current.chains().ok_or_else(|| lost("no document was read"))?.committees();
+    let counts = |bytes: &[u8]| {
+        let Ok(envelope) = Envelope::from_json::<Permit>(bytes) else { return false };
+        envelope.digest::<Permit>().is_ok_and(|digest| digest == permit.digest())
+            && committees.verify_permit(&envelope, under, |key| current.voids(key)).is_ok()
+    };
+    let first = store.find_statement(Entry::Permit, counts).await.map_err(unavailable)?;
+    Ok(first.unwrap_or_else(|| permit.envelope().to_vec()))
 }
 
 /// What one hospital gave: receipt, release, acceptance, and its own log's proof.

@@ -4,6 +4,7 @@ pub(crate) mod memory_log;
 pub(crate) mod net;
 mod tampered;
 mod vector;
+mod ways;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -82,6 +82,11 @@ impl Chains {
         &self.line
     }
 
+    /// The committees, from the pinned one to the one in force.
+    pub(crate) fn committees(&self) -> &CommitteeChain {
+        &self.committees
+    }
+
     /// The rotations of the governance key, oldest first.
     pub fn rotations(&self) -> &[Arc<Held<Governance>>] {
         &self.rotations

@@ -10,6 +10,8 @@ mod compared;
 mod hand_in;
 pub mod overview;
 mod result;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::sync::Arc;
 

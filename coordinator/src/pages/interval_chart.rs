@@ -4,6 +4,9 @@
 //! never one at zero; an interval without end runs off the edge with an arrow. Deliberately absent: colours and styles, which are
 //! the style sheet's, and scripts.
 
+use sekisho_protocol::pages::Language;
+
+use super::states;
 use crate::person::{answer::Grid, number::fixed};
 
 /// The most rows that are drawn; the table has the others.
@@ -82,13 +85,13 @@ pub struct Tick {
 }
 
 impl IntervalChart {
-    /// A chart of each column of `grid` that has intervals, over the rows of `holder`.
-    pub fn all(grid: &Grid, holder: &str) -> Vec<Self> {
+    /// A chart of each column of `grid` that has intervals, over the rows of `holder`, for readers of `language`.
+    pub fn all(grid: &Grid, holder: &str, language: Language) -> Vec<Self> {
         let bounded = grid.header.iter().enumerate().filter(|(_, heading)| heading.bounded);
-        bounded.filter_map(|(column, heading)| Self::of(grid, holder, column, &heading.name)).collect()
+        bounded.filter_map(|(column, heading)| Self::of(grid, holder, column, &heading.name, language)).collect()
     }
 
-    fn of(grid: &Grid, holder: &str, column: usize, name: &str) -> Option<Self> {
+    fn of(grid: &Grid, holder: &str, column: usize, name: &str, language: Language) -> Option<Self> {
         let rows: Vec<_> = grid.rows.iter().filter(|row| row.holder == holder).collect();
         let drawn = &rows[..rows.len().min(MOST_ROWS)];
         let finite = drawn.iter().filter_map(|row| row.cells.get(column)?.interval).flatten().filter(|n| n.is_finite());
@@ -98,7 +101,9 @@ impl IntervalChart {
             keys.map(|(cell, _)| cell.text.as_str()).collect::<Vec<_>>().join(" · ")
         };
         let mark = |(place, row): (f64, &&crate::person::answer::GridRow)| {
-            let (label, cell) = (keys(&row.cells), row.cells.get(column)?);
+            let (keys, cell) = (keys(&row.cells), row.cells.get(column)?);
+            let about = states::note(&about(&row.note), &language);
+            let label = if about.is_empty() { keys } else { format!("{keys} ({about})") };
             let value = if cell.interval.is_none() && !row.note.is_empty() { &row.note } else { &cell.text };
             Some(Mark {
                 title: if label.is_empty() { value.clone() } else { format!("{label}: {value}") },
@@ -180,6 +185,12 @@ impl Scale {
     }
 }
 
+/// What a note says of the group itself: that it is a margin, or what is outside of a domain.
+fn about(note: &str) -> String {
+    let parts = note.split("; ").filter(|part| part.ends_with(" outside its domain") || part.starts_with("all of "));
+    parts.collect::<Vec<_>>().join("; ")
+}
+
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
@@ -218,7 +229,7 @@ mod tests {
     }
 
     fn one(rows: &[(&str, &str, Option<[f64; 3]>)]) -> IntervalChart {
-        IntervalChart::all(&grid(rows), "(all)").remove(0)
+        IntervalChart::all(&grid(rows), "(all)", Language::En).remove(0)
     }
 
     #[test]
@@ -238,8 +249,10 @@ mod tests {
     fn what_is_hidden_has_its_row_and_no_dot() {
         let chart = one(&[("F", "", Some([10.0, 5.0, 15.0])), ("M", "suppressed", None)]);
         assert_eq!((chart.rows[1].drawn, chart.rows[1].title.as_str()), (None, "M: suppressed"));
-        assert!(IntervalChart::all(&grid(&[("M", "suppressed", None)]), "(all)").is_empty());
-        assert!(IntervalChart::all(&grid(&[("M", "", Some([1.0, 0.0, 2.0]))]), "tokyo").is_empty());
+        let chart = one(&[("NULL", "suppressed; sex outside its domain", None), ("M", "", Some([1.0, 0.0, 2.0]))]);
+        assert_eq!(chart.rows[0].label, "NULL (sex outside its domain)");
+        assert!(IntervalChart::all(&grid(&[("M", "suppressed", None)]), "(all)", Language::En).is_empty());
+        assert!(IntervalChart::all(&grid(&[("M", "", Some([1.0, 0.0, 2.0]))]), "tokyo", Language::En).is_empty());
     }
 
     #[test]
@@ -254,7 +267,7 @@ mod tests {
     #[test]
     fn no_numbers_make_an_endless_axis() {
         for interval in [[0.0; 3], [1e300, -1e300, 1e300], [1e-300, 0.0, 1e-300], [5.0, 5.0, 5.0], [f64::NAN; 3]] {
-            let charts = IntervalChart::all(&grid(&[("F", "", Some(interval))]), "(all)");
+            let charts = IntervalChart::all(&grid(&[("F", "", Some(interval))]), "(all)", Language::En);
             for chart in charts {
                 assert!((2..=12).contains(&chart.ticks.len()), "{interval:?}: {:?}", chart.ticks);
                 assert!(chart.ticks.iter().all(|tick| tick.x.is_finite()));

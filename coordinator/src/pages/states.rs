@@ -1,15 +1,13 @@
 //! States as people read them on the pages of the committee and of data users: a word in each language, and a colour that repeats it.
 
 use sekisho_protocol::{
+    pages::Language,
     output_review::{Standing, Verdict as OutputVerdict},
     refusal::Code,
     review::{Step, Verdict},
 };
 
-use super::{
-    committee::overview::Conflict,
-    user::results::State as RoundState,
-};
+use super::{committee::overview::Conflict, user::results::State as RoundState};
 use crate::{
     catalogue::fitness::Answer,
     duties::{State as DutyState, Task},
@@ -36,6 +34,27 @@ const WAIT: &str = "chip chip-wait";
 const STOP: &str = "chip chip-stop";
 const NEW: &str = "chip chip-new";
 const PLAIN: &str = "chip";
+
+/// What is to be said of a row of a result, in the reader's language; words that are not known stay as they are.
+pub fn note(note: &str, language: &Language) -> String {
+    let one = |part: &str| {
+        if *language == Language::En {
+            return part.to_string();
+        }
+        let threshold = part.strip_prefix("below the threshold at ").and_then(|rest| rest.strip_suffix(" hospitals"));
+        match part {
+            "suppressed" => "秘匿".into(),
+            "incomplete" => "一部の医療機関が未回答".into(),
+            _ => match (part.strip_suffix(" outside its domain"), part.strip_prefix("all of "), threshold) {
+                (Some(key), _, _) => format!("{key}：定義域の外"),
+                (None, Some(key), _) => format!("{key}：計"),
+                (None, None, Some(of)) => format!("閾値未満の医療機関：{}", of.replace(" of ", " / ")),
+                (None, None, None) => part.into(),
+            },
+        }
+    };
+    note.split("; ").map(one).collect::<Vec<_>>().join(language.say("; ", "、"))
+}
 
 /// How far an application is.
 pub const fn application(state: &ApplicationState) -> Chip {
@@ -158,5 +177,27 @@ pub const fn permit(void: &Option<Code>) -> Chip {
         Some(Code::PermitRevoked) => chip(STOP, "revoked", "取消し"),
         Some(Code::Suspended) => chip(STOP, "suspended", "停止中"),
         Some(_) => chip(STOP, "cannot be used now", "現在利用不可"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_of_rows_are_said_in_both_languages() {
+        for (of, en, ja) in [
+            ("", "", ""),
+            ("suppressed; 病棟 outside its domain", "suppressed; 病棟 outside its domain", "秘匿、病棟：定義域の外"),
+            ("incomplete; all of sex", "incomplete; all of sex", "一部の医療機関が未回答、sex：計"),
+            (
+                "below the threshold at 2 of 3 hospitals",
+                "below the threshold at 2 of 3 hospitals",
+                "閾値未満の医療機関：2 / 3",
+            ),
+            ("something new", "something new", "something new"),
+        ] {
+            assert_eq!((note(of, &Language::En).as_str(), note(of, &Language::Ja).as_str()), (en, ja));
+        }
     }
 }

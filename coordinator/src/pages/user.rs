@@ -8,6 +8,8 @@ mod question;
 mod result;
 pub mod results;
 mod studies;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

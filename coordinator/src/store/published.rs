@@ -115,14 +115,14 @@ impl Store {
         Ok(sqlx::query_scalar(sql).bind(node).bind(receipt).fetch_optional(&self.pool).await?)
     }
 
-    /// The statements of a kind in the log, the latest first, until `wanted` is satisfied with one.
+    /// The earliest statement of a kind in the log that is `wanted`.
     pub(crate) async fn find_statement(
         &self,
         kind: Entry,
         mut wanted: impl FnMut(&[u8]) -> bool,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let sql = "SELECT s.envelope FROM log_leaf l JOIN log_statement s ON s.idx = l.idx
-            WHERE l.kind = ?1 ORDER BY l.idx DESC";
+            WHERE l.kind = ?1 ORDER BY l.idx";
         let all: Vec<Vec<u8>> = sqlx::query_scalar(sql).bind(kind.as_str()).fetch_all(&self.pool).await?;
         Ok(all.into_iter().find(|statement| wanted(statement)))
     }

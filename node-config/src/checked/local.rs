@@ -42,9 +42,8 @@ impl TryFrom<ConsoleFile> for Console {
 }
 
 fn of_this_machine(text: &str, key: &str, usual: u16) -> Result<SocketAddr, ConfigError> {
-    let rule = format!(
-        "write an address of this machine alone, with its port: \"127.0.0.1:{usual}\" or \"[::1]:{usual}\""
-    );
+    let rule =
+        format!("write an address of this machine alone, with its port: \"127.0.0.1:{usual}\" or \"[::1]:{usual}\"");
     let address: SocketAddr = text.parse().map_err(|_| wrong(key, rule.as_str()))?;
     check(address.ip().is_loopback() && address.port() > 0, key, &rule)?;
     Ok(address)

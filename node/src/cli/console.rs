@@ -86,8 +86,12 @@ pub(super) fn console(command: Console, clock: &impl Clock) -> Result<()> {
             let line = |hash| PageToken::new(&name, role, expires, None, hash);
             let token = tokens(&config)?.add(line, &mut rand::rng()).into_diagnostic()?;
             println!("{token}");
-            eprintln!("Hand it to {name} now: only its hash is kept, and it is not shown again. Void after {days} days.");
-            eprintln!("今すぐ {name} に渡してください。保存されるのはハッシュだけで、再表示はできません。有効期間は {days} 日です。");
+            eprintln!(
+                "Hand it to {name} now: only its hash is kept, and it is not shown again. Void after {days} days."
+            );
+            eprintln!(
+                "今すぐ {name} に渡してください。保存されるのはハッシュだけで、再表示はできません。有効期間は {days} 日です。"
+            );
         }
         Token::List { config, output } => list(&config, output, clock)?,
         Token::Revoke { name, config } => {

@@ -5,14 +5,7 @@ use std::path::PathBuf;
 
 use miette::{IntoDiagnostic, Result, miette};
 use sekisho_node_config::NodeConfig;
-use sekisho_protocol::{
-    clock::Clock,
-    key_file,
-    keys::SecretKey,
-    permit::Permit,
-    receipt::Acceptance,
-    refusal::Code,
-};
+use sekisho_protocol::{clock::Clock, key_file, keys::SecretKey, permit::Permit, receipt::Acceptance, refusal::Code};
 use serde_json::{Value, json};
 
 use super::{

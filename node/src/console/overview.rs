@@ -41,7 +41,12 @@ pub(super) struct Paper {
 }
 
 impl Paper {
-    fn of(name: words::Pair, seq: u64, life: Result<(DateTime<Utc>, DateTime<Utc>), Refusal>, now: DateTime<Utc>) -> Self {
+    fn of(
+        name: words::Pair,
+        seq: u64,
+        life: Result<(DateTime<Utc>, DateTime<Utc>), Refusal>,
+        now: DateTime<Utc>,
+    ) -> Self {
         let Ok((issued, expires)) = life else {
             return Self { name, seq, freshness: Freshness::Over, expires: None, hours: 0 };
         };

@@ -65,7 +65,8 @@ impl Seen {
     fn of(stored: &StoredPermit, name: &str) -> Result<Self, Fault> {
         let (permit, digest) = stored.envelope()?.peek::<Permit>().map_err(Fault::unavailable)?;
         let here = permit.data.iter().filter(|table| table.holder_nodes.iter().any(|holder| holder == name));
-        let accepted = stored.acceptance().and_then(|answer| answer.peek::<Acceptance>().ok()).map(|(answer, _)| answer);
+        let accepted =
+            stored.acceptance().and_then(|answer| answer.peek::<Acceptance>().ok()).map(|(answer, _)| answer);
         Ok(Self {
             digest,
             here: here.cloned().collect(),

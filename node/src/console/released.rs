@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::{record_batch::RecordBatch, util::display::{ArrayFormatter, FormatOptions}};
+use arrow::{
+    record_batch::RecordBatch,
+    util::display::{ArrayFormatter, FormatOptions},
+};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use sekisho_aggregation::{combine::combine, plan::PrivatePlan, release::Release};
 use sekisho_protocol::{permit::Permit, query::Query};
@@ -40,16 +43,21 @@ impl Table {
             return None;
         }
         let batches = cells(&plan, &release).await;
-        batches.inspect_err(|error| tracing::warn!(%error, "a stored release cannot be shown")).ok().map(|b| Self::read(&b))
+        batches
+            .inspect_err(|error| tracing::warn!(%error, "a stored release cannot be shown"))
+            .ok()
+            .map(|b| Self::read(&b))
     }
 
     fn read(batches: &[RecordBatch]) -> Self {
         let header = batches.first().map(RecordBatch::schema);
-        let header = header.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().clone())).collect();
+        let header =
+            header.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().clone())).collect();
         let options = FormatOptions::default().with_null("");
         let (mut rows, mut cut) = (Vec::new(), false);
         for batch in batches {
-            let columns: Vec<_> = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect();
+            let columns: Vec<_> =
+                batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect();
             for row in 0..batch.num_rows() {
                 if rows.len() == MOST {
                     cut = true;
@@ -67,7 +75,10 @@ impl Table {
 }
 
 /// What the SQL says after its aggregates, over the released cells.
-async fn cells(plan: &PrivatePlan, release: &Release) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error + Send + Sync>> {
+async fn cells(
+    plan: &PrivatePlan,
+    release: &Release,
+) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error + Send + Sync>> {
     let combined = combine(plan, &[release])?;
     // One partition: rows keep the order of the cells, or that of the SQL.
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));

@@ -202,12 +202,8 @@ async fn a_study_that_is_suspended_here_is_not_answered_from_the_next_query_on()
     let studies = desk.get("/studies", &sato).await.text;
     assert!(studies.contains("10,000") && studies.contains("1,000"), "earmark and what was spent: {studies}");
     let done = |act, what: &str| ("sato".into(), act, what.into(), "under review".into());
-    let expected = [
-        done(Act::Resume, "*"),
-        done(Act::Suspend, "*"),
-        done(Act::Resume, "study"),
-        done(Act::Suspend, "study"),
-    ];
+    let expected =
+        [done(Act::Resume, "*"), done(Act::Suspend, "*"), done(Act::Resume, "study"), done(Act::Suspend, "study")];
     assert_eq!(desk.operations().await, expected);
 }
 
@@ -219,7 +215,8 @@ async fn a_permit_that_waits_is_decided_by_a_person_whose_name_stays_in_the_hosp
     let sato = desk.enter("sato", OPERATOR).await;
     assert_eq!(desk.case.ask(permit, 1).await, "permit_waiting");
     let page = desk.get(&format!("/permits/{permit}"), &sato).await.text;
-    for shown in ["waits for a person", "Scientific research", "<bdi>stay</bdi>", "<bdi>age</bdi>", "10,000 micro-rho"] {
+    for shown in ["waits for a person", "Scientific research", "<bdi>stay</bdi>", "<bdi>age</bdi>", "10,000 micro-rho"]
+    {
         assert!(page.contains(shown), "{shown}: {page}");
     }
     for (act, said, answered) in
@@ -327,7 +324,9 @@ async fn no_page_has_a_patient_or_a_number_from_before_the_noise_and_totals_are_
                 Some(_) | None => text,
             };
             let eligible = ROWS - 1543;
-            for raw in [ROWS.to_string(), words::grouped(ROWS as u64), eligible.to_string(), words::grouped(eligible as u64)] {
+            for raw in
+                [ROWS.to_string(), words::grouped(ROWS as u64), eligible.to_string(), words::grouped(eligible as u64)]
+            {
                 assert!(!outside.contains(&raw), "{page}: {raw}");
             }
             let totals = outside.contains("1,543");
@@ -338,5 +337,9 @@ async fn no_page_has_a_patient_or_a_number_from_before_the_noise_and_totals_are_
     let released = answer.release.parts()[0][0][0].to_string();
     assert!(page.contains(&format!("<bdi>{released}</bdi>")), "{released}: {page}");
     assert!(page.contains(&receipt.to_string()), "{page}");
-    assert!(page.contains("sekisho-node inspect replay 1 --by NAME --reason REASON --config &#39;/srv/a node/node.toml&#39;"));
+    assert!(
+        page.contains(
+            "sekisho-node inspect replay 1 --by NAME --reason REASON --config &#39;/srv/a node/node.toml&#39;"
+        )
+    );
 }

@@ -143,11 +143,11 @@ impl Fault {
 /// A refusal is said as it is: its words hold nothing of patients, and its code is in the documentation.
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
-        use crate::refusal::Code::{ApplicationUnknown, PermitUnknown, Unavailable};
-        if refusal.code == Unavailable {
+        use crate::refusal::Code::{ApplicationUnknown, NotWitnessed, PermitUnknown, ResultUnknown, Unavailable};
+        if [NotWitnessed, Unavailable].contains(&refusal.code) {
             return Self::unavailable(refusal);
         }
-        if [ApplicationUnknown, PermitUnknown].contains(&refusal.code) {
+        if [ApplicationUnknown, PermitUnknown, ResultUnknown].contains(&refusal.code) {
             return Self::not_found();
         }
         let detail = format!("{}: {}. {}", refusal.code, refusal.detail, refusal.code.advice());

@@ -186,6 +186,13 @@ impl Net {
         self.put(&signed(&next, &["governance-2"])).await;
     }
 
+    /// The permit with the signatures of others, handed in again; its envelope.
+    pub(super) async fn permit_signed_anew(&self, by: &[&str]) -> Vec<u8> {
+        let envelope = signed(&self.permit, by);
+        self.put(&envelope).await;
+        envelope.to_json()
+    }
+
     /// A permit of another study, for another person.
     pub(super) async fn permit_of(&self, person: &str) {
         let mut permit = permit(&key(person), 1, self.permit.schema);

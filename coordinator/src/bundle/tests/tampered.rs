@@ -6,31 +6,27 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use sekisho_protocol::{
     digest::Digest,
     dsse::{Document, Envelope},
-    log::checkpoint::{Checkpoint, SignedCheckpoint},
-    log::merkle::TreeHead,
+    log::{checkpoint::SignedCheckpoint, entry::Kind},
     output_review::{OutputReview, Verdict},
-    permit::Permit,
-    published::PublishedRelease,
-    query::Query,
-    receipt::{Acceptance, Receipt},
-    refusal::Code,
-    status::{RevokedPermit, Status},
-    units::MicroRho,
 };
 
 use super::{
-    super::{describe, layout, trust::Trust, verify::link::Link},
+    super::{
+        describe, layout,
+        trust::Trust,
+        verify::{link::Link, verify},
+    },
     Files, OTHER_SQL, THREE, checked, made,
     net::{Net, SQL, Shape, key, signed},
-    runtime,
+    runtime, ways,
 };
 
 /// A bundle, one of another run and one of another question of the same study, and who made them.
-struct Lab {
-    net: Net,
-    files: Files,
-    second: Files,
-    other: Files,
+pub(super) struct Lab {
+    pub net: Net,
+    pub files: Files,
+    pub second: Files,
+    pub other: Files,
 }
 
 impl Lab {
@@ -54,6 +50,9 @@ impl Lab {
     }
 }
 
+/// What is done to the file at a path.
+type Change = fn(&mut Files, &str);
+
 /// Describes `files` anew, as whoever tampered with them would; what cannot be described stays as it is.
 fn described(files: &mut Files) {
     let mut rest = files.clone();
@@ -65,26 +64,26 @@ fn described(files: &mut Files) {
 }
 
 /// The document at `path`, changed and signed anew by these; its proof stays.
-fn resigned<D: Document>(files: &mut Files, path: &str, by: &[&str], change: impl FnOnce(&mut D)) {
+pub(super) fn resigned<D: Document>(files: &mut Files, path: &str, by: &[&str], change: impl FnOnce(&mut D)) {
     let (mut document, _) = Envelope::from_json::<D>(&files[path]).unwrap().peek::<D>().unwrap();
     change(&mut document);
     files.insert(path.into(), signed(&document, by).to_json());
 }
 
-fn flipped(files: &mut Files, path: &str, at: usize) {
+pub(super) fn flipped(files: &mut Files, path: &str, at: usize) {
     let bytes = files.get_mut(path).unwrap();
     let at = at % bytes.len();
     bytes[at] ^= 1;
 }
 
-fn swapped(files: &mut Files, one: &str, other: &str) {
+pub(super) fn swapped(files: &mut Files, one: &str, other: &str) {
     let (a, b) = (files[one].clone(), files[other].clone());
     files.insert(one.into(), b);
     files.insert(other.into(), a);
 }
 
 /// Puts another checkpoint in the place of the one that all proofs have.
-fn under(files: &mut Files, checkpoint: &SignedCheckpoint) {
+pub(super) fn under(files: &mut Files, checkpoint: &SignedCheckpoint) {
     let old = String::from_utf8(files[layout::CHECKPOINT].clone()).unwrap();
     for bytes in files.values_mut() {
         if let Ok(text) = str::from_utf8(bytes)
@@ -95,178 +94,11 @@ fn under(files: &mut Files, checkpoint: &SignedCheckpoint) {
     }
 }
 
-const H0: &str = "hospital-0";
-const H1: &str = "hospital-1";
-
-type Row = (&'static str, Link, fn(&Lab, &mut Files));
-
-fn rows() -> Vec<Row> {
-    vec![
-        ("a number of a hospital", Link::Release, |_, f| flipped(f, &layout::cells(H1), 3)),
-        ("the nonce of a hospital", Link::Release, |_, f| flipped(f, &layout::header(H1), 300)),
-        ("a cell of the table", Link::Result, |_, f| flipped(f, layout::COMBINED_CSV, 60)),
-        ("a cell of the table in Arrow", Link::Result, |_, f| flipped(f, layout::COMBINED_ARROW, 1200)),
-        ("a hospital's table", Link::Result, |_, f| flipped(f, layout::BY_HOLDER_CSV, 70)),
-        ("the report", Link::Statement, |_, f| flipped(f, layout::REPORT, 40)),
-        ("a cell, and the coordinator signs it", Link::Result, |_, f| {
-            flipped(f, layout::COMBINED_CSV, 60);
-            let sha256 = Digest::of(&f[layout::COMBINED_CSV]);
-            resigned::<PublishedRelease>(f, layout::STATEMENT, &["coordinator"], |said| {
-                said.files.iter_mut().find(|file| file.path == layout::COMBINED_CSV).unwrap().sha256 = sha256;
-            });
-        }),
-        ("a statement of another signer", Link::Statement, |_, f| {
-            resigned::<PublishedRelease>(f, layout::STATEMENT, &[H0], |_| {});
-        }),
-        ("a hospital's state, and the coordinator signs it", Link::Log, |_, f| {
-            resigned::<PublishedRelease>(f, layout::STATEMENT, &["coordinator"], |said| said.software = "other".into());
-        }),
-        ("a receipt of another signer", Link::Receipt, |_, f| {
-            resigned::<Receipt>(f, &layout::receipt(H0), &["stranger"], |_| {});
-        }),
-        ("a receipt with another hospital's key", Link::Receipt, |_, f| {
-            resigned::<Receipt>(f, &layout::receipt(H0), &[H1], |_| {});
-        }),
-        ("a charge, and the hospital signs it", Link::HospitalLog, |_, f| {
-            resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| r.micro_rho = MicroRho::try_from(1).unwrap());
-        }),
-        ("a charge above what was asked", Link::Receipt, |_, f| {
-            resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| r.micro_rho = MicroRho::try_from(1001).unwrap());
-        }),
-        ("a receipt for another plan", Link::Plan, |_, f| {
-            resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| r.plan = Digest::of(b"other"));
-        }),
-        ("a receipt from before the permit", Link::Receipt, |_, f| {
-            resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| r.at -= chrono::Duration::seconds(1));
-        }),
-        ("receipts of two hospitals swapped", Link::Receipt, |_, f| {
-            swapped(f, &layout::receipt(H0), &layout::receipt(H1));
-        }),
-        ("numbers of two hospitals swapped", Link::Release, |_, f| swapped(f, &layout::cells(H0), &layout::cells(H1))),
-        ("releases of two hospitals swapped", Link::Release, |_, f| {
-            swapped(f, &layout::cells(H0), &layout::cells(H1));
-            swapped(f, &layout::header(H0), &layout::header(H1));
-        }),
-        ("a field of the permit, signed by one member", Link::Permit, |_, f| {
-            resigned::<Permit>(f, layout::PERMIT, &["sato"], |p| p.data_user = "other".into());
-        }),
-        ("a permit without the role it needs", Link::Permit, |_, f| {
-            resigned::<Permit>(f, layout::PERMIT, &["ito", "mori"], |_| {});
-        }),
-        ("another permit, signed by a quorum", Link::Statement, |_, f| {
-            resigned::<Permit>(f, layout::PERMIT, &["sato", "ito"], |p| p.data_user = "other".into());
-        }),
-        ("a signature more on the permit", Link::Log, |_, f| {
-            resigned::<Permit>(f, layout::PERMIT, &["sato", "ito", "mori"], |_| {});
-        }),
-        ("a question by a stranger", Link::Query, |_, f| resigned::<Query>(f, layout::QUERY, &["stranger"], |_| {})),
-        ("a question that costs more than the permit allows", Link::Query, |_, f| {
-            resigned::<Query>(f, layout::QUERY, &["ada"], |q| q.micro_rho = MicroRho::try_from(1001).unwrap());
-        }),
-        ("a question to a hospital that the permit does not name", Link::Query, |_, f| {
-            resigned::<Query>(f, layout::QUERY, &["ada"], |q| q.holders.push("hospital-9".into()));
-        }),
-        ("another question, by the same person", Link::Statement, |_, f| {
-            resigned::<Query>(f, layout::QUERY, &["ada"], |q| q.sql = OTHER_SQL.into());
-        }),
-        ("a schema of another signer", Link::Schema, |_, f| {
-            resigned::<sekisho_protocol::schema::Schema>(f, layout::SCHEMA, &["stranger"], |_| {});
-        }),
-        ("another schema, signed", Link::Schema, |_, f| {
-            resigned::<sekisho_protocol::schema::Schema>(f, layout::SCHEMA, &["governance"], |s| {
-                s.title = "Other".into()
-            });
-        }),
-        ("a roster of another signer", Link::Roster, |_, f| {
-            resigned::<sekisho_protocol::roster::Roster>(f, &layout::roster(1), &["stranger"], |_| {});
-        }),
-        ("a roster with other keys, signed", Link::Receipt, |_, f| {
-            resigned::<sekisho_protocol::roster::Roster>(f, &layout::roster(1), &["governance"], |r| {
-                r.members[0].signing_key = key("stranger").public();
-            });
-        }),
-        ("a status of another signer", Link::Status, |_, f| resigned::<Status>(f, layout::STATUS, &["ada"], |_| {})),
-        ("a status that voids a hospital's key", Link::Receipt, |_, f| {
-            resigned::<Status>(f, layout::STATUS, &["governance"], |s| {
-                s.void_keys.push(key(H1).public().fingerprint());
-            });
-        }),
-        ("a status that revokes the permit", Link::Statement, |lab, f| {
-            let permit = Digest::of(&serde_json::to_vec(&lab.net.permit).unwrap());
-            resigned::<Status>(f, layout::STATUS, &["governance"], |s| {
-                s.revoked_permits.push(RevokedPermit { permit, reason: "void".into(), at: s.issued });
-            });
-        }),
-        ("an acceptance of another signer", Link::Acceptance, |_, f| {
-            resigned::<Acceptance>(f, &layout::acceptance(H0), &[H1], |_| {});
-        }),
-        ("an acceptance that refuses", Link::Acceptance, |_, f| {
-            resigned::<Acceptance>(f, &layout::acceptance(H0), &[H0], |a| a.refused = Some(Code::Policy));
-        }),
-        ("proofs of two documents swapped", Link::Log, |_, f| {
-            swapped(f, &layout::proof(layout::QUERY), &layout::proof(layout::PERMIT));
-        }),
-        ("a proof at another place", Link::Log, |_, f| {
-            let path = layout::proof(layout::QUERY);
-            let text = String::from_utf8(f[&path].clone()).unwrap();
-            let (head, tail) = text.split_once("\nindex ").unwrap();
-            f.insert(path, format!("{head}\nindex 1{tail}").into_bytes());
-        }),
-        ("a hospital's proof of another hospital", Link::HospitalLog, |_, f| {
-            swapped(f, &layout::hospital_proof(H0), &layout::hospital_proof(H1));
-        }),
-        ("a hospital's whole log of another hospital", Link::HospitalLog, |_, f| {
-            swapped(f, &layout::hospital_proof(H0), &layout::hospital_proof(H1));
-            swapped(f, &layout::hospital_checkpoint(H0), &layout::hospital_checkpoint(H1));
-        }),
-        ("a checkpoint with too few cosignatures", Link::Checkpoint, |lab, f| {
-            let one = runtime().block_on(lab.net.checkpoint(&BTreeSet::from([H0.to_string()])));
-            under(f, &one);
-        }),
-        ("a checkpoint of another history", Link::Checkpoint, |lab, f| {
-            let size = SignedCheckpoint::parse(&f[layout::CHECKPOINT]).unwrap().claimed().head().size();
-            let head = TreeHead::new(size, Digest::of(b"another history")).unwrap();
-            let forked = Checkpoint::new(lab.net.origin("coordinator"), head);
-            under(f, &SignedCheckpoint::sign(forked, &key("coordinator")).unwrap());
-        }),
-        ("a checkpoint of the hospital's own log", Link::Checkpoint, |_, f| {
-            let theirs = SignedCheckpoint::parse(&f[&layout::hospital_checkpoint(H0)]).unwrap();
-            under(f, &theirs);
-        }),
-        ("a receipt of another run", Link::Receipt, |lab, f| copied(f, &lab.second, &[layout::receipt(H0)])),
-        ("numbers of another run", Link::Release, |lab, f| {
-            copied(f, &lab.second, &[layout::cells(H0), layout::header(H0)]);
-        }),
-        ("the statement of another run", Link::Statement, |lab, f| {
-            copied(f, &lab.second, &[layout::STATEMENT.into(), layout::proof(layout::STATEMENT)]);
-        }),
-        ("the table of another run", Link::Result, |lab, f| {
-            copied(f, &lab.second, &[layout::COMBINED_CSV.into(), layout::COMBINED_ARROW.into()]);
-        }),
-        ("a hospital's part of another question, whole", Link::Receipt, |lab, f| {
-            let paths = [layout::receipt(H0), layout::cells(H0), layout::header(H0), layout::hospital_proof(H0)];
-            copied(f, &lab.other, &paths);
-            copied(f, &lab.other, &[layout::hospital_checkpoint(H0), layout::proof(&layout::receipt(H0))]);
-        }),
-        ("a file more", Link::Files, |_, f| drop(f.insert("result/more.csv".into(), b"n\n1\n".to_vec()))),
-        ("a document more, with a proof of another", Link::Log, |_, f| {
-            f.insert(layout::governance(7), f[layout::PERMIT].clone());
-            f.insert(layout::proof(&layout::governance(7)), f[&layout::proof(layout::PERMIT)].clone());
-        }),
-    ]
-}
-
-fn copied(files: &mut Files, from: &Files, paths: &[String]) {
-    for path in paths {
-        files.insert(path.clone(), from[path].clone());
-    }
-}
-
 #[test]
 fn each_way_to_tamper_breaks_the_link_that_it_is_about() {
     let lab = Lab::new(THREE);
     let trust = lab.net.trust();
-    for (fact, link, change) in rows() {
+    for (fact, link, change) in ways::all() {
         for anew in [false, true] {
             let mut files = lab.files.clone();
             change(&lab, &mut files);
@@ -286,7 +118,7 @@ fn a_file_that_is_changed_cut_emptied_or_left_out_is_found_whichever_it_is() {
     let lab = Lab::new(Shape { two_person: true, history: true, missing: true, ..THREE });
     let trust = lab.net.trust();
     assert!(checked(&lab.files, &trust).verified);
-    let changes: [(&str, fn(&mut Files, &str)); 5] = [
+    let changes: [(&str, Change); 5] = [
         ("its first byte", |f, path| flipped(f, path, 0)),
         ("its last byte", |f, path| flipped(f, path, f[path].len() - 1)),
         ("its half", |f, path| {
@@ -346,7 +178,7 @@ fn what_two_reviewers_must_let_out_is_not_let_out_otherwise() {
     let lab = Lab::new(Shape { two_person: true, ..THREE });
     let trust = lab.net.trust();
     let reviews: Vec<String> = lab.files.keys().filter(|path| path.starts_with(layout::REVIEWS)).cloned().collect();
-    let rows: [(&str, fn(&mut Files, &str)); 4] = [
+    let rows: [(&str, Change); 4] = [
         ("one of two", |f, path| {
             f.remove(path);
             f.remove(&layout::proof(path));
@@ -373,6 +205,25 @@ fn what_two_reviewers_must_let_out_is_not_let_out_otherwise() {
         let report = checked(&files, &trust);
         assert!(report.broken().contains(&Link::Review), "{fact}: {:#?}", report.checks);
     }
+}
+
+#[test]
+fn a_committee_that_gave_way_grants_nothing_anew() {
+    let (mut net, _, _) = made(Shape { history: true, ..THREE });
+    runtime().block_on(async {
+        let late = net.permit_signed_anew(&["sato", "mori"]).await;
+        let result = net.ask(SQL, 1).await;
+        net.witness().await;
+        let (mut files, trust) = (net.bundle(result).await.files().clone(), net.trust());
+        assert!(verify(&files, &trust).await.verified, "what was granted in time is granted");
+        let checkpoint = SignedCheckpoint::parse(&files[layout::CHECKPOINT]).unwrap();
+        let proof = net.store.proof(Kind::Permit, &late, &checkpoint).await.unwrap().unwrap();
+        files.insert(layout::PERMIT.into(), late);
+        files.insert(layout::proof(layout::PERMIT), proof.to_string().into_bytes());
+        described(&mut files);
+        let report = verify(&files, &trust).await;
+        assert_eq!(report.broken(), BTreeSet::from([Link::Permit]), "{:#?}", report.checks);
+    });
 }
 
 #[test]

@@ -14,7 +14,7 @@ use sekisho_protocol::{
 };
 
 use super::{
-    super::{layout, stated},
+    super::{layout, stated, stated::SOFTWARE},
     Checking,
     fault::{Fault, rule, same},
     hospital::{Chain, Hospital},
@@ -95,7 +95,7 @@ impl Checking<'_> {
         let (report, tables) = result::tables(plan, report, &named).await?;
         let text = serde_json::to_string(&report).map_err(|e| Fault::Json(layout::REPORT, e))?;
         let again = stated::files(&text, &tables)?;
-        compared(&again, |path| self.files.need(path))?;
+        compared(&again, |path| self.files.need(path)).map_err(|fault| versions(fault, &said.software))?;
         let rows = tables.first().map_or(0, arrow::record_batch::RecordBatch::num_rows);
         let columns = tables.first().map_or(0, arrow::record_batch::RecordBatch::num_columns);
         Ok((
@@ -195,6 +195,15 @@ impl Checking<'_> {
             Standing::Refused => Err(Fault::Rule("a reviewer refused it".into())),
         }
     }
+}
+
+/// The same, with the versions where they differ: another one may write a table otherwise.
+fn versions(fault: Fault, made_by: &str) -> Fault {
+    let Fault::Cell(why) = &fault else { return fault };
+    if made_by == SOFTWARE {
+        return fault;
+    }
+    Fault::Cell(format!("{why}; it was made by {made_by}, and this is {SOFTWARE}: check with that version"))
 }
 
 /// A plan that is the one of every hospital's receipt.

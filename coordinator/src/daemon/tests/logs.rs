@@ -3,6 +3,10 @@
 use sekisho_protocol::{
     access::{Access, Item},
     control::Succession,
+    log::{
+        checkpoint::{Checkpoint, SignedCheckpoint},
+        merkle::TreeHead,
+    },
     record::WriteOff,
 };
 

@@ -12,6 +12,7 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::Verified,
     pages::Language,
+    permit::Purpose,
     refusal::{Code, Refusal},
     review::{Review, Step, Verdict},
     schema::Schema,
@@ -126,7 +127,7 @@ impl Shown {
             (say("Functions", "申請者の業務"), asked.applicant.functions.clone()),
             (say("Legal basis", "法的根拠"), language.say(&basis.en, &basis.ja).to_string()),
             (say("Responsible", "研究責任者"), asked.principal_investigator.clone()),
-            (say("Purposes", "利用目的"), named(&asked.purposes)),
+            (say("Purposes", "利用目的"), purposes(asked, language)),
             (say("Public mandate", "公的な任務"), asked.public_mandate.clone()),
             (say("Use", "利用の内容"), asked.use_description.clone()),
             (say("Benefit", "期待される公益"), asked.expected_benefit.clone()),
@@ -160,7 +161,9 @@ impl Shown {
             texts.push((
                 say("Bounds of a patient", "患者1人の上限"),
                 match language {
-                    Language::En => format!("{rows} rows and {groups} groups in full; at {sites} hospitals at most (assumed)"),
+                    Language::En => {
+                        format!("{rows} rows and {groups} groups in full; at {sites} hospitals at most (assumed)")
+                    }
                     Language::Ja => format!("{rows} 行・{groups} 群まで全量、最大 {sites} 医療機関（想定）"),
                 },
             ));
@@ -186,16 +189,18 @@ pub async fn shown(documents: &Documents, id: &str, now: DateTime<Utc>) -> Resul
     let current = documents.current();
     let said = said(documents, id, report.digest).await?;
     let before = kept.iter().skip(1).map(|(application, _)| Some(application)).chain([None]);
-    let version = |((application, put_at), before): (&(Verified<Application>, DateTime<Utc>), Option<&Verified<Application>>)| {
-        let signer = |key: &Digest| application.person(*key).map_or_else(|| key.short(), |person| person.id.clone());
-        Version {
-            number: application.version,
-            digest: application.digest(),
-            put_at: *put_at,
-            signed_by: application.signers().iter().map(signer).collect::<Vec<_>>().join(", "),
-            changes: before.map_or_else(Vec::new, |before| changes(before, application)),
-        }
-    };
+    let version =
+        |((application, put_at), before): (&(Verified<Application>, DateTime<Utc>), Option<&Verified<Application>>)| {
+            let signer =
+                |key: &Digest| application.person(*key).map_or_else(|| key.short(), |person| person.id.clone());
+            Version {
+                number: application.version,
+                digest: application.digest(),
+                put_at: *put_at,
+                signed_by: application.signers().iter().map(signer).collect::<Vec<_>>().join(", "),
+                changes: before.map_or_else(Vec::new, |before| changes(before, application)),
+            }
+        };
     let versions = kept.iter().zip(before).map(version).collect();
     let newest = kept.into_iter().next().map(|(application, _)| application);
     let application = newest.ok_or_else(|| Refusal::new(Code::ApplicationUnknown, id))?;
@@ -205,6 +210,16 @@ pub async fn shown(documents: &Documents, id: &str, now: DateTime<Utc>) -> Resul
     // Planning takes processor time, so it keeps off the threads that answer.
     let planned = tokio::task::spawn_blocking(move || planned(&asked, &known, now)).await.map_err(unavailable)?;
     Ok(Shown { report, application, versions, missing, said, planned, holdings })
+}
+
+/// The purposes in words; what no law permits is named by its code.
+fn purposes(asked: &Application, language: &Language) -> String {
+    let Ok(permissible) = asked.permissible_purposes() else { return named(&asked.purposes) };
+    let text = |purpose: &Purpose| {
+        let label = words::purpose(*purpose).label;
+        language.say(&label.en, &label.ja).to_string()
+    };
+    permissible.iter().map(text).collect::<Vec<_>>().join(language.say(", ", "、"))
 }
 
 async fn said(documents: &Documents, id: &str, newest: Digest) -> Result<Vec<Said>, Refusal> {

@@ -59,7 +59,16 @@ pub fn steps(shown: &Shown) -> Vec<Step> {
         ja: "許可に賛成する（最初の委員）：許可証の案を作り、申請と照合して署名し、ファイルを次の委員に渡す",
         lines: vec![
             line([
-                "sekisho", "permit", "new", "--from", "permit.toml", "--application", id, "--key", KEY, "--out",
+                "sekisho",
+                "permit",
+                "new",
+                "--from",
+                "permit.toml",
+                "--application",
+                id,
+                "--key",
+                KEY,
+                "--out",
                 "permit.dsse.json",
             ]),
             sign.clone(),

@@ -30,11 +30,7 @@ pub fn changes(before: &Application, after: &Application) -> Vec<Change> {
     let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
     let mut changes: Vec<Change> = names
         .filter(|name| before.get(*name) != after.get(*name))
-        .map(|name| Change {
-            field: name.clone(),
-            before: before.get(name).cloned(),
-            after: after.get(name).cloned(),
-        })
+        .map(|name| Change { field: name.clone(), before: before.get(name).cloned(), after: after.get(name).cloned() })
         .collect();
     changes.sort_by(|a, b| a.field.cmp(&b.field));
     changes

@@ -138,7 +138,11 @@ fn about(report: &ApplicationReport) -> String {
 }
 
 /// Everything to do, as `sekisho permit due` finds it.
-async fn due(documents: &Documents, applications: Vec<ApplicationReport>, now: DateTime<Utc>) -> Result<Vec<Duty>, Refusal> {
+async fn due(
+    documents: &Documents,
+    applications: Vec<ApplicationReport>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Duty>, Refusal> {
     let list = async |kind| documents.list(&ListWant { kind, name: None }).await;
     let permits: Vec<(Digest, Permit)> = duties::of(list(Kind::Permit).await?)?;
     let refusals: Vec<(Digest, RefusedApplication)> = duties::of(list(Kind::Decision).await?)?;

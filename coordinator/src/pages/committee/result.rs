@@ -16,7 +16,12 @@ use sekisho_protocol::{
 use super::{CommitteeMember, Pages, commands::KEY, refused, seated};
 use crate::{
     held::{self, HeldResult},
-    pages::{bounds::{MOST_ROWS, place}, command_line::line, interval_chart::IntervalChart, states},
+    pages::{
+        bounds::{MOST_ROWS, place},
+        command_line::line,
+        interval_chart::IntervalChart,
+        states,
+    },
     person::{
         answer::{Grid, Rows},
         number::significant,
@@ -67,7 +72,7 @@ pub async fn page(
     let title = who.visitor.say("Result", "結果");
     show(&ResultPage {
         page: who.visitor.page(format!("{title} {}", result.short())),
-        charts: IntervalChart::all(&grid, ALL_HOLDERS),
+        charts: IntervalChart::all(&grid, ALL_HOLDERS, who.visitor.language()),
         all_rows: rows.count(),
         grid,
         report: told.report,

@@ -20,6 +20,8 @@ const MAX_COUNTS: usize = 20;
 pub enum Sort {
     /// A hospital's log contradicts itself, or went back.
     LogContradicts,
+    /// A hospital lost its log, and wrote off what it may have charged.
+    LogLost,
     /// A regulator's order is in force.
     Order,
     /// A study is suspended.
@@ -48,8 +50,9 @@ pub enum Sort {
 
 impl Sort {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::LogContradicts,
+        Self::LogLost,
         Self::Order,
         Self::StudySuspended,
         Self::PermitRevoked,
@@ -68,6 +71,7 @@ impl Sort {
     pub fn coded(self) -> Coded {
         let (code, ja, en) = match self {
             Self::LogContradicts => ("log_contradicts", "記録（ログ）の矛盾", "A hospital's log contradicts itself"),
+            Self::LogLost => ("log_lost", "記録（ログ）の喪失", "A hospital lost its log and began another"),
             Self::Order => ("order", "監督機関の命令（有効）", "Regulator's order in force"),
             Self::StudySuspended => ("study_suspended", "研究の停止", "Study suspended"),
             Self::PermitRevoked => ("permit_revoked", "許可の取消し", "Permit revoked"),

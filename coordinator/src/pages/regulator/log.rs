@@ -162,9 +162,10 @@ pub fn name(language: Language, kind: Kind) -> &'static str {
         Kind::Policy => ("Hospital's policy", "医療機関の方針"),
         Kind::Replay => ("Replay by an inspector", "検査官による再計算"),
         Kind::Alert => ("Alert", "警告"),
-        Kind::Checkpoint => ("Checkpoint of a hospital's log", "医療機関のログの確認点"),
+        Kind::Checkpoint => ("Checkpoint of a hospital's log", "医療機関のログのチェックポイント"),
         Kind::Schema => ("Schema of the data", "データの定義"),
         Kind::Publication => ("Publication", "公表"),
+        Kind::WriteOff => ("Write-off of a lost log", "失われたログの償却"),
     };
     language.say(english, japanese)
 }

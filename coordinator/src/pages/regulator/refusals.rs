@@ -9,9 +9,13 @@ use chrono::{DateTime, NaiveTime, Utc};
 use sekisho_protocol::{
     digest::Digest,
     dsse::Envelope,
-    log::{checkpoint::SignedCheckpoint, entry::Kind as Entry},
+    log::{
+        checkpoint::{SignedCheckpoint, whose},
+        entry::Kind as Entry,
+    },
     orders::Target,
     output_review::{OutputReview, Verdict},
+    record::WriteOff,
     refusal::{Code, Refusal},
 };
 
@@ -52,6 +56,7 @@ pub async fn all(
     found.extend(refused_results(store, parts, names).await?);
     found.extend(refused_requests(store, parts, names).await?);
     found.extend(contradictions(store).await?);
+    found.extend(lost_logs(store, names).await?);
     found.retain(|incident| {
         // What belongs to no study is of all of them.
         (incident.study.is_empty() || filter.wants_study(&incident.study))
@@ -231,7 +236,7 @@ async fn contradictions(store: &Store) -> Result<Vec<Incident>, Refusal> {
         if root == head.root() {
             continue;
         }
-        let member = origin.split_once('/').map_or(origin.as_str(), |(_, member)| member);
+        let member = whose(checkpoint.claimed().origin()).map_or(origin.as_str(), |whose| whose.member);
         let (size, a, b) = (head.size(), root.short(), head.root().short());
         found.push(Incident {
             code: Some(Code::LedgerForked),
@@ -239,6 +244,25 @@ async fn contradictions(store: &Store) -> Result<Vec<Incident>, Refusal> {
             reason: format!("{size} entries: {a} in log entry {before}, {b} in log entry {index}"),
             link: Some(format!("/regulator/log/{index}")),
             ..Incident::new(Sort::LogContradicts, None)
+        });
+    }
+    Ok(found)
+}
+
+/// Logs that hospitals lost: their databases were put back from older copies.
+async fn lost_logs(store: &Store, names: &Names) -> Result<Vec<Incident>, Refusal> {
+    let filter = LogFilter { kind: Some(Entry::WriteOff), ..LogFilter::default() };
+    let mut found = Vec::new();
+    for Logged { index, statement, .. } in store.newest_entries(filter, MAX_INCIDENTS).await.map_err(unavailable)? {
+        let Some(statement) = statement else { continue };
+        let envelope = Envelope::from_json::<WriteOff>(&statement)?;
+        let (lost, _) = envelope.peek::<WriteOff>()?;
+        found.push(Incident {
+            holder: Some(lost.node),
+            persons: names.all(envelope.key_ids()),
+            reason: format!("{}: {}", lost.by, lost.reason),
+            link: Some(format!("/regulator/log/{index}")),
+            ..Incident::new(Sort::LogLost, lost.at)
         });
     }
     Ok(found)

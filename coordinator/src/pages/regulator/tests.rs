@@ -172,7 +172,9 @@ impl World {
             limits: QueryLimits { deadline: Duration::from_secs(1), concurrent: 1 },
             hooks: Hooks::default(),
         }));
-        let pages = Arc::new(Pages { documents, store, nodes, rounds, clock: clock.clone(), policy: None });
+        let (log, address) = (dir.path().join("log"), "http://127.0.0.1:8818".into());
+        let pages =
+            Arc::new(Pages { documents, store, nodes, rounds, clock: clock.clone(), policy: None, log, address });
         let tokens = TokenFile::new(dir.path().join("tokens"));
         let gate = Arc::new(Gate::new(SITE, tokens.clone(), None, clock));
         let site = guarded(router(pages.clone()), gate, "127.0.0.1:8818".parse().unwrap());
@@ -238,7 +240,7 @@ impl Made {
 
     async fn said(&self, node: &str, permit: Digest, refused: Option<Code>, hour: i64) {
         let earmark = if refused.is_some() { MicroRho::ZERO } else { MicroRho::try_from(5000).unwrap() };
-        let (node, at, reason) = (node.to_string(), at(hour), refused.map(|_| HOSTILE.into()));
+        let (node, at, reason) = (node.to_string(), at(hour), refused.map(|_| HOSTILE.replace('\n', " ")));
         let answer = Acceptance { node, permit, refused, earmark, at, reason, decided_by: DecidedBy::Hand };
         let envelope = Envelope::sign(&answer, &[self.key(&answer.node)]).unwrap().to_json();
         self.store.put_acceptance(&answer.node, permit, &envelope, at).await.unwrap();
@@ -299,7 +301,7 @@ impl Made {
             };
             let receipt = Envelope::sign(&receipt, &[self.key(node)]).unwrap().to_json();
             let release = (release_header(digest, &[&[("rows", 2)]]), vec![1]);
-            self.store.put_release(name, node, &release, &receipt).await.unwrap();
+            self.store.put_release(name, node, &release, &receipt, b"proof").await.unwrap();
         }
         let state = |(name, code): &(&str, Option<Code>)| match code {
             None => serde_json::json!({"name": name, "state": "answered"}),
@@ -315,7 +317,7 @@ impl Made {
                 "epsilon_all_sites": 0.1, "noise": []},
             "holders": holders.iter().map(state).collect::<Vec<_>>(),
         });
-        self.store.end_round(name, Some(&report.to_string()), at(hour)).await.unwrap();
+        self.store.end_round(name, Some(&report.to_string()), None, at(hour)).await.unwrap();
     }
 }
 

@@ -6,11 +6,7 @@
 //! asked on the person's own machine, with the person's key. What a hospital's own policy says only a dry run there tells.
 
 use chrono::{DateTime, Utc};
-use sekisho_aggregation::{
-    explain::Explanation,
-    interval::Spread,
-    plan::PrivatePlan,
-};
+use sekisho_aggregation::{explain::Explanation, interval::Spread, plan::PrivatePlan};
 use sekisho_protocol::{
     digest::Digest,
     permit::{Mechanism, Permit},
@@ -208,7 +204,8 @@ pub async fn analysed(
         return Err(Failure::input("there is no SQL", "write the question"));
     }
     let flags = form.flags(&name, &permit.holders());
-    let command = Command::of_flags(&flags.iter().map(|(name, value)| format!("--{name}={value}")).collect::<Vec<_>>())?;
+    let command =
+        Command::of_flags(&flags.iter().map(|(name, value)| format!("--{name}={value}")).collect::<Vec<_>>())?;
     let (sql, asked) = (command.sql()?, command.asked(permit)?);
     if let Some(refusal) = &own.void {
         return Err(refusal.clone().into());

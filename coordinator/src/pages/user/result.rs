@@ -16,7 +16,10 @@ use super::{
     states,
 };
 use crate::{
-    pages::{bounds::{MOST_ROWS, place}, interval_chart::IntervalChart},
+    pages::{
+        bounds::{MOST_ROWS, place},
+        interval_chart::IntervalChart,
+    },
     person::{answer::Grid, failure::Failure, format, number::significant},
     report::{ALL_HOLDERS, HolderState},
 };
@@ -79,7 +82,11 @@ async fn told(pages: &Pages, who: &DataUser, round: &str) -> Result<Result<Shown
 ///
 /// # Errors
 /// When there is no such round of the person. Of one that may not be shown the page says so.
-pub async fn page(State(pages): State<Arc<Pages>>, Path(round): Path<String>, who: DataUser) -> Result<Response, Fault> {
+pub async fn page(
+    State(pages): State<Arc<Pages>>,
+    Path(round): Path<String>,
+    who: DataUser,
+) -> Result<Response, Fault> {
     let shown = match told(&pages, &who, &round).await? {
         Ok(shown) => shown,
         Err((row, why)) => {
@@ -93,7 +100,7 @@ pub async fn page(State(pages): State<Arc<Pages>>, Path(round): Path<String>, wh
     for holder in all {
         let name = holder.as_deref().unwrap_or(ALL_HOLDERS);
         let (grid, all_rows) = shown.rows.of_holder(name, MOST_ROWS).map_err(failed)?;
-        let charts = IntervalChart::all(&grid, name);
+        let charts = IntervalChart::all(&grid, name, who.visitor.language());
         parts.push(Part { all_rows, holder, grid, charts });
     }
     let missing = shown.report.holders.iter().filter(|holder| holder.state != HolderState::Answered);

@@ -61,7 +61,8 @@ pub async fn studies(documents: &Documents, key: Digest, now: DateTime<Utc>) -> 
 
 /// The permits that name the person with this key.
 pub fn own(current: &Current, key: Digest, now: DateTime<Utc>) -> Vec<Own> {
-    let newest = |permit: &Permit| !current.permits_of_person(key).any(|p| p.id == permit.id && p.version > permit.version);
+    let newest =
+        |permit: &Permit| !current.permits_of_person(key).any(|p| p.id == permit.id && p.version > permit.version);
     let own = |permit: &Arc<Held<Permit>>| Own {
         newest: newest(permit.verified().document()),
         void: in_force(permit, current, now).err(),

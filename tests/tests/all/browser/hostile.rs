@@ -44,6 +44,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, world: &World) {
         (Some("ada"), vec![(rounds("/desk/results"), &["<script>alert(6)</script>"])]),
     ];
     visitor.moves_to(&format!("http://{}", world.pages));
+    visitor.complaints_expected().await;
     for (who, pages) in pages {
         if let Some(who) = who {
             visitor.sign_in(&world.tokens[who]).await;

@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeSet, fs, process::Output, time::Instant};
 
-use serde_json::json;
-
 use super::{
     driver::{Driver, WITHIN},
     visitor::Visitor,
-    world::{FIRST, HELD, NEW, PAUSED, SECOND, SQL, STUDY, World},
+    world::{FIRST, HELD, NEW, SECOND, SQL, STUDY, World},
 };
 
 /// Anybody: from the register to a bundle that is verified without us.
@@ -88,7 +86,7 @@ pub(super) async fn regulator(visitor: &Visitor<'_>, world: &World) {
     let print = key.fingerprint().to_string();
     for (field, value, other) in [
         ("study", STUDY.to_string(), "nothing".to_string()),
-        ("organisation", "Synthetic University".into(), "Nobody's".into()),
+        ("organisation", "University".into(), "Nobody".into()),
         ("holder", SECOND.into(), "hospital-9".into()),
         ("person", print, "0".repeat(64)),
         ("from", yesterday.to_string(), tomorrow.to_string()),
@@ -100,8 +98,8 @@ pub(super) async fn regulator(visitor: &Visitor<'_>, world: &World) {
             let set = "document.getElementById(arguments[0]).value = arguments[1]";
             visitor.ask(set, vec![field.into(), value.clone().into()]).await;
             visitor.press("main form[role=search] button[type=submit]").await;
+            visitor.arrives(&format!("{field}={}", value)).await;
             visitor.find("#found").await;
-            assert!(visitor.path().await.contains(&format!("{field}=")), "{}", visitor.path().await);
             let questions = visitor.words().await.contains("SELECT sex");
             assert_eq!(questions, found, "{field}={value}: {}", visitor.words().await);
         }
@@ -115,6 +113,7 @@ pub(super) async fn regulator(visitor: &Visitor<'_>, world: &World) {
         visitor.visit("/regulator").await;
         visitor.choose(&format!("#{field}"), value).await;
         visitor.press("main form[role=search] button[type=submit]").await;
+        visitor.arrives(&format!("{field}={value}")).await;
         visitor.find("#found").await;
         assert_eq!(visitor.words().await.contains("SELECT sex"), found, "{field}={value}");
     }
@@ -282,15 +281,14 @@ pub(super) async fn data_user(visitor: &Visitor<'_>, world: &World) {
     visitor.press("main tbody tr:first-child a").await;
     visitor.reads("All hospitals together").await;
     let table = visitor.table("main figure ~ .scroll table").await;
-    assert_eq!(table.len(), 3, "a head and two rows: {table:?}");
+    assert!(table.len() > 2, "{table:?}");
     for row in &table[1..] {
-        let told =
-            said.lines().find(|line| line.contains(&row[0])).unwrap_or_else(|| panic!("{row:?} is not in {said}"));
-        assert!(row.iter().all(|cell| told.contains(cell.as_str())), "{row:?} is not {told}");
+        let told = said.lines().any(|line| row.iter().all(|cell| line.contains(cell.as_str())));
+        assert!(told, "{row:?} is not in {said}");
     }
     let marks =
         visitor.ask("return document.querySelectorAll('main figure.interval-chart circle').length", vec![]).await;
-    assert_eq!(marks, json!(4), "two columns of two rows are drawn");
+    assert!(marks.as_u64().unwrap() >= 2 * (table.len() as u64 - 1), "two columns of each row are drawn: {marks}");
     visitor.no_complaint().await;
     visitor.sign_out().await;
 }
@@ -300,7 +298,8 @@ pub(super) async fn hospital(visitor: &Visitor<'_>, world: &World) {
     visitor.visit("/").await;
     visitor.sign_in(&world.tokens["sato"]).await;
     visitor.visit("/permits").await;
-    visitor.follow(PAUSED).await;
+    // The one that the committee granted just now.
+    visitor.follow(NEW).await;
     visitor.fill("#accept-reason", "Board of 20 November").await;
     visitor.press("form[action$='/accept'] button").await;
     visitor.reads("Board of 20 November").await;

@@ -49,6 +49,15 @@ impl<'d> Visitor<'d> {
         url.query().map_or(url.path().into(), |query| format!("{}?{query}", url.path()))
     }
 
+    /// Waits until the address has `part`.
+    pub(super) async fn arrives(&self, part: &str) {
+        let until = std::time::Instant::now() + WITHIN;
+        while !self.path().await.contains(part) {
+            assert!(std::time::Instant::now() < until, "{} is not {part}", self.path().await);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
     /// The element of a CSS selector, when it is there.
     pub(super) async fn find(&self, css: &str) -> Element {
         let found = self.client.wait().at_most(WITHIN).for_element(Locator::Css(css)).await;
@@ -204,7 +213,8 @@ impl<'d> Visitor<'d> {
                 e => done([String(e)]));";
         let wide = "const width = document.documentElement.scrollWidth;
             if (width <= 320) return [];
-            const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 321);
+            const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 321 ||
+                e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX === 'visible');
             return [width, ...wide.slice(0, 6).map(e => e.outerHTML.slice(0, 160))];";
         let complaints = self.complaints().await;
         let foreign = self.ask(FOREIGN, vec![language.into()]).await;

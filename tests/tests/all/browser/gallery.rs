@@ -8,7 +8,6 @@ use super::{
 /// Looks at every page that there is.
 pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &World) {
     let (release, held, result) = (world.release(STUDY), world.release(HELD), world.result());
-    let query = "/desk/query?sql=SELECT+sex,+count(*)+AS+n+FROM+stay+GROUP+BY+sex&rho=1000000".to_string();
     let at = |base: &str, more: &str| format!("{base}{more}");
     let pages = [
         (
@@ -54,7 +53,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
             Some("ada"),
             vec![
                 ("desk", "/desk".into()),
-                ("desk-query", query),
+                ("desk-query", "/desk/query".into()),
                 ("desk-results", "/desk/results".into()),
                 ("desk-result", result),
             ],
@@ -72,6 +71,19 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
                 visitor.complaints_expected().await;
             }
             faults.extend(visitor.faults(name, language).await);
+        }
+        if who == Some("ada") {
+            for (name, sql, there) in [
+                ("desk-query-refused", "SELECT * FROM stay", "#refused"),
+                ("desk-query-checked", super::world::SQL, "#line"),
+            ] {
+                visitor.visit("/desk/query").await;
+                visitor.fill("#sql", sql).await;
+                visitor.fill("#rho", "1000000").await;
+                visitor.press("main form.card button[type=submit]").await;
+                visitor.find(there).await;
+                faults.extend(visitor.faults(name, language).await);
+            }
         }
         if who.is_some() {
             visitor.sign_out().await;

@@ -84,7 +84,7 @@ impl Driver {
     /// Opens a browser with a profile of its own.
     pub(super) async fn open(&self, settings: Settings) -> Client {
         let profile = tempfile::tempdir_in(&self.dir).unwrap().keep();
-        let mut args = vec![
+        let args = [
             "--headless=new".to_string(),
             "--no-sandbox".into(),
             "--disable-gpu".into(),
@@ -96,8 +96,8 @@ impl Driver {
             "--window-size=1100,900".into(),
             format!("--user-data-dir={}", profile.display()),
             format!("--lang={}", settings.language),
+            format!("--accept-lang={}", settings.language),
         ];
-        args.push(format!("--accept-lang={}", settings.language));
         let mut preferences = json!({
             "intl.accept_languages": settings.language,
             "download.default_directory": self.downloads(),

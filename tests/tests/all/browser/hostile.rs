@@ -12,14 +12,16 @@ const ALIVE: &str = "return [...document.querySelectorAll('main script, [onerror
 /// The visible words of the page, with white space as one.
 const WORDS: &str = "return document.querySelector('main').textContent.replace(/\\s+/g, ' ')";
 
+/// A page, and what is to be read there.
+type Page<'a> = (String, &'a [&'a str]);
+
 /// Looks at every page that shows what others wrote.
 pub(super) async fn walk(visitor: &mut Visitor<'_>, world: &World) {
     let at = |base: &str| format!("{base}{HOSTILE}");
     let attack = [ATTACK];
     let sql = [ATTACK_SQL];
     let both = [ATTACK, ATTACK_SQL];
-    let rounds = |page: &str| page.to_string();
-    let pages: [(Option<&str>, Vec<(String, &[&str])>); 4] = [
+    let pages: [(Option<&str>, Vec<Page>); 4] = [
         (
             None,
             vec![
@@ -41,7 +43,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, world: &World) {
             ],
         ),
         (Some("ethicist"), vec![("/committee".into(), &attack), (at("/committee/applications/"), &attack)]),
-        (Some("ada"), vec![(rounds("/desk/results"), &["<script>alert(6)</script>"])]),
+        (Some("ada"), vec![("/desk/results".into(), &["<script>alert(6)</script>"])]),
     ];
     visitor.moves_to(&format!("http://{}", world.pages));
     visitor.complaints_expected().await;

@@ -52,8 +52,11 @@ async fn each_page_is_of_the_persons_whom_the_permit_names_and_of_nobody_else() 
     }
     let desk = w.get("/desk", &ada).await.text();
     // Hospital a set 5000 aside, of which one receipt charged 1000.
-    for part in ["study-1", "<td class=\"number\">5000</td><td class=\"number\">1000</td><td class=\"number\">4000</td>", "20 %"]
-    {
+    for part in [
+        "study-1",
+        "<td class=\"number\">5000</td><td class=\"number\">1000</td><td class=\"number\">4000</td>",
+        "20 %",
+    ] {
         assert!(desk.contains(part), "{part}: {desk}");
     }
     let other = w.get("/desk", &bob).await.text();
@@ -89,9 +92,15 @@ async fn a_question_ends_in_the_line_that_asks_it() {
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
-    let one = [("permit", permit.as_str()), ("sql", "-- it's\r\nSELECT count(*) FROM person"), ("holder", "b"), ("rho", "500")];
+    let one = [
+        ("permit", permit.as_str()),
+        ("sql", "-- it's\r\nSELECT count(*) FROM person"),
+        ("holder", "b"),
+        ("rho", "500"),
+    ];
     let page = w.question(&ada, &one).await.text();
-    let line = "&#39;--sql=-- it&#39;\\&#39;&#39;s\nSELECT count(*) FROM person&#39; --holders b --rho 500 --key YOUR-KEY.pem";
+    let line =
+        "&#39;--sql=-- it&#39;\\&#39;&#39;s\nSELECT count(*) FROM person&#39; --holders b --rho 500 --key YOUR-KEY.pem";
     assert!(page.contains(line), "{page}");
     let japanese = w.ask("GET", "/desk/query?lang=ja", &ada, "").await.text();
     assert!(japanese.contains("照会文（SQL）"), "{japanese}");
@@ -150,7 +159,8 @@ async fn a_result_is_a_table_and_a_chart_and_what_is_hidden_is_no_zero() {
     assert!(list.contains("incomplete") && list.contains("1 / 2") && list.contains("p1"), "{list}");
     let page = w.get("/desk/results/r1", &ada).await.text();
     harmless(&page);
-    for part in ["the sums lack", "<bdi>b</bdi>", "120 [", "suppressed", "role=\"img\"", "hidden</text>", "result.csv"] {
+    for part in ["the sums lack", "<bdi>b</bdi>", "120 [", "suppressed", "role=\"img\"", "hidden</text>", "result.csv"]
+    {
         assert!(page.contains(part), "{part}: {page}");
     }
     assert!(!page.contains(">0 [") && !page.contains(">4 ["), "{page}");

@@ -1,8 +1,8 @@
 //! A signed document is handed in by a form: the text of the file that the member's own machine signed.
 //!
-//! Promises: what is taken is what the door takes, by the same checks, and goes to the hospitals from here as from there; a
-//! document that is refused changes nothing, and its code says why. Deliberately absent: roster, status, schemas and what
-//! governance signs, which come by the door.
+//! Promises: what is taken is what the door takes, by the same checks, and goes to the hospitals from here as from
+//! there; a document that is refused changes nothing, and its code says why. Deliberately absent: roster, status,
+//! schemas and what governance signs, which come by the door.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The pages of the committee, in process: who opens what, what is handed in, and what hostile words become. The world is also that of
-//! the data user's tests.
+//! The pages of the committee, in process: who opens what, what is handed in, and what hostile words become. The world
+//! is also that of the data user's tests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -255,8 +255,8 @@ impl World {
         (granted, digest)
     }
 
-    /// A round that has ended, in which these hospitals released such patients in each cell; `b` did not answer where it is not
-    /// named. Returns the result's digest.
+    /// A round that has ended, in which these hospitals released such patients in each cell; `b` did not answer where
+    /// it is not named. Returns the result's digest.
     pub(in crate::pages) async fn round(
         &self,
         name: &str,

@@ -83,7 +83,8 @@ async fn a_question_ends_in_the_line_that_asks_it() {
         "sekisho query --permit permit-1 --sql &#39;SELECT sex, count(*) AS n FROM person GROUP BY sex&#39; --run 1 --key \
          YOUR-KEY.pem",
         "--dry-run",
-        // k = 1 row, rho = 0.001: sd = 1 / sqrt(0.002) = 22.36, of which 1.96 are 43.83, and sqrt(2) of that at two hospitals.
+        // k = 1 row, rho = 0.001: sd = 1 / sqrt(0.002) = 22.36, of which 1.96 are 43.83, and sqrt(2) of that at two
+        // hospitals.
         "22.36",
         "± 43.83",
         "± 61.98",

@@ -1,8 +1,9 @@
-//! An application as a member of the committee judges it: what it says, what changed, what others said, what its queries would
-//! cost and how exact they would be, and what the hospitals hold.
+//! An application as a member of the committee judges it: what it says, what changed, what others said, what its
+//! queries would cost and how exact they would be, and what the hospitals hold.
 //!
-//! Promises: dry runs are made here by the engine of the nodes, as `sekisho review show --recompute` makes them on the member's
-//! machine, and compared with the applicant's own. Deliberately absent: any decision; that is signed elsewhere.
+//! Promises: dry runs are made here by the engine of the nodes, as `sekisho review show --recompute` makes them on the
+//! member's machine, and compared with the applicant's own. Deliberately absent: any decision; that is signed
+//! elsewhere.
 
 use chrono::{DateTime, Utc};
 use sekisho_aggregation::plan::PrivatePlan;

@@ -21,7 +21,7 @@ MAX_FILE = 272 * 1024
 MAX_SIZE = 2**63 - 1
 KINDS = ("roster status committee governance orders catalogue application review decision permit acceptance query "
          "reservation receipt refusal output_review release policy replay alert checkpoint "
-         "schema publication").split()
+         "schema publication write_off").split()
 
 
 class Refused(Exception):

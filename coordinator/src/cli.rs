@@ -3,7 +3,9 @@
 //! Standard output has what other programs read (addresses, the directory's next steps), standard error the log.
 
 mod init;
+mod log;
 mod metering;
+mod pages;
 mod trust;
 
 use std::{
@@ -42,6 +44,12 @@ enum Command {
                             --governance KEY --committee-quorum 2 \\\n    \
                             --committee sato:ethics:KEY --committee kato:medicine:KEY --committee ito:layperson:KEY")]
     Init(Box<init::Init>),
+    /// The coordinator's log: what it took and passed on, its checkpoints and who witnessed them.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho-coordinator log check --all --config /etc/sekisho/coordinator.toml"
+    )]
+    Log(log::Command),
     /// What studies used of hospitals, for invoices.
     #[command(
         subcommand,
@@ -57,9 +65,15 @@ enum Command {
         after_help = "Example:\n  sekisho-coordinator keys rotate signing --config coordinator.toml > member.json"
     )]
     Keys(trust::Keys),
+    /// The pages for people: who may sign in.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  sekisho-coordinator pages token add mhlw --role regulator --config coordinator.toml"
+    )]
+    Pages(pages::Pages),
     /// Run the coordinator.
     ///
-    /// Prints `door URL`, where it is configured `log URL`, and a line `listening MULTIADDR` for each network address once it can be reached; logs to
+    /// Prints `door URL`, where they are configured `log URL` and `pages URL`, and a line `listening MULTIADDR` for each network address once it can be reached; logs to
     /// standard error; stops on SIGTERM and Ctrl-C.
     #[command(after_help = "Example:\n  sekisho-coordinator run --config /etc/sekisho/coordinator.toml")]
     Run {
@@ -81,9 +95,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>, hooks: Hooks) -> ExitCode 
     };
     let done = match cli.command {
         Command::Init(init) => init.run(),
+        Command::Log(command) => command.run(),
         Command::Metering(command) => command.run(),
         Command::Trust(command) => trust::trust(command),
         Command::Keys(command) => trust::keys(&command),
+        Command::Pages(command) => command.run(),
         Command::Run { config } => run(&config, hooks),
     };
     match done {
@@ -124,6 +140,9 @@ fn run(path: &std::path::Path, hooks: Hooks) -> miette::Result<()> {
         let mut lines = format!("door {}\n", daemon.door_url());
         if let Some(url) = daemon.log_url() {
             lines.push_str(&format!("log {url}\n"));
+        }
+        if let Some(url) = daemon.pages_url() {
+            lines.push_str(&format!("pages {url}\n"));
         }
         for addr in daemon.listen_addrs() {
             lines.push_str(&format!("listening {addr}\n"));

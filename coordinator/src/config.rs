@@ -17,6 +17,7 @@ use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     keys::PublicKey,
     orders::{MAX_REGULATORS, Regulator},
+    pages::Origin,
     roster::is_name,
     transport::Multiaddr,
 };
@@ -87,6 +88,25 @@ pub struct ConfigFile {
     /// The transparency log.
     #[serde(default)]
     pub transparency: TransparencyFile,
+    /// The pages; none are served without it.
+    pub pages: Option<PagesFile>,
+}
+
+/// `[pages]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PagesFile {
+    /// IP address of loopback, and port.
+    pub address: String,
+    /// Where people find the pages through a reverse proxy: `https://` and a host.
+    pub origin: Option<String>,
+    /// The file of the tokens with which people sign in.
+    #[serde(default = "pages_tokens")]
+    pub tokens: PathBuf,
+}
+
+fn pages_tokens() -> PathBuf {
+    "pages-tokens".into()
 }
 
 /// `[transparency]`.
@@ -333,6 +353,19 @@ pub struct Config {
     pub tiles: Option<SocketAddr>,
     /// The file of the policy that checkpoints must meet.
     pub witness_policy: Option<PathBuf>,
+    /// The pages.
+    pub pages: Option<Pages>,
+}
+
+/// Where pages are served.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// Where they listen, on this machine alone.
+    pub address: SocketAddr,
+    /// Where people find them.
+    pub origin: Option<Origin>,
+    /// The file of the tokens.
+    pub tokens: PathBuf,
 }
 
 impl Config {
@@ -386,6 +419,7 @@ impl Config {
             log_level: file.log.level,
             tiles: file.transparency.address.as_deref().map(tiles).transpose()?,
             witness_policy: file.transparency.policy.map(|policy| base.join(policy)),
+            pages: file.pages.map(|file| pages(file, base)).transpose()?,
         })
     }
 }
@@ -394,6 +428,14 @@ fn watch(address: &str) -> Result<SocketAddr, ConfigError> {
     let loopback = address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
     let reason = || format!("{address} is not a loopback address and a port, such as 127.0.0.1:9817");
     loopback.ok_or_else(|| value("watch.address", reason()))
+}
+
+fn pages(file: PagesFile, base: &Path) -> Result<Pages, ConfigError> {
+    let loopback = file.address.parse().ok().filter(|address: &SocketAddr| address.ip().is_loopback());
+    let reason = || format!("{} is not a loopback address and a port, such as 127.0.0.1:8818", file.address);
+    let address = loopback.ok_or_else(|| value("pages.address", reason()))?;
+    let origin = file.origin.map(|origin| origin.parse().map_err(|e| value("pages.origin", format!("{origin}: {e}"))));
+    Ok(Pages { address, origin: origin.transpose()?, tokens: base.join(file.tokens) })
 }
 
 fn tiles(address: &str) -> Result<SocketAddr, ConfigError> {
@@ -486,6 +528,7 @@ key = "{}"
         assert_eq!(config.limits.concurrent, 8);
         assert!(config.trust.application_required);
         assert_eq!(config.watch, None);
+        assert!(config.pages.is_none(), "no pages are served unless they are configured");
         assert_eq!((config.tiles, config.witness_policy), (None, None), "nobody reads the log unless it is configured");
         assert_eq!((config.log_format, config.log_level), (LogFormat::Text, LogLevel::Info));
         assert!(config.transport_key.is_absolute() && config.transport_key.ends_with("keys/transport.pem"));
@@ -517,6 +560,8 @@ key = "{}"
             ("[network]", "[watch]\naddress = \"localhost\"\n[network]", "watch.address"),
             ("[network]", "[transparency]\naddress = \"localhost\"\n[network]", "transparency.address"),
             ("[network]", "[transparency]\ntls = true\n[network]", "tls"),
+            ("[network]", "[pages]\naddress = \"0.0.0.0:8818\"\n[network]", "pages.address"),
+            ("[network]", "[pages]\naddress = \"127.0.0.1:1\"\norigin = \"http://x.jp\"\n[network]", "pages.origin"),
             ("[network]", "[log]\nlevel = \"trace\"\n[network]", "trace"),
         ] {
             refused(from, to, names);

@@ -32,6 +32,7 @@ use crate::{
     documents::{Documents, DocumentsError},
     door::{self, Door},
     network::Nodes,
+    pages::{self, Pages, PagesError},
     round::{RoundParts, Rounds},
     store::{Store, StoreError},
     tiles::{self, Tiles},
@@ -123,6 +124,9 @@ pub enum DaemonError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The pages cannot be served.
+    #[error(transparent)]
+    Pages(#[from] PagesError),
     /// The policy of the log's witnesses.
     #[error("transparency.policy {path}: {source}", path = path.display())]
     Policy {
@@ -145,6 +149,7 @@ pub struct Daemon {
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
     network: JoinHandle<()>,
     watched: Option<Running>,
+    pages: Option<Running>,
     tls: bool,
     tiles: Option<SocketAddr>,
     serve_tiles: Option<JoinHandle<io::Result<()>>>,
@@ -215,6 +220,17 @@ impl Daemon {
             clock: clock.clone(),
             running: parts_run.clone(),
         };
+        let pages = match &config.pages {
+            None => None,
+            Some(settings) => {
+                let policy = config.witness_policy.as_deref().map(text).transpose()?;
+                let (documents, store, nodes) = (documents.clone(), store.clone(), nodes.clone());
+                let (rounds, clock, address) = (rounds.clone(), clock.clone(), String::new());
+                let log = config.state_dir.join("log");
+                let pages = Pages { documents, store, nodes, rounds, clock, policy, log, address };
+                Some(pages::serve(settings, pages).await?)
+            }
+        };
         let door = Door { documents, nodes: nodes.clone(), rounds, store: store.clone(), clock };
         let (stop, mut stopping) = watch::channel(false);
         let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
@@ -231,6 +247,7 @@ impl Daemon {
             serving,
             network,
             watched,
+            pages,
             tls: has_tls,
             tiles,
             serve_tiles,
@@ -253,6 +270,11 @@ impl Daemon {
         self.tiles.map(|address| format!("http://{address}"))
     }
 
+    /// Where people read the pages on this machine, as a URL.
+    pub fn pages_url(&self) -> Option<String> {
+        self.pages.as_ref().map(|pages| format!("http://{}", pages.address()))
+    }
+
     /// Runs until `stop` is done or the door breaks; then closes everything.
     ///
     /// # Errors
@@ -268,6 +290,9 @@ impl Daemon {
             None => timeout(GRACE, &mut self.serving).await.unwrap_or(Ok(Ok(()))),
         };
         self.serving.abort();
+        if let Some(pages) = self.pages {
+            pages.stop().await;
+        }
         if let Some(watched) = self.watched {
             watched.stop().await;
         }
@@ -324,6 +349,10 @@ fn own_keys(
 fn policy(path: &Path) -> Result<Policy, DaemonError> {
     let bytes = fs::read(path).map_err(|source| DaemonError::File { path: path.into(), source })?;
     Policy::parse(&bytes).map_err(|source| DaemonError::Policy { path: path.into(), source })
+}
+
+fn text(path: &Path) -> Result<String, DaemonError> {
+    fs::read_to_string(path).map_err(|source| DaemonError::File { path: path.into(), source })
 }
 
 fn identity(tls: &Tls) -> Result<Identity, DaemonError> {

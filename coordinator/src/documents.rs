@@ -120,6 +120,15 @@ pub struct Reader {
     pub member: CommitteeMember,
 }
 
+/// Who reads the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogReader {
+    /// Every statement.
+    Regulator,
+    /// Queries that this key signed, and their receipts.
+    Person(Digest),
+}
+
 impl Current {
     /// The roster with the highest sequence number, whether or not it has expired.
     pub fn pinned_roster(&self) -> Option<&Arc<Held<Roster>>> {
@@ -189,6 +198,21 @@ impl Current {
     /// The permits of a study, of all versions, in force or not.
     pub fn permits_of_study<'a>(&'a self, study: &'a str) -> impl Iterator<Item = &'a Arc<Held<Permit>>> {
         self.permits.values().filter(move |permit| permit.study_id == study)
+    }
+
+    /// The key with this fingerprint, when some permit, in force or not, authorises its owner to ask.
+    pub fn person_key(&self, fingerprint: Digest) -> Option<PublicKey> {
+        self.permits.values().find_map(|permit| permit.person(fingerprint)).map(|person| person.key)
+    }
+
+    /// The permits that authorise the person with this key, of all versions, in force or not; none once the key is void.
+    pub fn permits_of_person(&self, key: Digest) -> impl Iterator<Item = &Arc<Held<Permit>>> {
+        self.permits.values().filter(move |permit| permit.person(key).is_some() && !self.voids(key))
+    }
+
+    /// The catalogues, by hospital.
+    pub fn catalogues(&self) -> impl Iterator<Item = &Arc<Held<Catalogue>>> {
+        self.catalogues.values()
     }
 
     /// The schema with this digest.
@@ -373,6 +397,28 @@ impl Documents {
         Ok(Reader { item: access.item.clone(), member: member.clone() })
     }
 
+    /// Who asks to read the log, when a regulator or a person of a permit signed the request and it is fresh.
+    ///
+    /// # Errors
+    /// `not_authorised`, `stale_message`, or what is wrong with the envelope.
+    pub fn log_reader(&self, envelope: &[u8], now: DateTime<Utc>) -> Result<(Item, LogReader), Refusal> {
+        let current = self.current();
+        let envelope = Envelope::from_json::<Access>(envelope)?;
+        let regulators = self.trust.regulators.iter().map(|regulator| (regulator.key, LogReader::Regulator));
+        let persons = current.permits.values().flat_map(|permit| &permit.authorised_persons);
+        let persons = persons.map(|person| (person.key, LogReader::Person(person.key_fingerprint)));
+        let stranger =
+            || Refusal::new(Code::NotAuthorised, "no regulator and no person of a permit signed the request");
+        let signer = |(key, _): &(PublicKey, LogReader)| {
+            let id = key.fingerprint();
+            !current.voids(id) && envelope.key_ids().any(|named| named == id)
+        };
+        let (key, reader) = regulators.chain(persons).find(signer).ok_or_else(stranger)?;
+        let access = envelope.verify::<Access>(&[key], 1)?;
+        fresh(&access, now)?;
+        Ok((access.item.clone(), reader))
+    }
+
     fn check_roster(&self, envelope: &[u8], current: &Current, now: DateTime<Utc>) -> Result<Checked, Refusal> {
         let (line, key) = current.governed_by()?;
         let new: Held<Roster> = held(envelope, &[key], 1)?;
@@ -428,7 +474,10 @@ fn listed(kept: Kept) -> Result<Listed, Refusal> {
 type Checked = (Digest, Place, Vec<u8>);
 
 /// The kind that the envelope says it has; its size is bounded before anything is decoded.
-fn kind_of(envelope: &[u8]) -> Result<Kind, Refusal> {
+///
+/// # Errors
+/// `malformed` or `too_large` when it is no envelope, or of no kind that is handed in.
+pub(crate) fn kind_of(envelope: &[u8]) -> Result<Kind, Refusal> {
     // Of all kinds a status may be the largest; each has its own bound below.
     let claimed = Envelope::from_json::<Status>(envelope).map_err(|error| {
         let code = Refusal::from(error).code;

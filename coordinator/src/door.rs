@@ -33,6 +33,7 @@ use crate::{
     documents::Documents,
     held,
     network::Nodes,
+    reading,
     report::{
         ACTION_BUDGET, ACTION_BUNDLE, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ,
         ACTION_REGISTER, ACTION_TRUST, BudgetReport, CONFIDENCE_KEY, Listed, PutReport, RegisterWant,
@@ -124,23 +125,27 @@ impl Door {
     async fn read(&self, envelope: &[u8]) -> Result<Vec<u8>, Refusal> {
         let now = self.clock.now();
         let item = Envelope::from_json::<Access>(envelope)?.peek::<Access>()?.0.item;
-        if matches!(item, Item::Application { .. } | Item::Applications | Item::Reviews { .. }) {
-            return self.documents.read_application(envelope, now).await;
-        }
-        if item == Item::Releases {
-            let asker = Asker::of(&self.documents, envelope, now)?;
-            return bytes(&bundle::list(&self.documents, &self.store, |permit| asker.may(permit)).await?);
-        }
-        let reader = self.documents.reader(envelope, now)?;
-        match reader.item {
-            Item::Application { .. } | Item::Applications | Item::Reviews { .. } | Item::Releases => {
-                Err(Refusal::new(Code::Malformed, "the request names two things"))
+        match item {
+            Item::Application { .. } | Item::Applications | Item::Reviews { .. } => {
+                self.documents.read_application(envelope, now).await
+            }
+            Item::Releases => {
+                let asker = Asker::of(&self.documents, envelope, now)?;
+                bytes(&bundle::list(&self.documents, &self.store, |permit| asker.may(permit)).await?)
             }
             Item::Release { .. } => {
                 Err(Refusal::new(Code::Malformed, "a bundle is read with the action `bundle`, in pieces"))
             }
-            Item::HeldResults => bytes(&held::list(&self.documents, &self.store, &reader.member).await?),
+            Item::LogEntries { .. } | Item::LogStatement { .. } => {
+                let (item, reader) = self.documents.log_reader(envelope, now)?;
+                bytes(&reading::read(&self.store, reader, &item).await?)
+            }
+            Item::HeldResults => {
+                let reader = self.documents.reader(envelope, now)?;
+                bytes(&held::list(&self.documents, &self.store, &reader.member).await?)
+            }
             Item::HeldResult { result } => {
+                let reader = self.documents.reader(envelope, now)?;
                 bytes(&held::show(&self.documents, &self.store, &reader.member, result).await?)
             }
         }

@@ -32,6 +32,7 @@ use crate::{
     result,
     round::authorise::PermittedQuery,
     store::{KeptResult, KeptRound, RoundState, Store},
+    use_register,
 };
 
 /// The most results that are listed at once.
@@ -121,6 +122,11 @@ pub async fn let_out(
     decided(&held, &documents.output_reviews(&held).await?, releases.len(), query.members.len())
 }
 
+/// That reviewers let a result out, in which so many hospitals are `of` those that were `asked`.
+async fn reviewed(documents: &Documents, held: &KeptResult, of: usize, asked: usize) -> Result<(), Refusal> {
+    decided(held, &documents.output_reviews(held).await?, of, asked)
+}
+
 /// Whether a result may leave by its reviews; `answered` of `asked` hospitals are in it.
 ///
 /// # Errors
@@ -141,6 +147,61 @@ pub(crate) fn decided(held: &KeptResult, reviews: &[Reviewed], answered: usize, 
             let reasons = refusal.map(|r| r.review.reasons.as_str()).unwrap_or_default();
             Err(Refusal::new(Code::OutputRefused, format!("result {result} was refused: {reasons}")))
         }
+    }
+}
+
+/// A round's tables as the person who asked got them.
+pub struct Told {
+    /// The result's digest.
+    pub result: Digest,
+    /// The question.
+    pub query: Query,
+    /// What the result is.
+    pub report: ResultReport,
+    /// The table of all hospitals, then that of each.
+    pub batches: Vec<RecordBatch>,
+}
+
+/// The tables of a round that has ended, made again from what is stored, for a person of its permit whom the caller knows.
+///
+/// # Errors
+/// As [`let_out`], by the reviews as they are now; or when the round cannot be made again.
+pub async fn told(documents: &Documents, store: &Store, round: &KeptRound) -> Result<Told, Refusal> {
+    let current = documents.current();
+    let rule = current.permit(round.permit)?.output_review;
+    let made = Made::again(&current, store, round).await?;
+    let result = made.digest();
+    match rule {
+        Rule::Automatic => {}
+        Rule::TwoPerson if made.releases.is_empty() => {}
+        Rule::TwoPerson => {
+            reviewed(documents, &kept(round, result), made.releases.len(), made.query.holders.len()).await?;
+        }
+    }
+    Ok(Told { result, query: made.query, report: made.report, batches: made.batches })
+}
+
+/// Whether reviewers let out what a round under a permit with `two_person` brought, by its receipts.
+///
+/// # Errors
+/// As [`let_out`], by the reviews as they are now.
+pub async fn standing(documents: &Documents, store: &Store, round: &KeptRound) -> Result<(), Refusal> {
+    let releases = store.releases(&round.round).await.map_err(unavailable)?;
+    let Some(result) = use_register::result_of(round, &releases)? else { return Ok(()) };
+    let question = round.question.as_deref().and_then(|question| Envelope::from_json::<Query>(question).ok());
+    let asked = question.and_then(|envelope| envelope.peek::<Query>().ok()).map(|(query, _)| query.holders.len());
+    reviewed(documents, &kept(round, result), releases.len(), asked.unwrap_or(releases.len())).await
+}
+
+/// The result of `round`, as it is kept when it waits.
+fn kept(round: &KeptRound, result: Digest) -> KeptResult {
+    KeptResult {
+        result,
+        permit: round.permit,
+        query_key: round.query_key,
+        run: round.run,
+        round: round.round.clone(),
+        held_at: round.started,
     }
 }
 

@@ -7,8 +7,10 @@
 //! Deliberately absent: any dialling (nodes dial in), and any belief in a node beyond its signed acceptances.
 
 mod catalogues;
+mod circulation;
 mod control;
 mod push;
+mod succession;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -103,6 +105,7 @@ impl Nodes {
         tokio::select! {
             () = self.follow_roster(running.allowed) => {}
             () = self.accept(running.control) => {}
+            () = self.circulate() => {}
         }
     }
 

@@ -6,28 +6,29 @@
 //! Deliberately absent: settings, sessions and state of its own; files and the coordinator hold everything.
 
 pub(crate) mod answer;
-mod application;
+pub(crate) mod application;
 mod budget;
 mod catalogue;
 mod committee;
-mod door;
+pub(crate) mod door;
 mod due;
 mod duration;
-mod explain;
+pub(crate) mod explain;
 pub(crate) mod failure;
 mod file;
-mod format;
+pub(crate) mod format;
 mod governance;
-mod grant;
+pub(crate) mod grant;
 mod keys;
-mod number;
+mod log;
+pub(crate) mod number;
 mod orders;
-mod output;
-mod permit;
+pub(crate) mod output;
+pub(crate) mod permit;
 mod permit_file;
-mod place;
+pub(crate) mod place;
 pub(crate) mod print;
-mod query;
+pub(crate) mod query;
 pub(crate) mod register;
 mod release;
 mod review;
@@ -36,7 +37,7 @@ mod rotation;
 mod schema;
 mod status;
 mod study;
-mod terms;
+pub(crate) mod terms;
 mod verify;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -139,6 +140,9 @@ enum Command {
     /// The public register of uses.
     #[command(subcommand, after_help = "Example:\n  sekisho register export --lang ja --output json")]
     Register(register::Command),
+    /// The coordinator's log, as far as you may open it.
+    #[command(subcommand, after_help = "Example:\n  sekisho log show --key regulator.pem")]
+    Log(log::Command),
     /// Keys that sign documents and queries.
     #[command(subcommand, after_help = "Example:\n  sekisho keys new --out ada.pem")]
     Keys(keys::Command),
@@ -159,7 +163,7 @@ enum Network {
 }
 
 /// What every command may use.
-struct Context {
+pub(crate) struct Context {
     coordinator: String,
     ca: Option<PathBuf>,
     now: DateTime<Utc>,
@@ -216,6 +220,7 @@ async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> {
         Command::Release(command) => release::run(command, context).await,
         Command::Verify(command) => verify::run(command, context).await,
         Command::Register(command) => register::run(command, context).await,
+        Command::Log(command) => log::run(command, context).await,
         Command::Keys(command) => keys::run(command),
         Command::Network(Network::Show { output }) => {
             let report = context.door().await?.network().await?;

@@ -2,7 +2,13 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
-    committee::Committee, digest::Digest, dsse::Envelope, keys::PublicKey, refusal::Code, units::MicroRho,
+    committee::Committee,
+    digest::Digest,
+    dsse::Envelope,
+    keys::PublicKey,
+    log::{entry, store::Shown},
+    refusal::Code,
+    units::MicroRho,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +62,30 @@ pub const ACTION_TRUST: &str = "trust";
 /// The `DoAction` that tells what a study has left: the body is a permit's id or digest, or a study's id, as JSON text; the
 /// result a [`BudgetReport`].
 pub const ACTION_BUDGET: &str = "budget";
+
+/// What a reader is told of the log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogReport {
+    /// Entries.
+    Entries {
+        /// Those that the reader may open, in order.
+        entries: Vec<Shown>,
+        /// From which entry on there are more; none at the end of the log.
+        next: Option<u64>,
+        /// The newest checkpoint that hospitals cosigned, as it was signed.
+        checkpoint: Option<String>,
+    },
+    /// One statement.
+    Statement {
+        /// What it is.
+        kind: entry::Kind,
+        /// Its bytes, which are text.
+        statement: String,
+        /// The proof that it is in the log; none before hospitals cosigned a checkpoint with it.
+        proof: Option<String>,
+    },
+}
 
 /// Whose signatures count, from what the coordinator's operator pinned to what is in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -50,7 +50,7 @@ use crate::{
     network::{Nodes, holder, holder_refused, refusal_of_node},
     report::{DryRunReport, HolderReport, HolderState, ResultReport},
     result,
-    store::{KeptStatement, NewRound, Store},
+    store::{KeptStatement, NewRound, Request, Store},
 };
 
 /// How much longer than the deadline a route is valid: clocks differ.
@@ -131,7 +131,7 @@ impl Rounds {
         confidence: f64,
     ) -> Result<(ResultReport, Vec<RecordBatch>), Refusal> {
         let place = self.place()?;
-        let query = authorise::authorise(&self.documents, envelope, self.clock.now()).await?;
+        let query = self.authorised(Request::Query, envelope).await?;
         let round = format!("{:032x}", rand::random::<u128>());
         let key = query.key.short();
         let span = tracing::info_span!("round", round, query = key);
@@ -151,7 +151,7 @@ impl Rounds {
     /// A refusal before any hospital was asked.
     pub async fn dry_run(&self, envelope: &[u8]) -> Result<DryRunReport, Refusal> {
         let _place = self.place()?;
-        let query = authorise::authorise(&self.documents, envelope, self.clock.now()).await?;
+        let query = self.authorised(Request::DryRun, envelope).await?;
         let late = || Refusal::new(Code::Offline, self.late());
         let one = async |member: &Member| {
             let asked = timeout(self.limits.deadline, self.dry_run_at(&query, member)).await;
@@ -180,6 +180,21 @@ impl Rounds {
     /// How many places are taken, and how many there are.
     pub fn taken(&self) -> (usize, usize) {
         (self.limits.concurrent.saturating_sub(self.places.available_permits()), self.limits.concurrent)
+    }
+
+    /// The query, when it may be asked; of one that may not, and that a person of some permit signed, a record is kept.
+    async fn authorised(&self, request: Request, envelope: &[u8]) -> Result<PermittedQuery, Refusal> {
+        let now = self.clock.now();
+        let refusal = match authorise::authorise(&self.documents, envelope, now).await {
+            Ok(query) => return Ok(query),
+            Err(refusal) => refusal,
+        };
+        if let Some((study, person)) = authorise::asked_by(&self.documents.current(), envelope) {
+            if let Err(error) = self.store.note_refused(request, refusal.code, &study, person, now).await {
+                tracing::error!(%error, "a refused request could not be recorded");
+            }
+        }
+        Err(refusal)
     }
 
     /// A place among the queries that run at once.

@@ -11,6 +11,7 @@ mod counts;
 mod history;
 mod log;
 mod published;
+mod refused;
 mod trust;
 
 use std::{
@@ -51,7 +52,9 @@ use sqlx::{
 
 pub use self::counts::Counts;
 pub use self::history::{KeptRelease, KeptResult, KeptRound};
+pub use self::log::{LogFilter, Logged};
 pub use self::published::KeptStatement;
+pub use self::refused::{RefusedRequest, Request};
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
 const MIGRATIONS: &[&str] = &[
@@ -61,6 +64,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0004_trust.sql"),
     SCHEMA,
     include_str!("../migrations/0006_published.sql"),
+    include_str!("../migrations/0007_refused_requests.sql"),
 ];
 /// How many connections are open at most.
 const CONNECTIONS: u32 = 4;
@@ -317,6 +321,15 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         found.map(|digest| read_digest(&digest)).transpose()
+    }
+
+    /// The envelope of the document with this digest.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn envelope(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT envelope FROM document WHERE digest = ?1";
+        Ok(sqlx::query_scalar(sql).bind(digest.as_bytes().as_slice()).fetch_optional(&self.pool).await?)
     }
 
     /// Whether a document with this digest is kept.
@@ -616,6 +629,7 @@ mod tests {
             let drop = sqlx::AssertSqlSafe(format!("DROP TABLE {table}"));
             sqlx::raw_sql(drop).execute(&store.pool).await.unwrap();
         }
+        sqlx::raw_sql("DROP TABLE refused_request").execute(&store.pool).await.unwrap();
         sqlx::raw_sql("PRAGMA user_version = 4").execute(&store.pool).await.unwrap();
         store.close().await;
         let entries = open(&dir).await.log_entries(0, 99).await.unwrap();

@@ -49,6 +49,14 @@ pub enum TilesError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A file is not what the log says.
+    #[error("{path}: {what}", path = path.display())]
+    Differs {
+        /// Which file.
+        path: PathBuf,
+        /// How.
+        what: String,
+    },
 }
 
 /// The folder of the log's files.
@@ -88,6 +96,56 @@ impl Tiles {
         Ok(())
     }
 
+    /// Compares the files that the published checkpoint needs with the log, and the checkpoint itself; how many entries it has,
+    /// none when nothing was published.
+    ///
+    /// # Errors
+    /// [`TilesError::Differs`] names the first file that is not what it was.
+    pub async fn check(&self) -> Result<Option<u64>, TilesError> {
+        let Some(note) = self.read("checkpoint").await? else { return Ok(None) };
+        let published = SignedCheckpoint::parse(&note);
+        let published = published.map_err(|error| self.differs("checkpoint", error.to_string()))?;
+        let signed = published.claimed().head();
+        let head = self.store.log_head_at(signed.size()).await;
+        let head = head.map_err(|error| self.differs("checkpoint", error.to_string()))?;
+        if head != *signed {
+            let what = format!("the first {} entries of the log do not have its root", signed.size());
+            return Err(self.differs("checkpoint", what));
+        }
+        for tile in Tile::between(0, signed.size()) {
+            self.same(&tile.to_string(), &self.store.log_tile(tile).await?).await?;
+            if tile.level() == 0 {
+                let entries = self.store.log_commitments(tile).await?;
+                self.same(&tile.entries_path(), &bundle(&entries).ok_or(StoreError::Corrupt("log entry"))?).await?;
+            }
+        }
+        Ok(Some(signed.size()))
+    }
+
+    async fn same(&self, path: &str, expected: &[u8]) -> Result<(), TilesError> {
+        match self.read(path).await? {
+            Some(found) if found == expected => Ok(()),
+            Some(found) if found.len() != expected.len() => {
+                Err(self.differs(path, format!("it has {} bytes, and {} in the log", found.len(), expected.len())))
+            }
+            Some(_) => Err(self.differs(path, "its bytes are not those of the log".into())),
+            None => Err(self.differs(path, "it is missing; the next start of the coordinator makes it again".into())),
+        }
+    }
+
+    fn differs(&self, path: &str, what: String) -> TilesError {
+        TilesError::Differs { path: self.dir.join(path), what }
+    }
+
+    async fn read(&self, path: &str) -> Result<Option<Vec<u8>>, TilesError> {
+        let path = self.dir.join(path);
+        match fs::read(&path).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(TilesError::Io { path, source }),
+        }
+    }
+
     async fn has(&self, path: &str, bytes: usize) -> bool {
         fs::metadata(self.dir.join(path)).await.is_ok_and(|found| found.len() == bytes as u64)
     }
@@ -122,8 +180,13 @@ pub fn router(dir: PathBuf) -> Router {
 }
 
 async fn file(State(dir): State<Arc<PathBuf>>, UrlPath(path): UrlPath<String>) -> Response {
-    let Some(for_ever) = file_of(&path) else { return StatusCode::NOT_FOUND.into_response() };
-    let Ok(bytes) = fs::read(dir.join(&path)).await else { return StatusCode::NOT_FOUND.into_response() };
+    answer(&dir, &path).await.unwrap_or_else(|| StatusCode::NOT_FOUND.into_response())
+}
+
+/// The answer with the file at `path`, which is one of the specification; none when it is not there.
+pub(crate) async fn answer(dir: &Path, path: &str) -> Option<Response> {
+    let for_ever = file_of(path)?;
+    let bytes = fs::read(dir.join(path)).await.ok()?;
     let (kind, cache) = if for_ever {
         ("application/octet-stream", "public, max-age=31536000, immutable")
     } else {
@@ -135,7 +198,7 @@ async fn file(State(dir): State<Arc<PathBuf>>, UrlPath(path): UrlPath<String>) -
     {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
-    response
+    Some(response)
 }
 
 /// A listener for the files in `dir`; where it listens, and what serves until it is dropped.
@@ -252,6 +315,38 @@ mod tests {
             }
             Edge::read(&head, &TileHashes::new(&served, entries)).unwrap();
         }
+        assert_eq!(tiles.check().await.unwrap(), Some(301));
+        for (path, change, named) in [
+            ("tile/0/000", "cut", "it has 8191 bytes, and 8192 in the log"),
+            ("tile/0/001.p/45", "changed", "its bytes are not those of the log"),
+            ("tile/entries/000", "swapped", "its bytes are not those of the log"),
+            ("tile/1/000.p/1", "missing", "it is missing"),
+            ("checkpoint", "cut", "not a"),
+            ("checkpoint", "changed", "do not have its root"),
+        ] {
+            let file = folder.join(path);
+            let whole = std::fs::read(&file).unwrap();
+            let mut bytes = whole.clone();
+            match change {
+                "cut" => drop(bytes.pop()),
+                "changed" => {
+                    // Of the checkpoint a digit of its size, of a tile a bit.
+                    let at = bytes.windows(3).position(|three| three == b"301").map_or(0, |at| at + 2);
+                    bytes[at] ^= 1;
+                }
+                "swapped" => bytes[2..68].rotate_left(34),
+                _ => {}
+            }
+            if change == "missing" {
+                std::fs::remove_file(&file).unwrap()
+            } else {
+                std::fs::write(&file, bytes).unwrap()
+            }
+            let found = tiles.check().await.unwrap_err().to_string();
+            assert!(found.contains(path) && found.contains(named), "{path} {change}: {found}");
+            std::fs::write(&file, whole).unwrap();
+        }
+        assert_eq!(tiles.check().await.unwrap(), Some(301));
         for path in ["coordinator.db", "tile/0/999", "%2e%2e/coordinator.db", "checkpoint.part"] {
             assert_eq!(get(address, path).await.0, "404", "{path}");
         }

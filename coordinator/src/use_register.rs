@@ -9,8 +9,8 @@
 
 mod build;
 #[cfg(test)]
-mod tests;
-mod words;
+pub(crate) mod tests;
+pub(crate) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -262,40 +262,50 @@ pub struct PublicationEntry {
     pub at: DateTime<Utc>,
 }
 
-/// What a register is made of.
+/// What a register is made of. It names persons, as the register does not.
 #[derive(Default)]
-struct Parts {
-    applications: Vec<Dated<Application>>,
-    refusals: Vec<Dated<RefusedApplication>>,
-    publications: Vec<Publication>,
-    permits: Vec<PermitPart>,
-    status: Option<Status>,
+pub(crate) struct Parts {
+    pub(crate) applications: Vec<Dated<Application>>,
+    pub(crate) refusals: Vec<Dated<RefusedApplication>>,
+    pub(crate) publications: Vec<Publication>,
+    pub(crate) permits: Vec<PermitPart>,
+    pub(crate) status: Option<Status>,
 }
 
 /// A document that was handed in.
-struct Dated<D> {
-    document: D,
-    digest: Digest,
-    put_at: DateTime<Utc>,
+pub(crate) struct Dated<D> {
+    pub(crate) document: D,
+    pub(crate) digest: Digest,
+    pub(crate) put_at: DateTime<Utc>,
+    /// The fingerprints of the keys that signed.
+    pub(crate) signers: Vec<Digest>,
     /// The seats of the committee whose members signed.
     roles: Vec<String>,
 }
 
 /// A permit, and what was done under it.
-struct PermitPart {
-    permit: Dated<Permit>,
+pub(crate) struct PermitPart {
+    pub(crate) permit: Dated<Permit>,
     /// It has its quorum today.
     counts: bool,
-    acceptances: Vec<Acceptance>,
-    rounds: Vec<RoundPart>,
+    pub(crate) acceptances: Vec<Acceptance>,
+    pub(crate) rounds: Vec<RoundPart>,
 }
 
 /// A round, with what is needed of its releases.
-struct RoundPart {
-    round: KeptRound,
-    releases: Vec<KeptRelease>,
+pub(crate) struct RoundPart {
+    pub(crate) round: KeptRound,
+    pub(crate) releases: Vec<KeptRelease>,
     /// The reviews of its result, where the permit asks for them.
     review: Option<Review>,
+}
+
+impl RoundPart {
+    /// What became of what it brought: the result's digest, and where that stands.
+    pub(crate) fn output(&self) -> Result<(Option<Digest>, words::Output), Refusal> {
+        let result = result_of(&self.round, &self.releases)?;
+        Ok((result, words::Output::of(result, self.review.as_ref().map(|review| review.standing))))
+    }
 }
 
 /// The reviews of a result.
@@ -314,24 +324,43 @@ pub async fn export(
     study: Option<&str>,
     now: DateTime<Utc>,
 ) -> Result<UseRegister, Refusal> {
+    build::register(&gather(documents, store, |of| study.is_none_or(|study| of == study)).await?, now)
+}
+
+/// The register of what [`gather`] found.
+pub(crate) fn of(parts: &Parts, now: DateTime<Utc>) -> Result<UseRegister, Refusal> {
+    build::register(parts, now)
+}
+
+/// What is kept of the studies that `wanted` says yes to.
+pub(crate) async fn gather(
+    documents: &Documents,
+    store: &Store,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Parts, Refusal> {
     let current = documents.current();
     let mut parts = Parts { status: current.pinned_status().map(|s| s.document().clone()), ..Parts::default() };
     for kept in store.kept(Kind::Permit, None, MAX_DOCUMENTS).await.map_err(unavailable)? {
         let permit: Dated<Permit> = dated(&current, &kept)?;
-        if study.is_none_or(|study| permit.document.study_id == study) {
+        if wanted(&permit.document.study_id) {
             parts.permits.push(permit_part(documents, &current, store, permit).await?);
         }
     }
-    applications(&current, store, study, &mut parts).await?;
-    build::register(parts, now)
+    applications(&current, store, wanted, &mut parts).await?;
+    Ok(parts)
 }
 
 /// Adds applications, refusals and publications.
-async fn applications(current: &Current, store: &Store, study: Option<&str>, parts: &mut Parts) -> Result<(), Refusal> {
+async fn applications(
+    current: &Current,
+    store: &Store,
+    wanted: impl Fn(&str) -> bool,
+    parts: &mut Parts,
+) -> Result<(), Refusal> {
     let kept = async |kind| store.kept(kind, None, MAX_DOCUMENTS).await.map_err(unavailable);
     for kept in kept(Kind::Application).await? {
         let application: Dated<Application> = dated(current, &kept)?;
-        if study.is_none_or(|study| application.document.study_id == study) {
+        if wanted(&application.document.study_id) {
             parts.applications.push(application);
         }
     }
@@ -354,10 +383,11 @@ async fn applications(current: &Current, store: &Store, study: Option<&str>, par
 fn dated<D: Document>(current: &Current, kept: &Kept) -> Result<Dated<D>, Refusal> {
     let envelope = Envelope::from_json::<D>(&kept.envelope)?;
     let (document, digest) = envelope.peek::<D>()?;
-    let seats = envelope.key_ids().filter_map(|key| current.seat(key));
+    let signers: Vec<Digest> = envelope.key_ids().collect();
+    let seats = signers.iter().filter_map(|key| current.seat(*key));
     let mut roles: Vec<String> = seats.map(|member| member.role.clone()).collect();
     roles.sort();
-    Ok(Dated { document, digest, put_at: kept.put_at, roles })
+    Ok(Dated { document, digest, put_at: kept.put_at, signers, roles })
 }
 
 async fn permit_part(
@@ -369,10 +399,13 @@ async fn permit_part(
     let kept = store.acceptances(permit.digest).await.map_err(unavailable)?;
     let acceptances = kept.iter().map(|(_, envelope)| Ok(Envelope::from_json::<Acceptance>(envelope)?.peek()?.0));
     let acceptances = acceptances.collect::<Result<_, Refusal>>()?;
+    let mut released: BTreeMap<String, Vec<KeptRelease>> = BTreeMap::new();
+    for release in store.releases_under(permit.digest).await.map_err(unavailable)? {
+        released.entry(release.round.clone()).or_default().push(release);
+    }
     let mut rounds = Vec::new();
     for round in store.rounds_under(permit.digest).await.map_err(unavailable)? {
-        let mut releases = store.releases(&round.round).await.map_err(unavailable)?;
-        releases.iter_mut().for_each(|release| release.cells = Vec::new());
+        let releases = released.remove(&round.round).unwrap_or_default();
         let review = match permit.document.output_review {
             Rule::Automatic => None,
             Rule::TwoPerson => review(documents, store, &round, &releases).await?,
@@ -399,8 +432,11 @@ async fn review(
     Ok(Some(Review { standing, said }))
 }
 
-/// The digest of a round's result; none when it did not end, or no hospital answered.
-fn result_of(round: &KeptRound, releases: &[KeptRelease]) -> Result<Option<Digest>, Refusal> {
+/// The digest of a round's result by its receipts; none when it did not end, or no hospital answered.
+///
+/// # Errors
+/// When a receipt is not what was stored.
+pub(crate) fn result_of(round: &KeptRound, releases: &[KeptRelease]) -> Result<Option<Digest>, Refusal> {
     if releases.is_empty() || !matches!(round.state, RoundState::Done(_)) {
         return Ok(None);
     }

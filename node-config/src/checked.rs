@@ -23,7 +23,7 @@ use sekisho_protocol::{
 };
 
 pub use self::{
-    local::Local,
+    local::{Console, Local},
     watch::{BudgetRule, CountRule, Watch},
 };
 
@@ -54,6 +54,8 @@ pub enum ConfigError {
 /// A node's configuration.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
+    /// The file that it was read from; empty when it was read from none.
+    pub file: PathBuf,
     /// The hospital's name on the roster.
     pub name: String,
     /// Where the node keeps its state.
@@ -74,6 +76,8 @@ pub struct NodeConfig {
     pub register: OptOut,
     /// Where the hospital's own systems reach the node, if they do.
     pub local: Option<Local>,
+    /// Where a person looks after the node in a browser, if it is to be so.
+    pub console: Option<Console>,
     /// The mapping files of the data sets.
     pub datasets: Vec<PathBuf>,
     /// How snapshots are taken and kept.
@@ -209,10 +213,12 @@ pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
     let mut checked = NodeConfig::try_from(read)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let fixed = [&mut checked.state_dir, &mut checked.transport_key, &mut checked.signing_key, &mut checked.policy];
-    let tokens = checked.local.as_mut().map(|local| &mut local.token_file);
-    for relative in fixed.into_iter().chain(tokens).chain(&mut checked.datasets) {
+    let local = checked.local.as_mut().map(|local| &mut local.token_file);
+    let console = checked.console.as_mut().map(|console| &mut console.token_file);
+    for relative in fixed.into_iter().chain(local).chain(console).chain(&mut checked.datasets) {
         *relative = folder.join(&*relative);
     }
+    checked.file = path.into();
     Ok(checked)
 }
 
@@ -232,6 +238,7 @@ impl TryFrom<NodeConfigFile> for NodeConfig {
             (path(&file.keys.transport, "keys.transport")?, path(&file.keys.signing, "keys.signing")?);
         check(transport_key != signing_key, "keys.signing", "name another file than keys.transport")?;
         Ok(Self {
+            file: PathBuf::new(),
             state_dir: path(&file.state_dir, "state_dir")?,
             transport_key,
             signing_key,
@@ -241,6 +248,7 @@ impl TryFrom<NodeConfigFile> for NodeConfig {
             policy: path(&file.policy.file, "policy.file")?,
             register: opt_out(&file.register)?,
             local: file.local.map(Local::try_from).transpose()?,
+            console: file.console.map(Console::try_from).transpose()?,
             datasets,
             snapshots: file.snapshots.try_into()?,
             limits: file.limits.try_into()?,

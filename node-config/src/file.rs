@@ -16,6 +16,7 @@ pub struct NodeConfigFile {
     pub(crate) policy: PolicyFile,
     pub(crate) register: RegisterFile,
     pub(crate) local: Option<LocalFile>,
+    pub(crate) console: Option<ConsoleFile>,
     #[serde(default)]
     pub(crate) datasets: Vec<DatasetFile>,
     #[serde(default)]
@@ -111,6 +112,13 @@ pub(crate) struct RegisterFile {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LocalFile {
+    pub(crate) address: String,
+    pub(crate) token_file: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConsoleFile {
     pub(crate) address: String,
     pub(crate) token_file: String,
 }

@@ -15,8 +15,8 @@ mod reference;
 mod template;
 
 pub use checked::{
-    Budget, BudgetRule, ConfigError, Coordinator, CountRule, Limits, Local, Log, LogFormat, LogLevel, NodeConfig,
-    Snapshots, Trust, Watch, Window, load,
+    Budget, BudgetRule, ConfigError, Console, Coordinator, CountRule, Limits, Local, Log, LogFormat, LogLevel,
+    NodeConfig, Snapshots, Trust, Watch, Window, load,
 };
 pub use file::NodeConfigFile;
 pub use preset::{Preset, register_presets};

@@ -102,6 +102,16 @@ pub const KEYS: &[Key] = &[
         "none",
         "The file of the tokens of these systems, hashed, mode 0600; `sekisho-node local token NAME` adds one.",
     ),
+    optional(
+        "console.address",
+        "none",
+        "Where an operator looks after the node in a browser, on loopback only: `127.0.0.1:8819`. Without the table `console` there are no such pages.",
+    ),
+    optional(
+        "console.token_file",
+        "none",
+        "The file of the operators' tokens, hashed, mode 0600; `sekisho-node console token add NAME` adds one.",
+    ),
     optional("datasets[].mapping", "none", "A data set's mapping file: which source is which table of a schema."),
     optional(
         "snapshots.memory_mb",
@@ -187,7 +197,7 @@ mod tests {
     fn the_reference_names_exactly_the_keys_of_the_template_with_their_defaults() {
         // The optional tables and keys are there as a comment.
         let mut text = crate::template(&values());
-        for key in ["window_", "[local]", "address = \"127", "token_file"] {
+        for key in ["window_", "[local]", "[console]", "address = \"127", "token_file"] {
             text = text.replace(&format!("# {key}"), key);
         }
         let written: toml::Table = text.parse().unwrap();

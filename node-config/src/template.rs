@@ -122,6 +122,11 @@ rule = {rule}
 # address = "127.0.0.1:8816"
 # token_file = "local-tokens"
 
+# 管理画面 (任意、このマシンのブラウザからのみ) / pages for the operator (optional, this machine only)
+# [console]
+# address = "127.0.0.1:8819"
+# token_file = "console-tokens"
+
 # データの対応表 / which source is which table
 {datasets}
 # スナップショット: 並べ替えに使うメモリ、prune が残す数 / memory of the sort, how many `data prune` keeps

@@ -10,7 +10,7 @@
 mod charged;
 mod question;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ use crate::{
     holding::DataSet,
     hooks::Hooks,
     keys::Signing,
-    ledger::{Cost, Ledger, Run, RunState},
+    ledger::{Cost, Ledger, LedgerError, Run, RunState},
     log::Standing,
     policy::{Asked, DataFacts, Person, Policy},
     register::Register,
@@ -175,6 +175,9 @@ impl Answering {
 
     async fn price(&self, ready: &Ready) -> Result<DryRun, Refusal> {
         let run = self.ledger.find(&ready.question.key).await?;
+        if run.as_ref().is_some_and(|run| run.state == RunState::Lost) {
+            return Err(LedgerError::Lost.into());
+        }
         let permit = ready.admitted.permit();
         let atto_delta = ready.admitted.query().terms.atto_delta;
         let price = Cost { micro_rho: ready.question.reading.plan.micro_rho(), atto_delta };

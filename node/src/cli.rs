@@ -6,6 +6,7 @@
 mod alerts;
 mod budget;
 mod catalogue;
+mod console;
 mod data;
 mod held;
 mod inspect;
@@ -85,6 +86,9 @@ enum Command {
     /// The endpoint for the hospital's own systems: its tokens.
     #[command(subcommand)]
     Local(local::Local),
+    /// The console, pages for the hospital's operators: its tokens.
+    #[command(subcommand)]
+    Console(console::Console),
     /// The privacy ledger: rho and delta, what was spent, what is left.
     #[command(
         visible_alias = "ledger",
@@ -233,14 +237,15 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Data(command) => data::data(command, &clock, &hooks).await,
         Command::Patients(patients) => patients::patients(patients, &clock).await,
         Command::Local(command) => local::local(&command),
+        Command::Console(command) => console::console(command, &clock),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
         Command::Inspect(command) => inspect::inspect(command, &clock).await,
         Command::Alerts(command) => alerts::alerts(command).await,
-        Command::Log(command) => log::log(command).await,
+        Command::Log(command) => log::log(command, &SystemClock).await,
         Command::Permits(command) => permits::permits(command, &clock).await,
         Command::Policy(command) => policy::policy(command).await,
         Command::Suspend(args) => suspension::suspend(&args, &clock).await,
-        Command::Resume(args) => suspension::resume(&args).await,
+        Command::Resume(args) => suspension::resume(&args, &clock).await,
         Command::Trust(command) => trust::trust(command, &clock).await,
         Command::Orders(command) => trust::orders(command, &clock).await,
         Command::Keys(command) => trust::keys(&command),

@@ -17,6 +17,7 @@ use sekisho_protocol::{
     log::entry::Kind,
     record::PolicyRecord,
     refusal::Refusal,
+    token_file::{TokenFile, TokenFileError},
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
     watching,
 };
@@ -26,6 +27,7 @@ use tracing::{info, warn};
 use crate::{
     answer::{Answering, SOFTWARE},
     catalogue::Shelf,
+    console::{self, Console},
     data::snapshot::{Progress, Settings},
     departure::Departure,
     documents::{Anchors, Documents},
@@ -35,7 +37,7 @@ use crate::{
     keys::{Dialling, KeyFiles, Signing, follow},
     ledger::{Caps, Ledger},
     link,
-    local::{self, Local, TokenFile, TokenFileError},
+    local::{self, Local},
     log::Standing,
     policy::{Policy, PolicyError},
     register::Register,
@@ -92,6 +94,14 @@ pub enum RunError {
     /// The local endpoint cannot listen.
     #[error("local.address {address}: {source}")]
     Local {
+        /// Its address.
+        address: std::net::SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The console cannot listen.
+    #[error("console.address {address}: {source}")]
+    Console {
         /// Its address.
         address: std::net::SocketAddr,
         /// What the operating system said.
@@ -265,6 +275,7 @@ pub async fn run(
     let peer: PeerId = config.coordinator.peer_id.parse().map_err(|_| RunError::Coordinator("peer_id"))?;
     let addr: Multiaddr = config.coordinator.address.parse().map_err(|_| RunError::Coordinator("address"))?;
     let endpoint = endpoint(&config, &node).await?;
+    let looked_after = looked_after(&config, &node).await?;
     let watched = watched(&config, &node).await?;
     let counting = tokio::spawn(Arc::clone(&node.watch).keep());
     let (told, stopping) = watch::channel(false);
@@ -300,7 +311,7 @@ pub async fn run(
         strangers.abort();
         network.shutdown().await;
     }
-    for running in [endpoint, watched].into_iter().flatten() {
+    for running in [endpoint, looked_after, watched].into_iter().flatten() {
         running.stop().await;
     }
     counting.abort();
@@ -329,6 +340,16 @@ async fn endpoint(config: &NodeConfig, node: &Answering) -> Result<Option<local:
     let routes = local::router(Arc::new(Local::new(node, tokens)));
     let running = local::serve(*address, routes).await;
     running.map(Some).map_err(|source| RunError::Local { address: *address, source })
+}
+
+/// The console, where the configuration asks for one.
+async fn looked_after(config: &NodeConfig, node: &Arc<Answering>) -> Result<Option<local::Running>, RunError> {
+    let Some(sekisho_node_config::Console { address, token_file }) = &config.console else { return Ok(None) };
+    let tokens = TokenFile::new(token_file);
+    tokens.names()?;
+    let gate = console::gate(tokens, Arc::clone(&node.clock));
+    let running = console::serve(*address, Arc::new(Console::new(Arc::clone(node), &config.file)), gate).await;
+    running.map(Some).map_err(|source| RunError::Console { address: *address, source })
 }
 
 /// Metrics and health, where the configuration asks for them.

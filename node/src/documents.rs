@@ -37,6 +37,7 @@ use sekisho_protocol::{
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
+    ledger::{Act, Said, note},
     log::append_once,
     store::{Store, StoreError, instant, read_digest, read_instant},
 };
@@ -295,11 +296,17 @@ impl Documents {
         Ok(kept)
     }
 
-    /// Keeps what a person decided about a permit that arrived before. It is undelivered, so that the coordinator asks for it.
+    /// Keeps what a person decided about a permit that arrived before, and who it was. It is undelivered, so that the coordinator asks for it.
     ///
     /// # Errors
     /// `unavailable` when the database fails.
-    pub async fn decide(&self, permit: Digest, answer: &PermitAnswer, at: DateTime<Utc>) -> Result<(), Refusal> {
+    pub async fn decide(
+        &self,
+        permit: Digest,
+        answer: &PermitAnswer,
+        by: &str,
+        at: DateTime<Utc>,
+    ) -> Result<(), Refusal> {
         let mut tx = self.store.write().await.map_err(unavailable)?;
         sqlx::query(
             "UPDATE permit SET acceptance = ?2, refused = ?3, at = ?4, reason = ?5, decided_by = 'hand', delivered = 0
@@ -314,6 +321,14 @@ impl Documents {
         .await
         .map_err(unavailable)?;
         append_once(&mut tx, Kind::Acceptance, &answer.acceptance).await.map_err(unavailable)?;
+        let named: Option<String> = sqlx::query_scalar("SELECT id || '/' || version FROM permit WHERE digest = ?1")
+            .bind(permit.as_bytes().as_slice())
+            .fetch_optional(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        let act = if answer.refused.is_none() { Act::AcceptPermit } else { Act::RefusePermit };
+        let said = Said { by, reason: answer.reason.as_deref().unwrap_or_default(), at };
+        note(&mut tx, act, &named.unwrap_or_default(), &said).await.map_err(unavailable)?;
         tx.commit().await.map_err(unavailable)
     }
 

@@ -166,9 +166,17 @@ impl DataSet {
     /// # Errors
     /// When it cannot be used, or a new one is being verified.
     pub fn held_since(&self) -> Result<DateTime<Utc>, Refusal> {
+        self.held().map(|snapshot| snapshot.taken_at())
+    }
+
+    /// The snapshot that queries are answered from; nothing is looked at on the disk.
+    ///
+    /// # Errors
+    /// When it cannot be used, or a new one is being verified.
+    pub fn held(&self) -> Result<Arc<Snapshot>, Refusal> {
         let busy = || Refusal::new(Code::Busy, format!("{}: a new snapshot is being verified", self.mapping().id()));
         let held = self.held.try_lock().map_err(|_| busy())?;
-        held.snapshot.as_ref().map(|snapshot| snapshot.taken_at()).map_err(|_| unusable())
+        held.snapshot.clone().map_err(|_| unusable())
     }
 
     /// The snapshot to which a run was bound when it was charged.

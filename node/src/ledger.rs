@@ -14,6 +14,7 @@
 mod alerts;
 mod caps;
 mod error;
+mod operations;
 mod releases;
 mod replays;
 mod run;
@@ -21,6 +22,7 @@ mod statements;
 mod suspension;
 #[cfg(test)]
 mod tests;
+mod write_off;
 
 use chrono::{DateTime, Utc};
 use sekisho_node_config::Window;
@@ -33,10 +35,13 @@ use sqlx::{Row, sqlite::SqliteRow};
 pub use self::alerts::{MAX_ALERTS, NewAlert, Sighted};
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
+pub(crate) use self::operations::note;
+pub use self::operations::{Act, COMMAND_LINE, MAX_OPERATIONS, Operation, Said, reason};
 pub use self::releases::ReleasedRuns;
 pub use self::replays::{Asked, Charged, Kept, RunName, Which};
 pub use self::run::{ChargeRequest, Reserved, Run, RunKey, RunState, StoredRelease};
 pub use self::suspension::{Suspended, Suspension};
+pub use self::write_off::{Loss, Recovered, WriteOffError};
 
 use self::caps::{read_delta, spent_in};
 use self::replays::{insert_asked, insert_seed};
@@ -192,6 +197,9 @@ impl Ledger {
         suspension::open(&mut tx, &request.study_id, request.key.permit).await?;
         use_nonce(&mut tx, request).await?;
         if let Some(run) = find(&mut tx, &request.key).await? {
+            if run.state == RunState::Lost {
+                return Err(LedgerError::Lost);
+            }
             tx.commit().await?;
             return Ok(Reserved::Existing(run));
         }
@@ -322,7 +330,9 @@ impl Ledger {
     pub async fn snapshots(&self) -> Result<Vec<SnapshotUse>, LedgerError> {
         let rows = sqlx::query(
             "SELECT c.snapshot, count(*) AS runs, count(r.charge_id) AS releases
-            FROM charge c LEFT JOIN release r ON r.charge_id = c.charge_id GROUP BY c.snapshot ORDER BY c.snapshot",
+            FROM charge c LEFT JOIN release r ON r.charge_id = c.charge_id
+            WHERE NOT EXISTS (SELECT 1 FROM lost_run l WHERE l.charge_id = c.charge_id)
+            GROUP BY c.snapshot ORDER BY c.snapshot",
         )
         .fetch_all(self.store.read())
         .await?;

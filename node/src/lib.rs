@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod catalogue;
 pub mod cli;
+pub mod console;
 pub mod daemon;
 pub mod data;
 pub mod departure;

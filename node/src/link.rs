@@ -2,12 +2,12 @@
 //!
 //! The coordinator learns from it which documents are missing, and hands them in by Flight. It says what it saw last of this
 //! node's log, which the node compares with its own, and offers
-//! checkpoints of its own log, which the node witnesses; nothing else that arrives here is acted on.
+//! checkpoints of its own log, and of other hospitals' logs, which the node witnesses; nothing else that arrives here is acted on.
 
 use std::{sync::Arc, time::Duration};
 
 use sekisho_protocol::{
-    control::{self, FromCoordinator, FromNode, Hello, Holdings, VERSION},
+    control::{self, FromCoordinator, FromNode, Hello, Holdings, Succession, VERSION},
     refusal::{Code, Refusal},
     transport::{Network, P2pIo, PeerId, read_frame, write_frame},
 };
@@ -21,6 +21,8 @@ const EVERY: Duration = Duration::from_secs(5);
 const WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait before another control stream is opened.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long to wait after a write-off was handed over: one that is not taken is handed over again and again.
+const PAUSE: Duration = Duration::from_secs(2);
 /// The most permits that are named; the newest ones.
 const MAX_PERMITS: usize = 1024;
 
@@ -65,7 +67,10 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
     match control::decode(&read_frame(stream, WITHIN).await?)? {
         FromCoordinator::Welcome { version: VERSION, software, newest } => {
             info!(%software, "coordinator reached");
-            node.told(newest.as_deref()).await.map_err(|refusal| TalkError::Log(refusal.detail))?;
+            let log = |refusal: Refusal| TalkError::Log(refusal.detail);
+            if let Some(succession) = node.told(newest.as_deref()).await.map_err(log)? {
+                return hand_over(stream, node, succession).await;
+            }
         }
         FromCoordinator::Welcome { .. } => {
             warn!("the coordinator speaks another version: update the older side");
@@ -74,8 +79,14 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
         FromCoordinator::Ack { .. } => return Err(TalkError::Order),
     }
     let _reached = node.watch.reached();
+    let unreadable = |_| TalkError::Log("its name cannot be read".into());
+    let origin = node.origin().await.map_err(unreadable)?;
     let mut cosignature: Option<String> = None;
     for id in 1.. {
+        // A lost log was written off beside the running node: the coordinator is told of it from the beginning.
+        if node.origin().await.map_err(unreadable)? != origin {
+            return Err(TalkError::Log("it has another name now".into()));
+        }
         let sent = cosignature.take();
         let holdings = Holdings { id, cosignature: sent, ..holdings(node).await.map_err(|_| TalkError::Documents)? };
         send(stream, &FromNode::Holdings(holdings)).await?;
@@ -90,12 +101,22 @@ async fn talk(stream: &mut P2pIo, node: &Answering) -> Result<(), TalkError> {
                     // The coordinator waits for it.
                     continue;
                 }
-                Err(refusal) => warn!(%refusal, "the coordinator's checkpoint is not witnessed"),
+                Err(refusal) => warn!(%refusal, "a checkpoint is not witnessed"),
             }
         }
         tokio::time::sleep(EVERY).await;
     }
     Ok(())
+}
+
+/// Hands over the log that goes on in the place of a lost one, and ends the stream: the next one tells whether it was taken.
+async fn hand_over(stream: &mut P2pIo, node: &Answering, succession: Succession) -> Result<(), TalkError> {
+    let held = holdings(node).await.map_err(|_| TalkError::Documents)?;
+    let holdings = Holdings { id: 1, permits: Vec::new(), others: Vec::new(), succession: Some(succession), ..held };
+    send(stream, &FromNode::Holdings(holdings)).await?;
+    drop(read_frame(stream, WITHIN).await?);
+    tokio::time::sleep(PAUSE).await;
+    Err(TalkError::Log("the write-off of the lost log was handed over".into()))
 }
 
 /// What this node holds, as yet without a number.
@@ -112,8 +133,10 @@ async fn holdings(node: &Answering) -> Result<Holdings, Refusal> {
         status_seq: seqs.status,
         catalogue_seq: node.shelf.newest_seq().await.map_err(unreadable)?,
         witnessed: node.witnessed().await?,
+        others: node.witnessed_others().await?,
         cosignature: None,
         permits: permits.into_iter().take(MAX_PERMITS).map(|d| *d.as_bytes()).collect(),
+        succession: None,
     })
 }
 

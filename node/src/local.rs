@@ -21,30 +21,33 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{get, post},
 };
-use sekisho_protocol::{clock::Clock, loopback};
+use sekisho_protocol::{
+    clock::Clock,
+    loopback,
+    token_file::{TokenFile, WrongTokens},
+};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 pub use self::events::{MAX_BODY_BYTES, MAX_EVENTS};
 pub use self::gate::guarded;
 pub use self::problem::{Problem, ProblemKind};
-pub use self::tokens::{TokenFile, TokenFileError};
+pub use self::tokens::System;
 pub use sekisho_protocol::loopback::Running;
 
-use self::gate::WrongTokens;
 use crate::{answer::Answering, uses::Uses};
 
 /// What the endpoint answers from.
 pub struct Local {
     uses: Uses,
     clock: Arc<dyn Clock>,
-    tokens: TokenFile,
+    tokens: TokenFile<System>,
     wrong: WrongTokens,
 }
 
 impl Local {
     /// The endpoint of a node, with the tokens in this file.
-    pub fn new(node: &Answering, tokens: TokenFile) -> Self {
+    pub fn new(node: &Answering, tokens: TokenFile<System>) -> Self {
         Self { uses: Uses::from(node), clock: Arc::clone(&node.clock), tokens, wrong: WrongTokens::default() }
     }
 }

@@ -10,13 +10,21 @@
 
 mod receipt_proof;
 mod standing;
+mod succession;
 mod witness;
+
+use std::num::NonZeroUsize;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
-use sekisho_protocol::log::{
-    entry::Kind,
-    store::{self, Audited, Leaf},
+use sekisho_protocol::{
+    keys::SecretKey,
+    log::{
+        entry::Kind,
+        note::KeyName,
+        statements::Statements,
+        store::{self, Audited, Leaf, Proved, Which},
+    },
 };
 use sqlx::{Row, SqliteConnection};
 
@@ -140,6 +148,40 @@ impl Log {
     pub async fn audit(&self, seen: impl FnMut(u64) + Send) -> Result<Audited, StoreError> {
         let mut tx = self.store.read().begin().await?;
         Ok(store::audit(&mut tx, seen).await?)
+    }
+
+    /// The same, with the signatures of `statements`, on so many `threads`.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`], also with the first statement that is wrong.
+    pub async fn audit_with(
+        &self,
+        statements: Option<&mut Statements>,
+        threads: NonZeroUsize,
+        seen: impl FnMut(u64) + Send,
+    ) -> Result<Audited, StoreError> {
+        let mut tx = self.store.read().begin().await?;
+        Ok(store::audit_with(&mut tx, statements, threads, seen).await?)
+    }
+
+    /// Entries of one kind from `from` on, in order; at most `limit` of them and at most [`MAX_PAGE`].
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn entries_of(&self, kind: Kind, from: u64, limit: u32) -> Result<Vec<Leaf>, StoreError> {
+        let mut connection = self.store.read().acquire().await?;
+        Ok(store::leaves_of(&mut connection, kind, from, limit).await?)
+    }
+
+    /// Proves that the entry that `which` names is in the log as it is now, signed with `key`.
+    ///
+    /// # Errors
+    /// When there is none, it was erased, or the database fails.
+    pub async fn prove(&self, which: &Which, origin: &KeyName, key: &SecretKey) -> Result<Proved, StoreError> {
+        let mut tx = self.store.read().begin().await?;
+        let checkpoint = store::checkpoint(&mut tx, origin.clone(), key).await?;
+        let index = store::place_of(&mut tx, which).await?;
+        Ok(store::prove(&mut tx, index, checkpoint).await?)
     }
 
     /// Appends `statement` unless the newest statement of its kind tells the same, as `same` sees it.

@@ -7,6 +7,8 @@
 //! can starve another. Its delta is not set aside, and a hospital that allows none accepts the permit all the same:
 //! queries with public keys need none.
 
+mod by_hand;
+
 use sekisho_protocol::{
     committee::Committee,
     digest::Digest,
@@ -24,6 +26,8 @@ use sekisho_protocol::{
 use tracing::info;
 
 use chrono::{DateTime, Utc};
+
+pub use self::by_hand::ByHand;
 
 use crate::{
     answer::Answering,

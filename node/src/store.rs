@@ -34,6 +34,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0006_replay.sql"),
     include_str!("../migrations/0007_alerts.sql"),
     log::SCHEMA,
+    include_str!("../migrations/0009_write_off.sql"),
+    include_str!("../migrations/0010_operations.sql"),
 ];
 /// How many connections may read at once.
 const READERS: u32 = 3;

@@ -10,6 +10,7 @@
 //! Deliberately absent: anything of rows or patients, how long anything took, who asked.
 
 mod meters;
+mod recent;
 mod rules;
 mod scrape;
 #[cfg(test)]
@@ -17,10 +18,7 @@ pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -36,10 +34,11 @@ use sekisho_protocol::{
 };
 use tracing::warn;
 
-pub use self::scrape::Scrape;
+pub use self::{recent::RefusedMessage, scrape::Scrape};
 
 use self::{
     meters::Meters,
+    recent::Recent,
     rules::{Before, Sightings, begin, follows, is_askers, share},
 };
 use crate::{
@@ -49,6 +48,8 @@ use crate::{
 
 /// How often what was counted is written down.
 const EVERY: Duration = Duration::from_secs(5);
+/// For so long nothing more is said of a coordinator's log that forked: what was said has the evidence.
+const FORKED: Duration = Duration::from_secs(86_400);
 /// The most studies whose refusals are counted at once.
 const MAX_STUDIES: usize = 1000;
 
@@ -93,6 +94,7 @@ struct Spoken {
     threshold: u64,
     window: Duration,
     suspend: bool,
+    evidence: Vec<Vec<u8>>,
 }
 
 /// Watches over one node.
@@ -106,15 +108,16 @@ pub struct Watch {
     counted: Mutex<Counted>,
     /// One alert after the other: what one looks at, the one before has written.
     turn: tokio::sync::Mutex<()>,
-    reached: AtomicBool,
+    reached: Mutex<Option<DateTime<Utc>>>,
+    recent: Recent,
 }
 
 /// The coordinator is there, until this is dropped.
-pub struct Reached<'a>(&'a AtomicBool);
+pub struct Reached<'a>(&'a Mutex<Option<DateTime<Utc>>>);
 
 impl Drop for Reached<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+        *lock(self.0) = None;
     }
 }
 
@@ -134,25 +137,36 @@ impl Watch {
         let sightings = sightings.map(|s| ((s.rule, s.study_id), Sightings::of(s.times))).collect();
         let counted = Mutex::new(Counted { sightings, unwritten: BTreeSet::new() });
         let meters = Meters::new()?;
-        let (turn, reached) = (tokio::sync::Mutex::default(), AtomicBool::new(false));
-        Ok(Arc::new(Self { name: name.into(), rules, ledger, signing, clock, meters, counted, turn, reached }))
+        let (turn, reached, recent) = (tokio::sync::Mutex::default(), Mutex::default(), Recent::default());
+        Ok(Arc::new(Self { name: name.into(), rules, ledger, signing, clock, meters, counted, turn, reached, recent }))
     }
 
     /// Says that the coordinator is there.
     pub fn reached(&self) -> Reached<'_> {
-        self.reached.store(true, Ordering::Relaxed);
+        *lock(&self.reached) = Some(self.clock.now());
         Reached(&self.reached)
     }
 
     /// Whether the coordinator is there: it speaks with this node on its control stream.
     pub fn is_reached(&self) -> bool {
-        self.reached.load(Ordering::Relaxed)
+        self.reached_since().is_some()
+    }
+
+    /// Since when the coordinator is there.
+    pub fn reached_since(&self) -> Option<DateTime<Utc>> {
+        *lock(&self.reached)
+    }
+
+    /// What was refused since the process began: the newest first, and no more than a bound.
+    pub fn recently_refused(&self) -> Vec<RefusedMessage> {
+        self.recent.newest_first()
     }
 
     /// A question was refused before anything was charged. `study` is the one in whose name an authorised person signed; none
     /// where that is not proven. The rule that speaks has acted when this returns, even if the caller goes away.
     pub async fn refused(self: &Arc<Self>, asked: Asked, code: Code, study: Option<&str>) {
         self.meters.asked(asked, Some(code));
+        self.recent.add(RefusedMessage { at: self.clock.now(), asked, code, study_id: study.map(str::to_owned) });
         if code == Code::NotOnRoster {
             return self.stranger().await;
         }
@@ -165,6 +179,20 @@ impl Watch {
     /// Somebody else than the pinned coordinator was met.
     pub async fn stranger(self: &Arc<Self>) {
         self.sighted(Rule::UnexpectedPeer, None, &self.rules.unexpected_peer).await;
+    }
+
+    /// The coordinator signed checkpoints that do not continue one another: `evidence`, which goes into the log with the alert.
+    pub async fn forked(self: &Arc<Self>, evidence: Vec<Vec<u8>>) {
+        let spoken = Spoken {
+            rule: Rule::ForkedLog,
+            study_id: None,
+            observed: 1,
+            threshold: 1,
+            window: FORKED,
+            suspend: false,
+            evidence,
+        };
+        self.speak(spoken).await;
     }
 
     /// A dry run was allowed.
@@ -239,6 +267,7 @@ impl Watch {
             threshold: counts.count.into(),
             window: counts.window,
             suspend: counts.suspend,
+            evidence: Vec::new(),
         })
         .await;
     }
@@ -249,7 +278,7 @@ impl Watch {
         let gone = |(rule, _): &Key, seen: &Sightings| match rule {
             Rule::UnexpectedPeer => seen.is_over(&self.rules.unexpected_peer, now),
             Rule::Refusals => seen.is_over(&self.rules.refusals, now),
-            Rule::NoAnswer | Rule::StudyBudget | Rule::LifetimeBudget => true,
+            Rule::NoAnswer | Rule::StudyBudget | Rule::LifetimeBudget | Rule::ForkedLog => true,
         };
         let Counted { sightings, unwritten } = counted;
         let mut retain = |keep: &dyn Fn(&Key, &Sightings) -> bool| {
@@ -273,7 +302,9 @@ impl Watch {
             Ok(observed) if observed >= u64::from(counts.count) => {
                 let (study_id, threshold) = (Some(study.to_owned()), u64::from(counts.count));
                 let CountRule { window, suspend, .. } = counts;
-                self.speak(Spoken { rule: Rule::NoAnswer, study_id, observed, threshold, window, suspend }).await;
+                let evidence = Vec::new();
+                self.speak(Spoken { rule: Rule::NoAnswer, study_id, observed, threshold, window, suspend, evidence })
+                    .await;
             }
             Ok(_) => {}
             Err(error) => warn!(%error, "runs without an answer were not looked at"),
@@ -309,6 +340,7 @@ impl Watch {
             threshold,
             window: budget.window,
             suspend: budget.suspend && study.is_some(),
+            evidence: Vec::new(),
         }))
     }
 
@@ -355,7 +387,8 @@ impl Watch {
             at: now,
         };
         let envelope = Envelope::sign(&alert, &[&self.signing])?.to_json();
-        let new = NewAlert { rule: spoken.rule, study_id: study, at: now, envelope: &envelope };
+        let new =
+            NewAlert { rule: spoken.rule, study_id: study, at: now, envelope: &envelope, evidence: &spoken.evidence };
         let reason = format!("alert: {}", spoken.rule);
         let suspend = study.filter(|_| follows.suspend).map(|study| (study, reason.as_str(), now));
         if follows.alert || follows.suspend {

@@ -41,6 +41,18 @@ pub enum Item {
         /// The result's digest.
         result: Digest,
     },
+    /// Entries of the coordinator's log that the reader may open, from one on.
+    LogEntries {
+        /// The first one that is looked at.
+        from: u64,
+        /// How many are looked at, at most 1000.
+        limit: u32,
+    },
+    /// The statement of one of them, with the proof that it is in the log.
+    LogStatement {
+        /// Its place.
+        index: u64,
+    },
 }
 
 /// The request.

@@ -25,12 +25,20 @@ pub enum Rule {
     StudyBudget,
     /// All studies together spend the lifetime budget fast.
     LifetimeBudget,
+    /// The coordinator or another hospital signed a checkpoint that does not continue what this node witnessed of its log.
+    ForkedLog,
 }
 
 impl Rule {
     /// Every rule, in the order of the documentation.
-    pub const ALL: &'static [Self] =
-        &[Self::UnexpectedPeer, Self::Refusals, Self::NoAnswer, Self::StudyBudget, Self::LifetimeBudget];
+    pub const ALL: &'static [Self] = &[
+        Self::UnexpectedPeer,
+        Self::Refusals,
+        Self::NoAnswer,
+        Self::StudyBudget,
+        Self::LifetimeBudget,
+        Self::ForkedLog,
+    ];
 
     /// Its stable name.
     pub const fn as_str(self) -> &'static str {
@@ -40,6 +48,7 @@ impl Rule {
             Self::NoAnswer => "no_answer",
             Self::StudyBudget => "study_budget",
             Self::LifetimeBudget => "lifetime_budget",
+            Self::ForkedLog => "forked_log",
         }
     }
 
@@ -47,7 +56,7 @@ impl Rule {
     pub const fn counts_rho(self) -> bool {
         match self {
             Self::StudyBudget | Self::LifetimeBudget => true,
-            Self::UnexpectedPeer | Self::Refusals | Self::NoAnswer => false,
+            Self::UnexpectedPeer | Self::Refusals | Self::NoAnswer | Self::ForkedLog => false,
         }
     }
 }
@@ -106,11 +115,14 @@ impl Document for Alert {
             "study_id is 1-64 lower-case letters, digits and hyphens, or absent",
         )?;
         let of_study = match self.rule {
-            Rule::UnexpectedPeer | Rule::LifetimeBudget => self.study_id.is_none(),
+            Rule::UnexpectedPeer | Rule::LifetimeBudget | Rule::ForkedLog => self.study_id.is_none(),
             Rule::NoAnswer | Rule::StudyBudget => self.study_id.is_some(),
             Rule::Refusals => true,
         };
-        rule(of_study, "unexpected_peer and lifetime_budget name no study, no_answer and study_budget name one")?;
+        rule(
+            of_study,
+            "unexpected_peer, lifetime_budget and forked_log name no study, no_answer and study_budget name one",
+        )?;
         rule(!self.suspended || self.study_id.is_some(), "what was suspended is a study")?;
         rule(
             self.threshold > 0 && self.observed >= self.threshold,
@@ -152,6 +164,8 @@ mod tests {
         check(|a| (a.rule, a.study_id) = (Rule::UnexpectedPeer, None), true);
         check(|a| (a.rule, a.study_id) = (Rule::LifetimeBudget, None), true);
         check(|a| (a.rule, a.study_id) = (Rule::NoAnswer, None), false);
+        check(|a| a.rule = Rule::ForkedLog, false);
+        check(|a| (a.rule, a.study_id) = (Rule::ForkedLog, None), true);
         check(|a| (a.rule, a.study_id) = (Rule::StudyBudget, None), false);
         check(|a| a.study_id = Some("Hanako Yamada".into()), false);
         check(|a| a.node = String::new(), false);

@@ -10,8 +10,10 @@ use crate::digest::Digest;
 
 /// The largest frame in bytes.
 pub const MAX_FRAME: usize = 64 * 1024;
+/// The most logs of other hospitals that a node tells of.
+pub const MAX_OTHERS: usize = 64;
 /// The version of these messages.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The Flight action by which the coordinator fetches a node's catalogue: the body is its number in decimal digits.
 pub const ACTION_CATALOGUE: &str = "catalogue";
@@ -59,6 +61,19 @@ pub struct Holdings {
     pub cosignature: Option<String>,
     /// The permits that it has answered, by digest.
     pub permits: Vec<[u8; 32]>,
+    /// How many entries of other hospitals' logs it has witnessed, by the logs' names; at most [`MAX_OTHERS`].
+    pub others: Vec<(String, u64)>,
+    /// The log that goes on in the place of one that was lost, until the coordinator has taken it.
+    pub succession: Option<Succession>,
+}
+
+/// A hospital's log that goes on in the place of one that it lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Succession {
+    /// The envelope of the signed write-off, as JSON.
+    pub write_off: String,
+    /// The newest checkpoint of the log that goes on, as it was signed.
+    pub checkpoint: String,
 }
 
 /// What a node sends.
@@ -86,7 +101,7 @@ pub enum FromCoordinator {
     Ack {
         /// The id of the holdings.
         id: u64,
-        /// A checkpoint of the coordinator's log to be witnessed, with the proof from what the node has witnessed.
+        /// A checkpoint of the coordinator's log, or of another hospital's, to be witnessed, with the proof from what the node has witnessed.
         offer: Option<String>,
     },
 }
@@ -161,6 +176,8 @@ mod tests {
             cosignature: Some("line".into()),
             catalogue_seq: 3,
             permits: vec![[9; 32]; permits],
+            others: vec![("sekisho-0/osaka".into(), 9)],
+            succession: Some(Succession { write_off: "envelope".into(), checkpoint: "note".into() }),
         })
     }
 

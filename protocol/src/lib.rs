@@ -28,6 +28,8 @@ pub mod log;
 pub mod loopback;
 pub mod orders;
 pub mod output_review;
+#[cfg(feature = "pages")]
+pub mod pages;
 pub mod permit;
 pub mod publication;
 pub mod published;
@@ -43,6 +45,8 @@ pub mod schema;
 pub mod sequence;
 pub mod status;
 pub mod supersession;
+#[cfg(feature = "transport")]
+pub mod token_file;
 #[cfg(feature = "transport")]
 pub mod transport;
 pub mod units;

@@ -22,6 +22,7 @@ pub mod merkle;
 pub mod note;
 pub mod policy;
 pub mod proof;
+pub mod statements;
 #[cfg(feature = "log-store")]
 pub mod store;
 #[cfg(test)]

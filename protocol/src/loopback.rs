@@ -88,10 +88,17 @@ pub fn own_names(address: SocketAddr) -> [String; 2] {
 /// Whether a request was sent to one of `hosts`, and not by another site's page. A page that had its own name resolved to
 /// loopback still sends that name.
 pub fn is_meant(headers: &HeaderMap, uri: &Uri, hosts: &[String]) -> bool {
-    let known = |host: &str| hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
+    let origins: Vec<String> = hosts.iter().map(|host| format!("http://{host}")).collect();
+    is_sent_to(headers, uri, hosts, &origins)
+}
+
+/// Whether a request was sent to one of `hosts`, and not by a page of a site that is none of `origins`.
+pub fn is_sent_to(headers: &HeaderMap, uri: &Uri, hosts: &[String], origins: &[String]) -> bool {
+    let among = |list: &[String], one: &str| list.iter().any(|known| known.eq_ignore_ascii_case(one));
+    let known = |host: &str| among(hosts, host);
     let mut named = headers.get_all(header::HOST).iter();
     let one = named.next().and_then(|host| host.to_str().ok()).is_some_and(known) && named.next().is_none();
-    let origin = |origin: &HeaderValue| origin.to_str().ok().and_then(|o| o.strip_prefix("http://")).is_some_and(known);
+    let origin = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| among(origins, origin));
     one && uri.authority().is_none_or(|to| known(to.as_str())) && headers.get_all(header::ORIGIN).iter().all(origin)
 }
 

@@ -42,6 +42,36 @@ pub enum Basis {
     JpEthics,
 }
 
+impl Basis {
+    /// The name in documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ehds68 => "EHDS-68",
+            Self::Ehds69 => "EHDS-69",
+            Self::Ehds72 => "EHDS-72",
+            Self::JpNgmiaAnonymised => "JP-NGMIA-anonymised",
+            Self::JpNgmiaPseudonymised => "JP-NGMIA-pseudonymised",
+            Self::JpEthics => "JP-ethics",
+        }
+    }
+
+    /// The basis for people, in English and Japanese.
+    pub const fn in_words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ehds68 => ("EHDS Art. 68: data permit", "EHDS 第68条（データ許可）"),
+            Self::Ehds69 => ("EHDS Art. 69: data request, statistics only", "EHDS 第69条（データ請求：統計のみ）"),
+            Self::Ehds72 => ("EHDS Art. 72: trusted holder", "EHDS 第72条（信頼された保有者）"),
+            Self::JpNgmiaAnonymised => {
+                ("NGMIA: anonymised medical information", "次世代医療基盤法（匿名加工医療情報）")
+            }
+            Self::JpNgmiaPseudonymised => {
+                ("NGMIA: pseudonymised medical information", "次世代医療基盤法（仮名加工医療情報）")
+            }
+            Self::JpEthics => ("Approval by an ethics committee", "倫理審査委員会の承認"),
+        }
+    }
+}
+
 /// The purposes of EHDS Art. 53(1): a closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -113,6 +113,18 @@ impl Purpose {
         Self::ImprovingCare,
     ];
 
+    /// The purpose for people, in English and Japanese.
+    pub const fn in_words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::PublicHealth => ("Public or occupational health", "公衆衛生・産業保健"),
+            Self::PolicyAndRegulation => ("Policy and regulation", "政策・規制"),
+            Self::OfficialStatistics => ("Official statistics", "公的統計"),
+            Self::Education => ("Education", "教育"),
+            Self::ScientificResearch => ("Scientific research", "学術研究"),
+            Self::ImprovingCare => ("Improving care", "医療の改善"),
+        }
+    }
+
     /// The name in documents.
     pub const fn as_str(self) -> &'static str {
         match self {

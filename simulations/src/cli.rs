@@ -138,7 +138,8 @@ enum Bench {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
-    /// How fast a node's log grows, durably, how long an inclusion proof takes, and the whole log read again.
+    /// How fast a node's log grows, durably, how long an inclusion proof takes, the whole log read again, and every
+    /// signature of a coordinator's log verified.
     #[command(after_help = "Example: cargo run --release --bin sekisho-sim -- bench log --output json")]
     Log {
         /// Entries.
@@ -147,6 +148,9 @@ enum Bench {
         /// How many entries one durable transaction has.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         batch: u32,
+        /// Queries, with five receipts each, in the log whose signatures are all verified.
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+        queries: u64,
         /// How to print.
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -248,7 +252,9 @@ fn command(command: Command) -> Result<()> {
             let asked = bench::Admission { permits, changes, entries, queries };
             runtime.block_on(bench::admission(asked, output, now()))
         }
-        Command::Bench(Bench::Log { entries, batch, output }) => runtime.block_on(bench::log(entries, batch, output)),
+        Command::Bench(Bench::Log { entries, batch, queries, output }) => {
+            runtime.block_on(bench::log(entries, batch, queries, output))
+        }
         Command::Bench(Bench::Prepare { shape, rows, dir }) => {
             runtime.block_on(bench::prepare(shape, rows, &dir, now()))
         }

@@ -1,5 +1,6 @@
 //! What the end-to-end tests share; the tests themselves are in `tests/tests/`.
 
+pub mod charging;
 pub mod zero_noise;
 
 use std::{

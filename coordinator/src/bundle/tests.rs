@@ -1,7 +1,7 @@
 //! Bundles of small networks: whole ones verify, and whatever is changed is named.
 
 pub(crate) mod memory_log;
-mod net;
+pub(crate) mod net;
 mod tampered;
 mod vector;
 mod ways;

@@ -185,6 +185,13 @@ level = "info"
 # address = "127.0.0.1:8816"
 # 署名が足りているかを決めるファイル(c2sp.org/tlog-policy)/ Whose cosignatures are enough.
 # policy = "witnesses.policy"
+
+# 利用登録簿などのページ。TLS はリバースプロキシの役目です(docs/pages.md)。書かなければ提供されません
+# The pages for people. TLS is a reverse proxy's (docs/pages.md). None are served unless this is written.
+# [pages]
+# address = "127.0.0.1:8818"
+# origin = "https://register.example.jp"
+# tokens = "pages-tokens"
 "#,
             listen = listen.join(", "),
             door = self.door,

@@ -1,5 +1,6 @@
 //! A coordinator over real sockets, with nodes that are only as good as a row of a test says.
 
+mod logs;
 mod output;
 
 use std::{
@@ -24,6 +25,7 @@ use arrow_flight::{
 };
 use chrono::Duration as Days;
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+use rand::SeedableRng;
 use sekisho_aggregation::{
     plan::PrivatePlan,
     release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
@@ -38,6 +40,7 @@ use sekisho_protocol::{
         entry::Kind,
         proof::{ConsistencyProof, InclusionProof},
     },
+    orders::Regulator,
     permit::Permit,
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Acceptance, DecidedBy, DryRun, Receipt},
@@ -471,6 +474,11 @@ impl Clock for Ticking {
     }
 }
 
+/// A regulator's key.
+fn ministry() -> SecretKey {
+    SecretKey::generate(&mut rand::rngs::StdRng::from_seed([7; 32]))
+}
+
 async fn start(
     dir: &tempfile::TempDir,
     governance: &SecretKey,
@@ -492,7 +500,7 @@ async fn start(
         trust: Trust {
             governance: governance.public(),
             committee: Committee::pinned(1, Vec::new(), false, members).unwrap(),
-            regulators: Vec::new(),
+            regulators: vec![Regulator { name: "ministry".into(), key: ministry().public() }],
             application_required: false,
         },
         limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
@@ -501,6 +509,7 @@ async fn start(
         log_level: LogLevel::Info,
         tiles: None,
         witness_policy: None,
+        pages: None,
     };
     Daemon::start(config, Arc::new(Ticking(AtomicI64::new(0))), Hooks::default()).await
 }

@@ -71,6 +71,9 @@ impl Nodes {
                 return Err(Ended::SecondHello);
             };
             let id = holdings.id;
+            if let Some(succession) = &holdings.succession {
+                self.succeed(&name, succession).await?;
+            }
             let offer = self.witnessing(peer.id, &holdings).await?;
             let ack = control::encode(&FromCoordinator::Ack { id, offer })?;
             *lock(&peer.holdings) = holdings;
@@ -87,6 +90,7 @@ impl Nodes {
         };
         if let Some(line) = &holdings.cosignature
             && !self.witnesses.take(member, line)
+            && !self.witnesses.take_of_other(member, line).await?
         {
             tracing::debug!(node = member.name, "a cosignature is not on what is offered now");
         }

@@ -46,6 +46,49 @@ struct Shown {
     bounded: bool,
 }
 
+/// A result as people see it, for whoever lays it out.
+pub struct Grid {
+    /// The columns.
+    pub header: Vec<Heading>,
+    /// The rows.
+    pub rows: Vec<GridRow>,
+}
+
+impl Grid {
+    /// Whether something is to be said of a row.
+    pub fn noted(&self) -> bool {
+        self.rows.iter().any(|row| !row.note.is_empty())
+    }
+}
+
+/// A column's name.
+pub struct Heading {
+    /// As the SQL says.
+    pub name: String,
+    /// Its values are aggregates with intervals.
+    pub bounded: bool,
+    /// Its values are numbers.
+    pub number: bool,
+}
+
+/// A row.
+pub struct GridRow {
+    /// The hospital, or [`ALL_HOLDERS`].
+    pub holder: String,
+    /// Its values, one a column.
+    pub cells: Vec<Cell>,
+    /// What is to be said of it: `suppressed`, and why.
+    pub note: String,
+}
+
+/// A value.
+pub struct Cell {
+    /// Rounded, with its interval.
+    pub text: String,
+    /// Value, lower and upper bound, where it has them.
+    pub interval: Option<[f64; 3]>,
+}
+
 impl Rows {
     /// The rows of an answer.
     ///
@@ -105,34 +148,94 @@ impl Rows {
         column.map_or_else(|| Ok(String::new()), |c| text(c, row).map(Option::unwrap_or_default))
     }
 
+    /// The combined rows for people, or with `by_holder` all, at most `most`.
+    ///
+    /// # Errors
+    /// When a value has no text.
+    pub fn grid(&self, by_holder: bool, most: usize) -> Result<Grid, Failure> {
+        self.laid_out(self.chosen(by_holder).take(most))
+    }
+
+    /// The rows of one hospital, or of [`ALL_HOLDERS`], for people, at most `most`; and how many there are.
+    ///
+    /// # Errors
+    /// When a value has no text.
+    pub fn of_holder(&self, holder: &str, most: usize) -> Result<(Grid, usize), Failure> {
+        let own: Vec<usize> = self.chosen(true).filter(|row| self.holders[*row] == holder).collect();
+        Ok((self.laid_out(own.iter().copied().take(most))?, own.len()))
+    }
+
+    fn laid_out(&self, rows: impl Iterator<Item = usize>) -> Result<Grid, Failure> {
+        let shown = self.shown();
+        let heading = |s: &Shown| Heading {
+            name: self.name(s.index),
+            bounded: s.bounded,
+            number: self.batch.column(s.index).data_type().is_numeric(),
+        };
+        let row = |row: usize| {
+            let cell = |s: &Shown| Ok(Cell { text: self.cell(s, row)?, interval: self.interval(s, row) });
+            let cells = shown.iter().map(cell).collect::<Result<_, Failure>>()?;
+            Ok(GridRow { holder: self.holders[row].clone(), cells, note: self.note(row)? })
+        };
+        let rows = rows.map(row).collect::<Result<_, Failure>>()?;
+        Ok(Grid { header: shown.iter().map(heading).collect(), rows })
+    }
+
+    /// The hospitals that have rows of their own, in their order.
+    pub fn hospitals(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.holders.iter().map(String::as_str).filter(|h| *h != ALL_HOLDERS).collect();
+        names.dedup();
+        names
+    }
+
+    /// How many rows there are, over all hospitals and the combined table.
+    pub fn count(&self) -> usize {
+        self.holders.len()
+    }
+
     /// The combined table for people, or with `by_holder` every hospital's rows.
     ///
     /// # Errors
     /// When a value has no text.
     pub fn table(&self, by_holder: bool) -> Result<String, Failure> {
-        let rows: Vec<usize> = self.chosen(by_holder).collect();
-        let notes: Vec<String> = rows.iter().map(|row| self.note(*row)).collect::<Result<_, _>>()?;
-        let noted = notes.iter().any(|n| !n.is_empty());
-        let shown = self.shown();
+        let grid = self.grid(by_holder, usize::MAX)?;
+        let noted = grid.noted();
+        let Grid { header, rows } = grid;
         let mut table = empty();
-        let header = by_holder.then(|| "hospital".to_string()).into_iter();
-        let header = header.chain(shown.iter().map(|s| self.name(s.index)));
-        table.set_header(header.chain(noted.then(|| "note".to_string())).map(|name| plain(&name)));
-        for (row, note) in rows.into_iter().zip(notes) {
-            let mut cells: Vec<String> = by_holder.then(|| self.holders[row].clone()).into_iter().collect();
-            for column in &shown {
-                cells.push(self.cell(column, row)?);
-            }
-            cells.extend(noted.then_some(note));
-            table.add_row(cells.iter().map(|cell| plain(cell)));
+        let names = by_holder.then(|| "hospital".to_string()).into_iter().chain(header.iter().map(|h| h.name.clone()));
+        table.set_header(names.chain(noted.then(|| "note".to_string())).map(|name| plain(&name)));
+        for GridRow { holder, cells, note } in rows {
+            let texts = by_holder.then_some(holder).into_iter().chain(cells.into_iter().map(|cell| cell.text));
+            table.add_row(texts.chain(noted.then_some(note)).map(|text| plain(&text)).collect::<Vec<_>>());
         }
-        for (position, column) in shown.iter().enumerate() {
-            let number = self.batch.column(column.index).data_type().is_numeric();
-            if let Some(column) = table.column_mut(position + usize::from(by_holder)).filter(|_| number) {
+        for (position, heading) in header.iter().enumerate() {
+            if let Some(column) = table.column_mut(position + usize::from(by_holder)).filter(|_| heading.number) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
         Ok(table.trim_fmt())
+    }
+
+    /// Value and bounds of an aggregate that is shown.
+    #[expect(clippy::cast_precision_loss, reason = "a count becomes a real number, to be drawn")]
+    fn interval(&self, shown: &Shown, row: usize) -> Option<[f64; 3]> {
+        let column = self.batch.column(shown.index);
+        if !shown.bounded || column.is_null(row) {
+            return None;
+        }
+        let counted = column.as_primitive_opt::<Int64Type>().map(|c| c.value(row) as f64);
+        let value = counted.or_else(|| column.as_primitive_opt::<Float64Type>().map(|c| c.value(row)))?;
+        let (low, high) = self.bounds(shown, row);
+        Some([value, low, high])
+    }
+
+    /// The bounds of an aggregate; not a number where there are none.
+    fn bounds(&self, shown: &Shown, row: usize) -> (f64, f64) {
+        let bound = |offset| {
+            let column = self.batch.column(shown.index + offset).as_primitive_opt::<Float64Type>();
+            column.filter(|c| c.is_valid(row)).map_or(f64::NAN, |c| c.value(row))
+        };
+        (bound(1), bound(2))
     }
 
     fn cell(&self, shown: &Shown, row: usize) -> Result<String, Failure> {
@@ -144,11 +247,7 @@ impl Rows {
         if !shown.bounded {
             return float.map_or_else(|| text(column, row).map(Option::unwrap_or_default), |v| Ok(significant(v)));
         }
-        let bound = |offset| {
-            let column = self.batch.column(shown.index + offset).as_primitive_opt::<Float64Type>();
-            column.filter(|c| c.is_valid(row)).map_or(f64::NAN, |c| c.value(row))
-        };
-        let (low, high) = (bound(1), bound(2));
+        let (low, high) = self.bounds(shown, row);
         if let Some(count) = column.as_primitive_opt::<Int64Type>() {
             return Ok(format!("{} [{}, {}]", count.value(row), fixed(low.floor(), 0), fixed(high.ceil(), 0)));
         }

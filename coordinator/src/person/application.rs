@@ -4,7 +4,7 @@
 //! dry-run on this machine before anything is signed. Deliberately absent: any permission; that is a permit's.
 
 mod draft;
-mod dry_run;
+pub(crate) mod dry_run;
 mod fetched;
 mod guided;
 mod show;

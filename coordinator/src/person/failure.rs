@@ -115,6 +115,21 @@ impl Failure {
     pub fn code(&self) -> &'static str {
         self.code
     }
+
+    /// What failed.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Lines of the SQL with a caret under the place that is meant.
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// What to do.
+    pub fn advice(&self) -> &str {
+        &self.advice
+    }
 }
 
 impl fmt::Display for Failure {

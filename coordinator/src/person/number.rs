@@ -17,6 +17,13 @@ pub fn significant(value: f64) -> String {
     fixed(value, digits_for(value.abs(), 3))
 }
 
+/// How large noise of this standard deviation is in a cell of `size` rows: for a count its share of the cell, else how much it is
+/// for each row, as in a mean.
+pub fn relative(standard_deviation: f64, counts: bool, size: u32) -> String {
+    let each = standard_deviation / f64::from(size);
+    if counts { format!("{} %", significant(each * 100.0)) } else { format!("{} a row", significant(each)) }
+}
+
 /// A number with so many digits after the point.
 pub fn fixed(value: f64, digits: usize) -> String {
     if value.is_nan() {

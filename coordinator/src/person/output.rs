@@ -25,6 +25,7 @@ use super::{
     failure::{Exit, Failure},
     number::significant,
     print::{self, Output},
+    review::written,
 };
 use crate::{
     held::{Facts, HeldReport, HeldResult},
@@ -50,6 +51,9 @@ pub struct Word {
     reasons: String,
     #[command(flatten)]
     signing: Signing,
+    /// Only write the signed review into this file, which must not exist, and hand nothing in: the committee's page takes it.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 /// What to do with results that wait.
@@ -162,6 +166,9 @@ async fn review(word: &Word, verdict: Verdict, context: &Context) -> Result<Exit
     };
     let envelope = Envelope::sign(&review, &[&key])
         .map_err(|e| Failure::input(e.to_string(), "mend what the message names; nothing was sent"))?;
+    if let Some(path) = &word.out {
+        return written(path, &envelope);
+    }
     let mut door = context.door().await?;
     let report = door.put(&envelope).await?;
     let held: Vec<HeldReport> = door.read(Item::HeldResults, &key, context.now).await?;
@@ -214,7 +221,10 @@ fn list_csv(held: &[HeldReport]) -> String {
 }
 
 /// The tables of a result, as an answer to a query.
-fn answer(shown: &HeldResult) -> Result<Answer, Failure> {
+///
+/// # Errors
+/// When they are not what a coordinator writes.
+pub(crate) fn answer(shown: &HeldResult) -> Result<Answer, Failure> {
     let wrong = |why: &dyn std::fmt::Display| Failure::answer("result", why);
     let bytes = BASE64.decode(&shown.tables).map_err(|e| wrong(&e))?;
     let reader = StreamReader::try_new(bytes.as_slice(), None).map_err(|e| wrong(&e))?;

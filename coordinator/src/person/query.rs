@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use rand::{TryRngCore, rngs::OsRng};
 use sekisho_protocol::{
     digest::Digest,
@@ -15,7 +15,7 @@ use sekisho_protocol::{
     key_file,
     keys::SecretKey,
     permit::Permit,
-    query::{MAX_LIFETIME, MAX_SQL_BYTES, Query},
+    query::{MAX_LIFETIME, MAX_SQL_BYTES, Query, Terms},
     receipt::Receipt,
     refusal::{Code, Refusal},
     roster::is_name,
@@ -30,7 +30,7 @@ use super::{
     failure::{Exit, Failure},
     file,
     format::{self, Format, Target},
-    number::significant,
+    number::{relative, significant},
     permit,
     print::{self, Spinner},
     terms,
@@ -38,7 +38,7 @@ use super::{
 use crate::report::{BiteReport, DryRunReport, HolderReport, HolderState, NoiseReport, ResultReport};
 
 /// The sizes of cells for which a dry run says how large the noise is.
-const CELL_SIZES: [u32; 3] = [100, 1000, 10_000];
+pub(crate) const CELL_SIZES: [u32; 3] = [100, 1000, 10_000];
 
 /// The text of a question.
 #[derive(Debug, Args)]
@@ -175,17 +175,7 @@ fn question(
     if permit.person(fingerprint).is_none() {
         return Err(Refusal::new(Code::UnknownPerson, format!("the permit does not name key {fingerprint}")).into());
     }
-    let micro_rho = micro_rho(command.rho, permit)?;
-    let permitted = permit.holders();
-    let mut holders = if command.holders.is_empty() { permitted.clone() } else { command.holders.clone() };
-    holders.sort();
-    holders.dedup();
-    if let Some(other) = holders.iter().find(|h| !permitted.contains(h)) {
-        let detail = format!("the permit does not name {other}; it names {}", permitted.join(", "));
-        return Err(Refusal::new(Code::HolderNotPermitted, detail).into());
-    }
-    let terms = command.terms.terms();
-    terms::check(&terms, permit)?;
+    let Asked { holders, micro_rho, terms } = command.asked(permit)?;
     let mut nonce = [0; 16];
     OsRng
         .try_fill_bytes(&mut nonce)
@@ -200,6 +190,70 @@ fn question(
         nonce: hex::encode(nonce),
         terms,
     })
+}
+
+/// Of whom what is asked, at which price and under which terms.
+pub(crate) struct Asked {
+    /// The hospitals, sorted.
+    pub holders: Vec<String>,
+    /// What each charges.
+    pub micro_rho: MicroRho,
+    /// The terms.
+    pub terms: Terms,
+}
+
+impl Command {
+    /// The question of these flags, each `--name=value`.
+    ///
+    /// # Errors
+    /// What is wrong with one of them.
+    pub(crate) fn of_flags(flags: &[String]) -> Result<Self, Failure> {
+        let wrong = |usage: clap::Error| {
+            let text = usage.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            Failure::input(first.strip_prefix("error: ").unwrap_or(first), "mend what the message names")
+        };
+        let line = Self::augment_args(clap::Command::new("query").no_binary_name(true).disable_help_flag(true));
+        let matches = line.try_get_matches_from(flags).map_err(wrong)?;
+        Self::from_arg_matches(&matches).map_err(wrong)
+    }
+
+    /// The SQL that is asked.
+    ///
+    /// # Errors
+    /// As [`Question::sql`].
+    pub(crate) fn sql(&self) -> Result<String, Failure> {
+        self.question.sql()
+    }
+
+    /// Which run of the question.
+    pub(crate) fn run(&self) -> u32 {
+        self.run
+    }
+
+    /// The confidence of the intervals.
+    pub(crate) fn confidence(&self) -> f64 {
+        self.confidence
+    }
+
+    /// What is asked, within what `permit` allows.
+    ///
+    /// # Errors
+    /// What the permit does not allow.
+    pub(crate) fn asked(&self, permit: &Permit) -> Result<Asked, Failure> {
+        let micro_rho = micro_rho(self.rho, permit)?;
+        let permitted = permit.holders();
+        let mut holders = if self.holders.is_empty() { permitted.clone() } else { self.holders.clone() };
+        holders.sort();
+        holders.dedup();
+        if let Some(other) = holders.iter().find(|h| !permitted.contains(h)) {
+            let detail = format!("the permit does not name {other}; it names {}", permitted.join(", "));
+            return Err(Refusal::new(Code::HolderNotPermitted, detail).into());
+        }
+        let terms = self.terms.terms();
+        terms::check(&terms, permit)?;
+        Ok(Asked { holders, micro_rho, terms })
+    }
 }
 
 /// What each hospital shall charge: what was asked for, or what the permit says.
@@ -332,19 +386,10 @@ fn price(report: &DryRunReport) -> String {
     [print::pairs(&facts), noise(&report.privacy.noise), holders].join("\n\n")
 }
 
-/// The noise of each measure in a hospital's cell, and relative to cells of some sizes: for a count its share of the cell, else
-/// how much it is for each row, as in a mean.
+/// The noise of each measure in a hospital's cell, and relative to cells of some sizes.
 fn noise(reports: &[NoiseReport]) -> String {
     let row = |noise: &NoiseReport| {
-        let relative = |size: u32| {
-            let each = noise.standard_deviation / f64::from(size);
-            if noise.counts {
-                format!("{} %", significant(each * 100.0))
-            } else {
-                format!("{} a row", significant(each))
-            }
-        };
-        let [small, middle, large] = CELL_SIZES.map(relative);
+        let [small, middle, large] = CELL_SIZES.map(|size| relative(noise.standard_deviation, noise.counts, size));
         [noise.measure.clone(), significant(noise.standard_deviation), small, middle, large]
     };
     let [small, middle, large] = CELL_SIZES.map(|size| format!("in {size} rows"));

@@ -21,7 +21,7 @@ use sekisho_protocol::{
 };
 
 use self::member::Member;
-pub use self::member::conflicts;
+pub use self::member::{conflicts, written};
 use super::{
     Context,
     application::{self, Recompute},
@@ -140,6 +140,9 @@ pub struct Who {
     /// The member's key.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// Only write the signed review into this file, which must not exist, and hand nothing in: the committee's page takes it.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// For people or for programs.
     #[arg(long, value_enum, default_value = "table")]
     output: Output,
@@ -197,7 +200,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
         Command::Complete { who, reasons } => {
             let mut member = Member::of(&who.application, &who.key, context).await?;
             member.is_complete()?;
-            member.say((Verdict::Complete, completeness), reasons, None, who.output, context).await
+            member.say((Verdict::Complete, completeness), reasons, None, who, context).await
         }
         Command::Conflict { saying } => {
             say(&saying.who, Verdict::Conflict, completeness, &saying.reasons, context).await
@@ -210,7 +213,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             member.agrees(&granted)?;
             print::out(&permit::table(&granted))?;
             let what = (Verdict::Approve, lawfulness);
-            let exit = member.say(what, &saying.reasons, Some(digest), saying.who.output, context).await?;
+            let exit = member.say(what, &saying.reasons, Some(digest), &saying.who, context).await?;
             sign::<Permit>(path, envelope, &member.key)?;
             Ok(exit)
         }
@@ -226,7 +229,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
             let (refused, digest) = envelope.peek::<RefusedApplication>().map_err(|e| Failure::document(path, e))?;
             member.is_meant(refused.digest, &refused.recused)?;
             let what = (Verdict::Refuse, lawfulness);
-            let exit = member.say(what, &saying.reasons, Some(digest), saying.who.output, context).await?;
+            let exit = member.say(what, &saying.reasons, Some(digest), &saying.who, context).await?;
             sign::<RefusedApplication>(path, envelope, &member.key)?;
             Ok(exit)
         }
@@ -239,7 +242,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
 
 async fn say(who: &Who, verdict: Verdict, step: Step, reasons: &str, context: &Context) -> Result<Exit, Failure> {
     let mut member = Member::of(&who.application, &who.key, context).await?;
-    member.say((verdict, step), reasons, None, who.output, context).await
+    member.say((verdict, step), reasons, None, who, context).await
 }
 
 /// Signs the file; a member who has signed it already need not again.

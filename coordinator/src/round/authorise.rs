@@ -77,7 +77,22 @@ fn verify(envelope: &Envelope, permit: &Permit, current: &Current) -> Result<Ver
     Ok(envelope.verify(&known, 1)?)
 }
 
-fn check(query: &Query, permit: &Held<Permit>, current: &Current, now: DateTime<Utc>) -> Result<Vec<Member>, Refusal> {
+/// The study that a signed query is of, and the fingerprint of the key that signed it, when some permit authorises its owner to
+/// ask; the study is empty when the query's permit is not known here. Nothing else is believed of it.
+pub fn asked_by(current: &Current, envelope: &[u8]) -> Option<(String, Digest)> {
+    let envelope = Envelope::from_json::<Query>(envelope).ok()?;
+    let key = envelope.key_ids().find_map(|id| current.person_key(id))?;
+    let query = envelope.verify::<Query>(&[key], 1).ok()?;
+    let study = current.permit(query.permit).map(|permit| permit.study_id.clone()).unwrap_or_default();
+    Some((study, key.fingerprint()))
+}
+
+/// Whether anything may be asked under `permit` at `now`.
+///
+/// # Errors
+/// `permit_revoked`, `permit_superseded`, `suspended`, `permit_not_yet_valid`, `permit_expired` or an order's code; `stale_status`
+/// when nobody knows.
+pub fn in_force(permit: &Held<Permit>, current: &Current, now: DateTime<Utc>) -> Result<(), Refusal> {
     let status = current.status(now)?;
     if status.revokes(permit.digest()) {
         return refuse(Code::PermitRevoked, format!("permit {} is revoked", permit.id));
@@ -98,6 +113,11 @@ fn check(query: &Query, permit: &Held<Permit>, current: &Current, now: DateTime<
     if now >= permit.validity.to {
         return refuse(Code::PermitExpired, format!("permit {} was valid until {}", permit.id, permit.validity.to));
     }
+    Ok(())
+}
+
+fn check(query: &Query, permit: &Held<Permit>, current: &Current, now: DateTime<Utc>) -> Result<Vec<Member>, Refusal> {
+    in_force(permit, current, now)?;
     if now >= query.expires {
         return refuse(Code::StaleMessage, format!("the query expired at {}; it is {now}", query.expires));
     }

@@ -7,15 +7,16 @@
 //! Answers arrive out of order, so that a checkpoint may be older than the newest: then the hospital must prove that the newest
 //! continues it.
 
-use std::time::Duration;
-
-use arrow_flight::Action;
-use futures::StreamExt;
+use super::{
+    Rounds,
+    authorise::PermittedQuery,
+    collect::{NoRelease, unbelieved},
+    failed,
+};
+use crate::network::keys_of;
 use sekisho_protocol::{
-    control::ACTION_CONSISTENCY,
-    digest::Digest,
     log::{
-        checkpoint::{SignedCheckpoint, VerifiedCheckpoint},
+        checkpoint::{SignedCheckpoint, VerifiedCheckpoint, whose},
         cosignature::{Continued, WitnessError},
         note::{NoteKey, Signs},
         proof::ConsistencyProof,
@@ -23,20 +24,7 @@ use sekisho_protocol::{
     refusal::{Code, Refusal},
     roster::Member,
 };
-use tokio::time::timeout;
 
-use super::{
-    Rounds,
-    authorise::PermittedQuery,
-    collect::{NoRelease, unbelieved},
-    failed,
-};
-use crate::network::{keys_of, refusal_of_node};
-
-/// How long a hospital may take over one proof.
-const PROOF_TIME: Duration = Duration::from_secs(10);
-/// The most bytes of a proof, and its framing.
-const MAX_PROOF_BYTES: usize = 16 << 10;
 /// How often it is tried again when other answers of the hospital arrive at the same time.
 const TURNS: usize = 64;
 
@@ -90,26 +78,13 @@ impl Rounds {
         let Some(newest) = newest.map(SignedCheckpoint::claimed) else { return Ok(Ok(())) };
         let (old, new) = (newest.head().size(), offered.head().size());
         if newest.origin() == offered.origin() && new < old {
-            let hashes = self.proof(member, new, old).await?;
+            let hashes = self.nodes.log_proof(member, new, old).await?;
             return Ok(newest.head().extends(offered.head(), &hashes).map_err(WitnessError::from));
         }
-        let fetched = if shown.old == old || old >= new { None } else { Some(self.proof(member, old, new).await?) };
+        let fetched =
+            if shown.old == old || old >= new { None } else { Some(self.nodes.log_proof(member, old, new).await?) };
         let hashes = if old == new { &[][..] } else { fetched.as_deref().unwrap_or(&shown.hashes) };
         Ok(Continued::check(Some(newest), offered.clone(), hashes).map(drop))
-    }
-
-    /// Asks a hospital for the proof that its log of `new` entries continues the one of `old`.
-    async fn proof(&self, member: &Member, old: u64, new: u64) -> Result<Vec<Digest>, NoRelease> {
-        let mut client = self.nodes.flight(member, MAX_PROOF_BYTES)?;
-        let asked = async {
-            let answers = client.do_action(Action::new(ACTION_CONSISTENCY, format!("{old} {new}"))).await?;
-            answers.into_inner().next().await.transpose()
-        };
-        let late = |_| Refusal::new(Code::Offline, "the hospital's proof did not arrive in time");
-        let answer = timeout(PROOF_TIME, asked).await.map_err(late)?.map_err(|status| refusal_of_node(&status))?;
-        let body = answer.map(|answer| answer.body).unwrap_or_default();
-        let (hashes, _) = body.as_chunks::<32>();
-        Ok(hashes.iter().map(|hash| Digest::from_bytes(*hash)).collect())
     }
 }
 
@@ -120,7 +95,7 @@ fn verified(
     member: &Member,
 ) -> Result<VerifiedCheckpoint, NoRelease> {
     let origin = checkpoint.claimed().origin();
-    if origin.as_str().split_once('/').is_none_or(|(_, name)| name != member.name) {
+    if whose(origin).is_none_or(|whose| whose.member != member.name) {
         return Err(unbelieved("the hospital shows a checkpoint of another member's log"));
     }
     let key = |key| NoteKey::new(origin.clone(), Signs::Text, key);

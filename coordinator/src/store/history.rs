@@ -4,7 +4,10 @@
 
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use sekisho_protocol::digest::Digest;
+use sekisho_protocol::{
+    digest::Digest,
+    log::{entry::Kind as Entry, store},
+};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{RoundState, Store, StoreError, instant, read_digest, read_instant, state_of};
@@ -66,6 +69,12 @@ const ROUND: &str = "SELECT r.round, r.query, r.query_key, r.permit, r.run, r.st
     FROM round r LEFT JOIN question q ON q.query = r.query";
 
 impl Store {
+    /// The envelope of the query with this digest.
+    pub(crate) async fn question(&self, query: Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = sqlx::query_scalar("SELECT envelope FROM question WHERE query = ?1");
+        Ok(sql.bind(query.as_bytes().as_slice()).fetch_optional(&self.pool).await?)
+    }
+
     /// The round with this id.
     ///
     /// # Errors
@@ -96,6 +105,17 @@ impl Store {
         rows.iter().map(release_of).collect()
     }
 
+    /// What was released under a permit, by round and hospital, without its numbers.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn releases_under(&self, permit: Digest) -> Result<Vec<KeptRelease>, StoreError> {
+        let sql = "SELECT round, node, header, x'' AS cells, receipt FROM release JOIN round USING (round)
+            WHERE permit = ?1 ORDER BY round, node";
+        let rows = sqlx::query(sql).bind(permit.as_bytes().as_slice()).fetch_all(&self.pool).await?;
+        rows.iter().map(release_of).collect()
+    }
+
     /// Shows every release of every round to `see`, one at a time and without its numbers.
     ///
     /// # Errors
@@ -110,6 +130,14 @@ impl Store {
             see(&release_of(&row)?)?;
         }
         Ok(())
+    }
+
+    /// Which entry of the coordinator's log a statement is, if it is one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn entry_of(&self, kind: Entry, statement: &[u8]) -> Result<Option<u64>, StoreError> {
+        Ok(store::find(&mut *self.pool.acquire().await?, kind, statement).await?)
     }
 
     /// Keeps a result that waits; one that is there stays as it is.

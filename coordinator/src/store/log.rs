@@ -3,21 +3,26 @@
 //! Promises: log and tables agree after any crash; the same bytes are entered once. Logged are documents, hospitals' answers to
 //! permits, the signed query of each round, receipts, and the checkpoints of hospitals' logs. What was taken before there was a log is entered when it is made.
 
+use std::num::NonZeroUsize;
+
+use chrono::{DateTime, Utc};
 use rand::{SeedableRng, rngs::StdRng};
 use sekisho_protocol::{
     digest::Digest,
     keys::SecretKey,
     log::{
-        checkpoint::SignedCheckpoint,
+        checkpoint::{Checkpoint, SignedCheckpoint},
         entry::Kind as Entry,
-        note::KeyName,
-        store::{self, Audited, Leaf},
+        merkle::TreeHead,
+        note::{KeyName, NoteSignature},
+        statements::Statements,
+        store::{self, Audited, Leaf, LogError, Proved, Which},
         tile::{Tile, WIDTH},
     },
 };
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
 
-use super::{Kind, Store, StoreError};
+use super::{Kind, Store, StoreError, read_instant};
 
 /// What was kept before there was a log, in the order of time as far as it is known.
 const EARLIER: &str = "SELECT kind, envelope FROM (
@@ -26,6 +31,28 @@ const EARLIER: &str = "SELECT kind, envelope FROM (
     UNION ALL SELECT 'query', envelope, (SELECT min(started_at) FROM round r WHERE r.query = question.query) FROM question
     UNION ALL SELECT 'receipt', receipt, started_at FROM release JOIN round USING (round)
 ) ORDER BY at";
+
+/// Which entries of the log are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogFilter {
+    /// Those of this kind; of all kinds without it.
+    pub kind: Option<Entry>,
+    /// Those that commit to the statement of this digest.
+    pub statement: Option<Digest>,
+    /// Those before this index.
+    pub before: Option<u64>,
+}
+
+/// An entry of the log in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its place.
+    pub index: u64,
+    /// What it commits to.
+    pub kind: Entry,
+    /// The statement; none when it was erased.
+    pub statement: Option<Vec<u8>>,
+}
 
 impl Kind {
     /// What an entry of the log is called that commits to a document of this kind.
@@ -142,11 +169,85 @@ impl Store {
         Ok(true)
     }
 
+    /// Takes `checkpoint` as the newest of the member's next log, with the write-off of the log before, if `lost` still is the
+    /// newest of that.
+    pub(crate) async fn succeed(
+        &self,
+        member: &str,
+        lost: &SignedCheckpoint,
+        write_off: &[u8],
+        checkpoint: &SignedCheckpoint,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        if store::newest_of(&mut tx, member).await?.as_ref() != Some(lost) {
+            return Ok(false);
+        }
+        enter(&mut tx, Entry::WriteOff, write_off).await?;
+        store::keep(&mut tx, checkpoint).await?;
+        enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Keeps a cosignature with a hospital's newest checkpoint, if that still is the one that was cosigned.
+    pub(crate) async fn add_cosignature(
+        &self,
+        cosigned: &Checkpoint,
+        signature: NoteSignature,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        let newest = store::newest(&mut tx, cosigned.origin()).await?;
+        if let Some(mut newest) = newest.filter(|newest| newest.claimed() == cosigned) {
+            newest.add(signature).map_err(LogError::from)?;
+            store::keep(&mut tx, &newest).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
     /// Enters a checkpoint that contradicts what was kept.
     pub(crate) async fn enter_checkpoint(&self, checkpoint: &SignedCheckpoint) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         enter(&mut tx, Entry::Checkpoint, checkpoint.to_string().as_bytes()).await?;
         Ok(tx.commit().await?)
+    }
+
+    /// The newest checkpoint of the coordinator's own log, with its cosignatures; none before enough hospitals witnessed one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn own_checkpoint(&self) -> Result<Option<SignedCheckpoint>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let Some(origin) = store::origin(&mut connection).await? else { return Ok(None) };
+        Ok(store::newest(&mut connection, &origin).await?)
+    }
+
+    /// The head that the log had at `size` entries.
+    ///
+    /// # Errors
+    /// When it has fewer, or the database cannot be read.
+    pub async fn log_head_at(&self, size: u64) -> Result<TreeHead, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        Ok(store::head_at(&mut tx, size).await?)
+    }
+
+    /// Proves that the entry that `which` names is under `checkpoint`.
+    ///
+    /// # Errors
+    /// When it is not, was erased, or the database cannot be read.
+    pub async fn prove(&self, which: &Which, checkpoint: SignedCheckpoint) -> Result<Proved, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let index = store::place_of(&mut tx, which).await?;
+        Ok(store::prove(&mut tx, index, checkpoint).await?)
+    }
+
+    /// Entries of one kind from `from` on, in order; at most `limit` of them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn log_entries_of(&self, kind: Entry, from: u64, limit: u32) -> Result<Vec<Leaf>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(store::leaves_of(&mut connection, kind, from, limit).await?)
     }
 
     /// Entries of the log from `from` on, in order; at most `limit` of them.
@@ -158,6 +259,44 @@ impl Store {
         Ok(store::leaves(&mut connection, from, limit).await?)
     }
 
+    /// The newest entries that `filter` lets through; at most `most` of them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn newest_entries(&self, filter: LogFilter, most: u32) -> Result<Vec<Logged>, StoreError> {
+        let sql = "SELECT l.idx, l.kind, s.envelope FROM log_leaf l LEFT JOIN log_statement s ON s.idx = l.idx
+            WHERE (?1 IS NULL OR l.kind = ?1) AND (?2 IS NULL OR s.digest = ?2) AND l.idx < ?3
+            ORDER BY l.idx DESC LIMIT ?4";
+        let before = filter.before.and_then(|index| i64::try_from(index).ok()).unwrap_or(i64::MAX);
+        let rows = sqlx::query(sql)
+            .bind(filter.kind.map(Entry::as_str))
+            .bind(filter.statement.as_ref().map(|digest| digest.as_bytes().as_slice()))
+            .bind(before)
+            .bind(most)
+            .fetch_all(&self.pool)
+            .await?;
+        let read = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(Logged {
+                index: row.try_get::<i64, _>("idx")?.unsigned_abs(),
+                kind: row.try_get::<&str, _>("kind")?.parse().map_err(|_| StoreError::Corrupt("log entry"))?,
+                statement: row.try_get("envelope")?,
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// When the document or query whose payload has this digest came here; none when it is neither.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn came_at(&self, payload: Digest) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let sql = "SELECT min(at) FROM (SELECT put_at AS at FROM document WHERE digest = ?1
+            UNION ALL SELECT started_at FROM round WHERE query = ?1)";
+        let found: Option<String> =
+            sqlx::query_scalar(sql).bind(payload.as_bytes().as_slice()).fetch_one(&self.pool).await?;
+        found.as_deref().map(read_instant).transpose()
+    }
+
     /// Reads the whole log and makes every hash again; `seen` is told how many entries were checked.
     ///
     /// # Errors
@@ -165,5 +304,19 @@ impl Store {
     pub async fn audit_log(&self, seen: impl FnMut(u64) + Send) -> Result<Audited, StoreError> {
         let mut tx = self.pool.begin().await?;
         Ok(store::audit(&mut tx, seen).await?)
+    }
+
+    /// The same, with the signatures of `statements`, on so many `threads`.
+    ///
+    /// # Errors
+    /// [`StoreError::Log`], also with the first statement that is wrong.
+    pub async fn audit_log_with(
+        &self,
+        statements: Option<&mut Statements>,
+        threads: NonZeroUsize,
+        seen: impl FnMut(u64) + Send,
+    ) -> Result<Audited, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        Ok(store::audit_with(&mut tx, statements, threads, seen).await?)
     }
 }

@@ -127,16 +127,6 @@ impl Store {
         Ok(all.into_iter().find(|statement| wanted(statement)))
     }
 
-    /// The newest checkpoint of the coordinator's own log that has the cosignatures it needs.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn own_checkpoint(&self) -> Result<Option<SignedCheckpoint>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let Some(origin) = store::origin(&mut connection).await? else { return Ok(None) };
-        Ok(store::newest(&mut connection, &origin).await?)
-    }
-
     /// The proof that a statement is under `checkpoint` of the coordinator's own log; none when it is not, or not yet.
     pub(crate) async fn proof(
         &self,

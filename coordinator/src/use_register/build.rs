@@ -29,19 +29,19 @@ use crate::{
 
 /// What belongs to one use.
 #[derive(Default)]
-struct Record {
-    applications: Vec<Dated<sekisho_protocol::application::Application>>,
-    refusals: Vec<Dated<sekisho_protocol::decision::RefusedApplication>>,
-    permits: Vec<PermitPart>,
+struct Record<'a> {
+    applications: Vec<&'a Dated<sekisho_protocol::application::Application>>,
+    refusals: Vec<&'a Dated<sekisho_protocol::decision::RefusedApplication>>,
+    permits: Vec<&'a PermitPart>,
 }
 
 /// The register of `parts`.
 ///
 /// # Errors
 /// When a stored report or receipt cannot be read.
-pub(super) fn register(parts: Parts, now: DateTime<Utc>) -> Result<UseRegister, Refusal> {
+pub(super) fn register(parts: &Parts, now: DateTime<Utc>) -> Result<UseRegister, Refusal> {
     let Parts { applications, refusals, publications, permits, status } = parts;
-    let mut records: BTreeMap<String, Record> = BTreeMap::new();
+    let mut records: BTreeMap<String, Record<'_>> = BTreeMap::new();
     for application in applications {
         records.entry(application.document.id.clone()).or_default().applications.push(application);
     }
@@ -60,7 +60,7 @@ pub(super) fn register(parts: Parts, now: DateTime<Utc>) -> Result<UseRegister, 
             let of = |part: &PermitPart| (part.permit.document.id.clone(), part.permit.document.version);
             of(a).cmp(&of(b))
         });
-        uses.extend(entry(id, &record, &publications, status.as_ref(), now)?);
+        uses.extend(entry(id, &record, publications, status.as_ref(), now)?);
     }
     Ok(UseRegister {
         format: FORMAT.into(),
@@ -74,7 +74,7 @@ pub(super) fn register(parts: Parts, now: DateTime<Utc>) -> Result<UseRegister, 
 
 fn entry(
     id: String,
-    record: &Record,
+    record: &Record<'_>,
     publications: &[sekisho_protocol::publication::Publication],
     status: Option<&Status>,
     now: DateTime<Utc>,
@@ -83,7 +83,7 @@ fn entry(
     let applied = record.applications.last();
     let mut decisions: Vec<DecisionEntry> =
         record.permits.iter().map(|part| granted(part, &record.permits, status, now)).collect();
-    decisions.extend(record.refusals.iter().map(refused));
+    decisions.extend(record.refusals.iter().copied().map(refused));
     decisions.sort_by_key(|decision| (decision.date, decision.version));
     let application = applied.map(|a| ApplicationEntry {
         version: a.document.version,
@@ -155,7 +155,7 @@ fn tables<'a>(data: impl Iterator<Item = (&'a String, &'a Vec<String>, &'a Vec<S
     .collect()
 }
 
-fn granted(part: &PermitPart, all: &[PermitPart], status: Option<&Status>, now: DateTime<Utc>) -> DecisionEntry {
+fn granted(part: &PermitPart, all: &[&PermitPart], status: Option<&Status>, now: DateTime<Utc>) -> DecisionEntry {
     let Permit { id, version, issuer, decision, conditions, .. } = &part.permit.document;
     let revoked = status.and_then(|s| s.revoked_permits.iter().find(|r| r.permit == part.permit.digest));
     DecisionEntry {
@@ -189,9 +189,9 @@ fn refused(refusal: &Dated<sekisho_protocol::decision::RefusedApplication>) -> D
     }
 }
 
-fn permit_state(part: &PermitPart, all: &[PermitPart], status: Option<&Status>, now: DateTime<Utc>) -> State {
+fn permit_state(part: &PermitPart, all: &[&PermitPart], status: Option<&Status>, now: DateTime<Utc>) -> State {
     let permit = &part.permit.document;
-    let newer = |other: &PermitPart| {
+    let newer = |other: &&PermitPart| {
         other.counts && other.permit.document.id == permit.id && other.permit.document.version > permit.version
     };
     if status.is_some_and(|s| s.revokes(part.permit.digest)) {
@@ -212,7 +212,7 @@ fn permit_state(part: &PermitPart, all: &[PermitPart], status: Option<&Status>, 
 }
 
 /// The hospitals of the newest permit, with what they spent under all versions.
-fn holders(newest: &PermitPart, all: &[PermitPart]) -> Result<Vec<HolderEntry>, Refusal> {
+fn holders(newest: &PermitPart, all: &[&PermitPart]) -> Result<Vec<HolderEntry>, Refusal> {
     let mut tally = Tally::default();
     for release in all.iter().flat_map(|part| &part.rounds).flat_map(|round| &round.releases) {
         tally.count(&release.header, &release.receipt, |_| true).map_err(unavailable)?;
@@ -248,7 +248,7 @@ fn holders(newest: &PermitPart, all: &[PermitPart]) -> Result<Vec<HolderEntry>, 
 }
 
 /// Every run of every question: the rounds that asked it are one entry.
-fn queries(permits: &[PermitPart]) -> Result<Vec<QueryEntry>, Refusal> {
+fn queries(permits: &[&PermitPart]) -> Result<Vec<QueryEntry>, Refusal> {
     let mut entries = Vec::new();
     for part in permits {
         let mut runs: BTreeMap<(Digest, u32), Vec<&RoundPart>> = BTreeMap::new();
@@ -287,11 +287,7 @@ fn query(query_key: Digest, run: u32, version: u32, rounds: &[&RoundPart]) -> Re
     asked.extend(missing.iter().map(|m| m.name.clone()));
     let result = last.as_ref().map(|(part, _)| result_of(&part.round, &part.releases)).transpose()?.flatten();
     let review = last.as_ref().and_then(|(part, _)| part.review.as_ref());
-    let output = match (result, review) {
-        (None, _) => Output::Nothing,
-        (Some(_), None) => Output::Automatic,
-        (Some(_), Some(review)) => Output::Reviewed(review.standing),
-    };
+    let output = Output::of(result, review.map(|review| review.standing));
     let left = matches!(output, Output::Automatic | Output::Reviewed(Standing::Released));
     Ok(QueryEntry {
         sha256: sql.as_ref().map(|sql| Digest::of(sql.as_bytes())),

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A text that breaks out of whatever is not careful.
-const HOSTILE: &str = "</script><img src=x onerror=alert(1)> \"q\" & 'a',\n=1+1\u{202e}";
+pub(crate) const HOSTILE: &str = "</script><img src=x onerror=alert(1)> \"q\" & 'a',\n=1+1\u{202e}";
 
 fn at(hour: i64) -> DateTime<Utc> {
     now() + chrono::Duration::hours(hour)
@@ -32,6 +32,7 @@ fn dated<D>(document: D, name: &str) -> Dated<D> {
         document,
         digest: Digest::of(name.as_bytes()),
         put_at: now(),
+        signers: Vec::new(),
         roles: vec!["ethicist".into(), "patient".into()],
     }
 }
@@ -101,7 +102,7 @@ fn round(name: &str, sql: &str, run: u32, hour: i64, holders: &[(&str, Option<Co
 }
 
 /// A use that was granted and revoked, one that was refused, one that is under review.
-fn record() -> Parts {
+pub(crate) fn record() -> Parts {
     let person = key();
     let mut granted = permit(&person, 1, Digest::of(b"schema"));
     granted.application_id = Some("application-1".into());
@@ -187,8 +188,9 @@ fn record() -> Parts {
     }
 }
 
-fn register() -> UseRegister {
-    UseRegister { software: "sekisho-coordinator".into(), ..build::register(record(), at(10)).unwrap() }
+/// The register of [`record`].
+pub(crate) fn register() -> UseRegister {
+    UseRegister { software: "sekisho-coordinator".into(), ..build::register(&record(), at(10)).unwrap() }
 }
 
 #[test]
@@ -234,7 +236,7 @@ fn a_permit_stands_where_time_status_and_versions_put_it() {
         let mut parts = record();
         parts.status.as_mut().unwrap().revoked_permits.clear();
         change(&mut parts);
-        build::register(parts, at(hour)).unwrap().uses[0].decisions[0].state.code.clone()
+        build::register(&parts, at(hour)).unwrap().uses[0].decisions[0].state.code.clone()
     };
     let month = 30 * 24;
     for (fact, change, hour, expect) in [

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sekisho_protocol::{
+    digest::Digest,
     output_review::{Standing, Verdict},
     permit::{Basis, Purpose},
 };
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::report::HolderState;
 
 /// The same in both languages.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Text {
     /// Japanese.
@@ -30,11 +31,11 @@ pub struct Coded {
     pub label: Text,
 }
 
-fn text(ja: &str, en: &str) -> Text {
+pub(crate) fn text(ja: &str, en: &str) -> Text {
     Text { ja: ja.into(), en: en.into() }
 }
 
-fn coded(code: &str, ja: &str, en: &str) -> Coded {
+pub(crate) fn coded(code: &str, ja: &str, en: &str) -> Coded {
     Coded { code: code.into(), label: text(ja, en) }
 }
 
@@ -103,36 +104,14 @@ pub(super) fn labels() -> BTreeMap<String, Text> {
     .collect()
 }
 
-pub(super) fn purpose(purpose: Purpose) -> Coded {
-    let (ja, en) = match purpose {
-        Purpose::PublicHealth => ("公衆衛生・産業保健", "Public or occupational health"),
-        Purpose::PolicyAndRegulation => ("政策・規制", "Policy and regulation"),
-        Purpose::OfficialStatistics => ("公的統計", "Official statistics"),
-        Purpose::Education => ("教育", "Education"),
-        Purpose::ScientificResearch => ("学術研究", "Scientific research"),
-        Purpose::ImprovingCare => ("医療の改善", "Improving care"),
-    };
+pub(crate) fn purpose(purpose: Purpose) -> Coded {
+    let (en, ja) = purpose.in_words();
     coded(purpose.as_str(), ja, en)
 }
 
-pub(super) fn basis(basis: Basis) -> Coded {
-    let (code, ja, en) = match basis {
-        Basis::Ehds68 => ("EHDS-68", "EHDS 第68条（データ許可）", "EHDS Art. 68: data permit"),
-        Basis::Ehds69 => {
-            ("EHDS-69", "EHDS 第69条（データ請求：統計のみ）", "EHDS Art. 69: data request, statistics only")
-        }
-        Basis::Ehds72 => ("EHDS-72", "EHDS 第72条（信頼された保有者）", "EHDS Art. 72: trusted holder"),
-        Basis::JpNgmiaAnonymised => {
-            ("JP-NGMIA-anonymised", "次世代医療基盤法（匿名加工医療情報）", "NGMIA: anonymised medical information")
-        }
-        Basis::JpNgmiaPseudonymised => (
-            "JP-NGMIA-pseudonymised",
-            "次世代医療基盤法（仮名加工医療情報）",
-            "NGMIA: pseudonymised medical information",
-        ),
-        Basis::JpEthics => ("JP-ethics", "倫理審査委員会の承認", "Approval by an ethics committee"),
-    };
-    coded(code, ja, en)
+pub(crate) fn basis(basis: Basis) -> Coded {
+    let (en, ja) = basis.in_words();
+    coded(basis.as_str(), ja, en)
 }
 
 /// Where an application or a permit stands.
@@ -164,6 +143,14 @@ pub(super) fn state(state: State) -> Coded {
     coded(code, ja, en)
 }
 
+/// Every state, for filters.
+pub(crate) fn states() -> Vec<Coded> {
+    use State::{Expired, InForce, NotYetValid, Refused, Revoked, Superseded, Suspended, UnderReview, WithoutQuorum};
+    [UnderReview, Refused, NotYetValid, InForce, Suspended, Superseded, Expired, Revoked, WithoutQuorum]
+        .map(state)
+        .into()
+}
+
 pub(super) fn outcome(granted: bool) -> Coded {
     if granted { coded("granted", "許可", "Granted") } else { coded("refused", "不許可", "Refused") }
 }
@@ -187,7 +174,7 @@ pub(super) fn permit_answer(answer: PermitAnswer) -> Coded {
     coded(code, ja, en)
 }
 
-pub(super) fn holder_state(state: HolderState) -> Coded {
+pub(crate) fn holder_state(state: HolderState) -> Coded {
     let (code, ja, en) = match state {
         HolderState::Answered => ("answered", "回答", "Answered"),
         HolderState::Refused => ("refused", "拒否", "Refused"),
@@ -199,7 +186,7 @@ pub(super) fn holder_state(state: HolderState) -> Coded {
 
 /// What became of a run's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Output {
+pub(crate) enum Output {
     /// No hospital released anything.
     Nothing,
     /// It left without a review.
@@ -208,7 +195,18 @@ pub(super) enum Output {
     Reviewed(Standing),
 }
 
-pub(super) fn output(output: Output) -> Coded {
+impl Output {
+    /// Of a result, with where its reviews put it when there are any.
+    pub(super) fn of(result: Option<Digest>, standing: Option<Standing>) -> Self {
+        match (result, standing) {
+            (None, _) => Self::Nothing,
+            (Some(_), None) => Self::Automatic,
+            (Some(_), Some(standing)) => Self::Reviewed(standing),
+        }
+    }
+}
+
+pub(crate) fn output(output: Output) -> Coded {
     let (code, ja, en) = match output {
         Output::Nothing => ("none", "結果なし", "No result"),
         Output::Automatic => ("automatic", "審査を要しない", "Given out; no review required"),
@@ -219,7 +217,7 @@ pub(super) fn output(output: Output) -> Coded {
     coded(code, ja, en)
 }
 
-pub(super) fn verdict(verdict: Verdict) -> Coded {
+pub(crate) fn verdict(verdict: Verdict) -> Coded {
     match verdict {
         Verdict::Release => coded("release", "提供可", "Release"),
         Verdict::Refuse => coded("refuse", "提供不可", "Refuse"),

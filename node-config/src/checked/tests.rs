@@ -15,6 +15,9 @@ const WINDOW: &str = "# window_days = 30\n# window_micro_rho = 500000";
 /// The endpoint of the template, as it is commented out.
 const LOCAL: &str = "# [local]\n# address = \"127.0.0.1:8816\"\n# token_file = \"local-tokens\"";
 
+/// The console of the template, as it is commented out.
+const CONSOLE: &str = "# [console]\n# address = \"127.0.0.1:8819\"\n# token_file = \"console-tokens\"";
+
 /// The configuration that a file with `text` in the folder `/etc/sekisho` means, or what is said about it.
 fn read(text: &str) -> Result<NodeConfig, String> {
     let file = File::from_str(text, FileFormat::Toml);
@@ -78,12 +81,17 @@ fn the_days_of_a_preset_may_be_lengthened_and_its_rule_kept() {
 
 #[test]
 fn the_endpoint_is_off_unless_it_is_written_down_on_loopback() {
-    assert_eq!(read(&template(&values())).unwrap().local, None);
+    let config = read(&template(&values())).unwrap();
+    assert_eq!((config.local, config.console), (None, None));
     for address in ["127.0.0.1:8816", "127.8.8.8:1", "[::1]:8816"] {
         let text = template(&values())
             .replace(LOCAL, &format!("[local]\naddress = {address:?}\ntoken_file = \"keys/tokens\""));
         let local = Local { address: address.parse().unwrap(), token_file: "keys/tokens".into() };
         assert_eq!(read(&text).unwrap().local, Some(local));
+        let text = template(&values())
+            .replace(CONSOLE, &format!("[console]\naddress = {address:?}\ntoken_file = \"keys/tokens\""));
+        let console = Console { address: address.parse().unwrap(), token_file: "keys/tokens".into() };
+        assert_eq!(read(&text).unwrap().console, Some(console));
     }
 }
 
@@ -149,6 +157,8 @@ fn a_wrong_value_is_refused_with_its_key() {
         (LOCAL, "[local]\naddress = \"127.0.0.1:0\"\ntoken_file = \"t\"", "`local.address`"),
         (LOCAL, "[local]\naddress = \"127.0.0.1:8816\"\ntoken_file = \"\"", "`local.token_file`"),
         (LOCAL, "[local]\naddress = \"127.0.0.1:8816\"", "token_file"),
+        (CONSOLE, "[console]\naddress = \"0.0.0.0:8819\"\ntoken_file = \"t\"", "`console.address`"),
+        (CONSOLE, "[console]\naddress = \"127.0.0.1:8819\"\ntoken_file = \"\"", "`console.token_file`"),
         ("mapping = \"data/dataset.toml\"", "mapping = \"\"", "`datasets[0].mapping`"),
         ("memory_mb = 512", "memory_mb = 63", "`snapshots.memory_mb`"),
         ("keep = 2", "keep = 1", "`snapshots.keep`"),

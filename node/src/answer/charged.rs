@@ -43,7 +43,7 @@ pub(crate) struct Ended(How);
 
 enum How {
     /// It is a run that was released before.
-    Served(Answer),
+    Served(Box<Answer>),
     /// A release that is on no disk.
     Made(Box<Made>),
     /// It was charged, and there is no release.
@@ -66,7 +66,7 @@ impl Answering {
         deadline: Instant,
     ) -> Result<Ended, Refusal> {
         if let Some(Run { state: RunState::Released(stored), .. }) = self.ledger.find(&question.key).await? {
-            return Ok(Ended(How::Served(served(&stored)?)));
+            return Ok(Ended(How::Served(Box::new(served(&stored)?))));
         }
         let charges = Durable { answering: self, question, register_seq: self.register.seq().await? };
         let (plan, key) = (&question.reading.plan, question.key);
@@ -94,7 +94,7 @@ impl Answering {
     /// `no_answer`.
     pub(crate) async fn settle(&self, question: &Question, ended: Ended) -> Result<Answer, Refusal> {
         let (charge_id, why) = match ended.0 {
-            How::Served(answer) => return Ok(answer),
+            How::Served(answer) => return Ok(*answer),
             How::Made(made) => {
                 let Made { charge_id, answer, stored, sealed } = *made;
                 self.hooks.at("noised");
@@ -136,7 +136,7 @@ impl Answering {
         let run = reservation.record().clone();
         let failed = Failed;
         if let RunState::Released(stored) = &run.state {
-            return served(stored).map(How::Served).map_err(|e| failed(e.detail));
+            return served(stored).map(Box::new).map(How::Served).map_err(|e| failed(e.detail));
         }
         let Reading { plan, data, snapshot, _slot: _ } = &question.reading;
         // The hospital's own rule is fixed by the charge, as the day is.

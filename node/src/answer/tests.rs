@@ -61,14 +61,14 @@ impl Clock for Noon {
 }
 
 /// A node in this process, with everybody's keys.
-struct Case {
-    dir: tempfile::TempDir,
+pub(crate) struct Case {
+    pub(crate) dir: tempfile::TempDir,
     governance: SecretKey,
     committee: SecretKey,
     coordinator: SecretKey,
     researcher: SecretKey,
     schema: Digest,
-    node: Arc<Answering>,
+    pub(crate) node: Arc<Answering>,
 }
 
 fn key() -> SecretKey {
@@ -88,7 +88,7 @@ async fn open(dir: &Path, governance: PublicKey, max_rows: u64) -> Result<DataSe
 }
 
 impl Case {
-    async fn new(change: impl FnOnce(&mut Answering)) -> Self {
+    pub(crate) async fn new(change: impl FnOnce(&mut Answering)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (governance, committee, coordinator, researcher) = (key(), key(), key(), key());
         let schema: Schema = serde_json::from_str(SCHEMA).unwrap();
@@ -180,17 +180,28 @@ impl Case {
     }
 
     /// Grants version `version` of a permit with this total.
-    async fn permit(&self, version: u32, total: u64) -> Digest {
+    pub(crate) async fn permit(&self, version: u32, total: u64) -> Digest {
         self.permit_of_delta(version, total, (0, 0)).await
     }
 
     /// Grants a permit with this delta for a query and in total.
     async fn permit_of_delta(&self, version: u32, total: u64, delta: (u64, u64)) -> Digest {
+        self.permit_with(version, total, delta, |_| {}).await
+    }
+
+    /// Grants a permit that is changed before it is signed.
+    pub(crate) async fn permit_with(
+        &self,
+        version: u32,
+        total: u64,
+        delta: (u64, u64),
+        change: impl FnOnce(&mut Permit),
+    ) -> Digest {
         let (public, now) = (self.researcher.public(), Noon.now());
         let seen = self.node.documents.permits().await.unwrap();
         let before = seen.iter().filter(|p| p.version < version).max_by_key(|p| p.version).map(|p| p.digest);
         let supersedes = before.or_else(|| (version > 1).then(|| Digest::of(b"not seen here")));
-        let permit: Permit = serde_json::from_value(serde_json::json!({
+        let mut permit: Permit = serde_json::from_value(serde_json::json!({
             "id": "permit", "version": version, "supersedes": supersedes, "basis": "EHDS-69", "issuer": "i", "study_id": "study",
             "schema": self.schema, "decision": {"date": now.date_naive(), "reasons": "r"},
             "purposes": ["scientific_research"], "data_user": "u", "principal_investigator": "p",
@@ -205,11 +216,12 @@ impl Case {
             "validity": {"from": now - Days::days(1), "to": now + Days::days(30)},
         }))
         .unwrap();
+        change(&mut permit);
         self.put(&permit, &self.committee).await
     }
 
     /// Run `run` of `sql`, signed and routed.
-    fn query(&self, permit: Digest, sql: &str, run: u32) -> Vec<u8> {
+    pub(crate) fn query(&self, permit: Digest, sql: &str, run: u32) -> Vec<u8> {
         self.query_of_delta(permit, sql, run, 0)
     }
 
@@ -234,7 +246,7 @@ impl Case {
         serde_json::to_vec(&RoutedQuery { query, route }).unwrap()
     }
 
-    async fn ask(&self, permit: Digest, run: u32) -> String {
+    pub(crate) async fn ask(&self, permit: Digest, run: u32) -> String {
         code(self.node.answer(&self.query(permit, SQL, run)).await)
     }
 }
@@ -448,8 +460,15 @@ async fn a_source_that_cannot_be_looked_at_is_refused_without_its_path() {
 }
 
 impl Case {
+    /// The same node over `stays`, of which there may be many.
+    pub(crate) async fn over(&mut self, stays: &str) {
+        self.take(stays, "true").await;
+        let data = open(self.dir.path(), self.governance.public(), 1 << 20).await.unwrap();
+        Arc::get_mut(&mut self.node).unwrap().data = vec![Arc::new(data)];
+    }
+
     /// Writes the source and takes a snapshot of it, as the operator does beside the running node; its id.
-    async fn take(&self, stays: &str, synthetic: &str) -> String {
+    pub(crate) async fn take(&self, stays: &str, synthetic: &str) -> String {
         let dir = self.dir.path();
         fs::write(dir.join("stay.csv"), format!("pid,age\n{stays}")).unwrap();
         fs::write(dir.join("mapping.toml"), MAPPING.replace("SYNTHETIC", synthetic)).unwrap();

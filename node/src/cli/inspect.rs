@@ -23,13 +23,13 @@ use sekisho_protocol::{
 use serde_json::{Value, json};
 
 use self::screen::{Screen, plain};
-use super::{Output, opened, schema_keys, suspension::reason, table};
+use super::{Output, opened, schema_keys, table};
 use crate::{
     answer::SOFTWARE,
     data::mapping::Mapping,
     documents::{Anchors, Documents},
     inspect::{Exact, Held, Inspecting, Replayed},
-    ledger::{Charged, Ledger, RunName, Which},
+    ledger::{Charged, Ledger, RunName, Which, reason},
     register::Register,
 };
 

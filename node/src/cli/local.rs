@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use miette::{IntoDiagnostic, Result, miette};
+use sekisho_protocol::token_file::TokenFile;
 
 use super::configured;
-use crate::local::TokenFile;
+use crate::local::System;
 
 #[derive(Subcommand)]
 pub(super) enum Local {
@@ -41,7 +42,7 @@ pub(super) enum Local {
 pub(super) fn local(command: &Local) -> Result<()> {
     match command {
         Local::Token { name, config } => {
-            let token = tokens(config)?.add(name, &mut rand::rng()).into_diagnostic()?;
+            let token = tokens(config)?.add(|hash| System::new(name, hash), &mut rand::rng()).into_diagnostic()?;
             println!("{token}");
             eprintln!("Hand it to the system {name} now: only its hash is kept, and it is not shown again.");
             eprintln!("今すぐ {name} に設定してください。保存されるのはハッシュだけで、再表示はできません。");
@@ -59,7 +60,7 @@ pub(super) fn local(command: &Local) -> Result<()> {
     Ok(())
 }
 
-fn tokens(config: &Path) -> Result<TokenFile> {
+fn tokens(config: &Path) -> Result<TokenFile<System>> {
     let local = configured(config)?.local.ok_or_else(|| {
         miette!(
             "the configuration has no table `local`: write [local] with address = \"127.0.0.1:8816\" and token_file"

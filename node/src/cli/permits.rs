@@ -5,13 +5,7 @@ use std::path::PathBuf;
 
 use miette::{IntoDiagnostic, Result, miette};
 use sekisho_node_config::NodeConfig;
-use sekisho_protocol::{
-    clock::Clock,
-    key_file,
-    permit::Permit,
-    receipt::{Acceptance, DecidedBy},
-    refusal::Code,
-};
+use sekisho_protocol::{clock::Clock, key_file, keys::SecretKey, permit::Permit, receipt::Acceptance, refusal::Code};
 use serde_json::{Value, json};
 
 use super::{
@@ -19,14 +13,16 @@ use super::{
     held::{held, holder},
     opened,
     policy::configured_policy,
-    suspension::reason,
     table,
 };
 use crate::{
     documents::{Anchors, Documents, StoredPermit},
-    ledger::{Ledger, Suspended, Suspension},
-    permits::Decision,
+    ledger::{COMMAND_LINE, Ledger, Suspended, Suspension, reason},
+    permits::ByHand,
 };
+
+/// What becomes of a decision.
+const FETCHED: &str = "The coordinator fetches the signed answer within seconds while the node runs.";
 
 #[derive(clap::Subcommand)]
 pub(super) enum Permits {
@@ -244,37 +240,31 @@ impl Desk {
     }
 
     async fn accept(&self, text: &str, reason: Option<String>, clock: &impl Clock) -> Result<()> {
-        let (stored, now) = (self.find(text).await?, clock.now());
-        let status = self.documents.status(now).await.into_diagnostic()?;
-        let envelope = stored.envelope().into_diagnostic()?.to_json();
-        let permit = self.documents.believe_permit(&envelope, &status).await.into_diagnostic()?;
+        let stored = self.find(text).await?;
         let sets = held(&self.config).await?;
         let policy = configured_policy(&self.config, &sets)?;
-        holder(&self.config, &policy, &sets).judge(&permit, &status, now).into_diagnostic()?;
-        let decision = Decision::accepted(&self.ledger, &permit, DecidedBy::Hand, reason).await;
-        if let Some((code, why)) = decision.is_refused() {
-            return Err(miette!("{code}: {why} ({})", code.advice()));
-        }
-        self.decide(&stored, &decision, clock).await?;
+        let (key, holder) = (self.key()?, holder(&self.config, &policy, &sets));
+        self.by_hand(&key).accept(&stored, &holder, reason, clock.now()).await.into_diagnostic()?;
+        eprintln!("{FETCHED}");
         println!("accepted {}: queries under it are answered / 許可証を受け入れました", stored.id);
         Ok(())
     }
 
     async fn refuse(&self, text: &str, reason: String, clock: &impl Clock) -> Result<()> {
         let stored = self.find(text).await?;
-        let decision = Decision::refused(Code::PermitRefused, DecidedBy::Hand, Some(reason));
-        self.decide(&stored, &decision, clock).await?;
-        self.ledger.give_back(&stored.study_id).await.into_diagnostic()?;
+        self.by_hand(&self.key()?).refuse(&stored, reason, clock.now()).await.into_diagnostic()?;
+        eprintln!("{FETCHED}");
         println!("refused {}: nothing more is answered under it / 許可証を断りました", stored.id);
         Ok(())
     }
 
-    async fn decide(&self, stored: &StoredPermit, decision: &Decision, clock: &impl Clock) -> Result<()> {
-        let (key, now) = (key_file::read(&self.config.signing_key).into_diagnostic()?, clock.now());
-        let acceptance = decision.sign(&self.config.name, stored.digest, &key, now).into_diagnostic()?;
-        self.documents.decide(stored.digest, &decision.kept(&acceptance), now).await.into_diagnostic()?;
-        eprintln!("The coordinator fetches the signed answer within seconds while the node runs.");
-        Ok(())
+    fn key(&self) -> Result<SecretKey> {
+        key_file::read(&self.config.signing_key).into_diagnostic()
+    }
+
+    fn by_hand<'a>(&'a self, key: &'a SecretKey) -> ByHand<'a> {
+        let Self { config, ledger, documents } = self;
+        ByHand { name: &config.name, ledger, documents, key, by: COMMAND_LINE }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use miette::{IntoDiagnostic, Result, miette};
-use sekisho_protocol::{clock::Clock, receipt::MAX_REASON};
+use sekisho_protocol::clock::Clock;
 
 use super::opened;
 use crate::{
     documents::{Anchors, Documents},
-    ledger::Suspended,
+    ledger::{COMMAND_LINE, Said, Suspended, reason},
 };
 
 #[derive(clap::Args)]
@@ -40,15 +40,6 @@ pub(super) struct Resume {
     config: PathBuf,
 }
 
-/// A reason as a document holds it.
-pub(super) fn reason(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    if text.is_empty() || text.chars().count() > MAX_REASON || text.chars().any(char::is_control) {
-        return Err(format!("write one line of 1 to {MAX_REASON} characters"));
-    }
-    Ok(text.into())
-}
-
 fn what(study: Option<&String>) -> Result<Suspended> {
     match study {
         None => Ok(Suspended::Everything),
@@ -61,7 +52,8 @@ fn what(study: Option<&String>) -> Result<Suspended> {
 pub(super) async fn suspend(args: &Suspend, clock: &impl Clock) -> Result<()> {
     let what = what(args.study.as_ref())?;
     let (config, ledger, store) = opened(&args.config).await?;
-    ledger.suspend(&what, &args.reason, clock.now()).await.into_diagnostic()?;
+    let said = Said { by: COMMAND_LINE, reason: &args.reason, at: clock.now() };
+    ledger.suspend(&what, &said).await.into_diagnostic()?;
     match &what {
         Suspended::Everything => println!("{} answers nobody / すべての研究を停止しました", config.name),
         Suspended::Study(study) => {
@@ -79,10 +71,11 @@ pub(super) async fn suspend(args: &Suspend, clock: &impl Clock) -> Result<()> {
 }
 
 /// Lifts a suspension, and what three queries without an answer did.
-pub(super) async fn resume(args: &Resume) -> Result<()> {
+pub(super) async fn resume(args: &Resume, clock: &impl Clock) -> Result<()> {
     let what = what(args.study.as_ref())?;
     let (config, ledger, _) = opened(&args.config).await?;
-    ledger.resume(&what).await.into_diagnostic()?;
+    let said = Said { by: COMMAND_LINE, reason: "", at: clock.now() };
+    ledger.resume(&what, &said).await.into_diagnostic()?;
     let left = ledger.suspensions().await.into_diagnostic()?;
     match &what {
         Suspended::Everything => println!("{} answers again / 全体の停止を解除しました", config.name),

@@ -192,7 +192,7 @@ async fn what_a_person_decided_only_a_person_changes_and_the_coordinator_is_to_a
                 let put = documents.put_permit(&verified, &envelope.to_json(), &answer, at(1)).await.unwrap();
                 assert_eq!(put, kept, "{refused:?}");
             }
-            DecidedBy::Hand => documents.decide(digest, &answer, at(1)).await.unwrap(),
+            DecidedBy::Hand => documents.decide(digest, &answer, "(command line)", at(1)).await.unwrap(),
         }
         let stored = documents.permit(digest).await.unwrap().unwrap();
         assert_eq!(stored.acceptance == acceptance, kept, "{decided_by:?} {refused:?}");

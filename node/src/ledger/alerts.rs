@@ -8,7 +8,7 @@ use sekisho_protocol::{alert::Rule, log::entry::Kind, units::MicroRho};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{Ledger, LedgerError, Suspended, suspension};
-use crate::log::append;
+use crate::log::{append, append_once};
 use crate::store::{StoreError, instant, read_amount, read_instant};
 
 /// The most alerts that are read at once.
@@ -25,6 +25,8 @@ pub struct NewAlert<'a> {
     pub at: DateTime<Utc>,
     /// The DSSE envelope.
     pub envelope: &'a [u8],
+    /// Signed checkpoints of another party's log that it is about: entered in the log with it.
+    pub evidence: &'a [Vec<u8>],
 }
 
 /// When a rule's events happened.
@@ -57,7 +59,7 @@ impl Ledger {
         if let Some((study, reason, at)) = suspend {
             suspension::put(&mut tx, &Suspended::Study(study.into()), reason, at).await?;
         }
-        if let Some(NewAlert { rule, study_id, at, envelope }) = alert {
+        if let Some(NewAlert { rule, study_id, at, envelope, evidence }) = alert {
             sqlx::query(
                 "INSERT INTO alert (alert, rule, study_id, at, envelope)
                 VALUES ((SELECT coalesce(max(alert), 0) + 1 FROM alert), ?1, ?2, ?3, ?4)",
@@ -68,6 +70,9 @@ impl Ledger {
             .bind(*envelope)
             .execute(&mut *tx)
             .await?;
+            for checkpoint in *evidence {
+                append_once(&mut tx, Kind::Checkpoint, checkpoint).await?;
+            }
             append(&mut tx, Kind::Alert, envelope).await?;
         }
         Ok(tx.commit().await?)

@@ -76,6 +76,11 @@ pub enum LedgerError {
     /// The run has its release.
     #[error("the run has been released; it has one release, ever")]
     AlreadyReleased,
+    /// The run is of a database that was lost.
+    #[error(
+        "this run was charged before the hospital lost its newest database, and its release is not there: ask for another run"
+    )]
+    Lost,
     /// There is no such charge.
     #[error("there is no charge of this number")]
     UnknownCharge,
@@ -104,6 +109,7 @@ impl From<LedgerError> for Refusal {
             LedgerError::Window { .. } => Self::new(Code::BudgetWindow, error.to_string()),
             LedgerError::Suspended { .. } | LedgerError::Rests { .. } => Self::new(Code::Suspended, error.to_string()),
             LedgerError::Permit(code) => Self::new(*code, error.to_string()),
+            LedgerError::Lost => Self::new(Code::LedgerRolledBack, error.to_string()),
             LedgerError::ReplayedNonce => Self::new(Code::ReplayedNonce, error.to_string()),
             LedgerError::AlreadyReleased | LedgerError::UnknownCharge => {
                 Self::new(Code::NoAnswer, "the run gave no answer")

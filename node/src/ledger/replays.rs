@@ -109,6 +109,10 @@ pub struct Charged {
     pub charged_at: DateTime<Utc>,
     /// Whether it has its release.
     pub released: bool,
+    /// Whether it was executed, at least once, without an answer.
+    pub failed: bool,
+    /// Whether it was charged in a database that was lost, so that its release is not here.
+    pub lost: bool,
     /// Whether question and seed were kept, so that it can be made again.
     pub kept: bool,
     /// How often it was made again.
@@ -192,6 +196,8 @@ impl Ledger {
         let rows = sqlx::query(
             "SELECT c.charge_id, c.permit, c.query_key, c.run, c.study_id, c.query, c.micro_rho, c.atto_delta, c.as_of,
                 c.charged_at, r.charge_id IS NOT NULL AS released,
+                EXISTS (SELECT 1 FROM no_answer n WHERE n.charge_id = c.charge_id) AS failed,
+                EXISTS (SELECT 1 FROM lost_run l WHERE l.charge_id = c.charge_id) AS lost,
                 EXISTS (SELECT 1 FROM asked a WHERE a.charge_id = c.charge_id)
                     AND EXISTS (SELECT 1 FROM release_seed s WHERE s.charge_id = c.charge_id) AS kept,
                 (SELECT count(*) FROM replay p WHERE p.charge_id = c.charge_id) AS replays
@@ -219,22 +225,7 @@ impl Ledger {
         let Some(charged) = self.charges(&wanted).await?.pop() else { return Ok(None) };
         let mut connection = self.store.read().acquire().await?;
         let run = find(&mut connection, &charged.key).await?.ok_or(StoreError::Corrupt("charge"))?;
-        let asked = sqlx::query(
-            "SELECT a.signed, a.query, a.own_rule, p.document FROM asked a
-            LEFT JOIN asked_permit p ON p.digest = ?2 WHERE a.charge_id = ?1",
-        )
-        .bind(charge_id)
-        .bind(charged.key.permit.as_bytes().as_slice())
-        .fetch_optional(&mut *connection)
-        .await?;
-        let asked = asked.map(|row| {
-            Ok::<_, LedgerError>(Asked {
-                signed: row.try_get("signed")?,
-                query: row.try_get("query")?,
-                permit: row.try_get::<Option<Vec<u8>>, _>("document")?.unwrap_or_default(),
-                own_rule: read_rule(row.try_get("own_rule")?)?,
-            })
-        });
+        let asked = asked(&mut connection, &charged).await?;
         let seed = sqlx::query("SELECT key, nonce, sealed FROM release_seed WHERE charge_id = ?1")
             .bind(charge_id)
             .fetch_optional(&mut *connection)
@@ -245,9 +236,17 @@ impl Ledger {
                 let found = log_store::find(&mut connection, Kind::Receipt, &release.receipt).await;
                 found.map_err(StoreError::from)?.is_some()
             }
-            RunState::Reserved => false,
+            RunState::Reserved | RunState::Lost => false,
         };
-        Ok(Some(Kept { charged, run, asked: asked.transpose()?, seed, logged }))
+        Ok(Some(Kept { charged, run, asked, seed, logged }))
+    }
+
+    /// The question of a charge, where it was kept.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn asked(&self, charged: &Charged) -> Result<Option<Asked>, LedgerError> {
+        asked(&mut *self.store.read().acquire().await?, charged).await
     }
 
     /// Notes a replay, and appends the signed account of it to the log, in one transaction that is durable on return.
@@ -264,6 +263,26 @@ impl Ledger {
         append(&mut tx, Kind::Replay, envelope).await?;
         Ok(tx.commit().await?)
     }
+}
+
+async fn asked(connection: &mut SqliteConnection, charged: &Charged) -> Result<Option<Asked>, LedgerError> {
+    let asked = sqlx::query(
+        "SELECT a.signed, a.query, a.own_rule, p.document FROM asked a
+        LEFT JOIN asked_permit p ON p.digest = ?2 WHERE a.charge_id = ?1",
+    )
+    .bind(charged.charge_id)
+    .bind(charged.key.permit.as_bytes().as_slice())
+    .fetch_optional(connection)
+    .await?;
+    let read = |row: SqliteRow| {
+        Ok(Asked {
+            signed: row.try_get("signed")?,
+            query: row.try_get("query")?,
+            permit: row.try_get::<Option<Vec<u8>>, _>("document")?.unwrap_or_default(),
+            own_rule: read_rule(row.try_get("own_rule")?)?,
+        })
+    };
+    asked.map(read).transpose()
 }
 
 fn sealed(row: &SqliteRow) -> Result<SealedSeed, LedgerError> {
@@ -291,6 +310,8 @@ fn charged(row: &SqliteRow) -> Result<Charged, LedgerError> {
         as_of: row.try_get::<&str, _>("as_of")?.parse().map_err(|_| StoreError::Corrupt("day"))?,
         charged_at: read_instant(row.try_get("charged_at")?)?,
         released: row.try_get("released")?,
+        failed: row.try_get("failed")?,
+        lost: row.try_get("lost")?,
         kept: row.try_get("kept")?,
         replays: row.try_get::<i64, _>("replays")?.unsigned_abs(),
     })

@@ -73,6 +73,8 @@ pub enum RunState {
     Reserved,
     /// Charged and released.
     Released(StoredRelease),
+    /// Charged in a database that was lost: its release is not here, and it is not run again.
+    Lost,
 }
 
 /// A charged run.

@@ -9,7 +9,7 @@ use crate::store::{StoreError, amount, instant, read_amount, read_instant};
 pub(super) async fn find(connection: &mut SqliteConnection, key: &RunKey) -> Result<Option<Run>, LedgerError> {
     let row = sqlx::query(
         "SELECT c.charge_id, c.register_seq, c.as_of, c.snapshot, c.charged_at, c.micro_rho, r.header, r.cells, r.receipt, r.salts,
-            a.own_rule
+            a.own_rule, EXISTS (SELECT 1 FROM lost_run l WHERE l.charge_id = c.charge_id) AS lost
         FROM charge c LEFT JOIN release r ON r.charge_id = c.charge_id LEFT JOIN asked a ON a.charge_id = c.charge_id
         WHERE c.permit = ?1 AND c.query_key = ?2 AND c.run = ?3",
     )
@@ -20,6 +20,7 @@ pub(super) async fn find(connection: &mut SqliteConnection, key: &RunKey) -> Res
     .await?;
     let Some(row) = row else { return Ok(None) };
     let state = match row.try_get::<Option<Vec<u8>>, _>("header")? {
+        None if row.try_get("lost")? => RunState::Lost,
         None => RunState::Reserved,
         Some(header) => RunState::Released(StoredRelease {
             header,

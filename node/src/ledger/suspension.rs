@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sekisho_protocol::{digest::Digest, refusal::Code};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Ledger, LedgerError, rests};
+use super::{Act, Ledger, LedgerError, Said, note, rests};
 use crate::store::{StoreError, instant, read_instant};
 
 /// What stands for every study; no study has this name.
@@ -105,9 +105,10 @@ impl Ledger {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn suspend(&self, what: &Suspended, reason: &str, at: DateTime<Utc>) -> Result<(), LedgerError> {
+    pub async fn suspend(&self, what: &Suspended, said: &Said<'_>) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
-        put(&mut tx, what, reason, at).await?;
+        put(&mut tx, what, said.reason, said.at).await?;
+        note(&mut tx, Act::Suspend, what.key(), said).await?;
         Ok(tx.commit().await?)
     }
 
@@ -116,10 +117,11 @@ impl Ledger {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn resume(&self, what: &Suspended) -> Result<(), LedgerError> {
+    pub async fn resume(&self, what: &Suspended, said: &Said<'_>) -> Result<(), LedgerError> {
         let mut tx = self.store.write().await?;
         sqlx::query("DELETE FROM suspension WHERE study_id = ?1").bind(what.key()).execute(&mut *tx).await?;
         sqlx::query("UPDATE study SET no_answers = 0 WHERE study_id = ?1").bind(what.key()).execute(&mut *tx).await?;
+        note(&mut tx, Act::Resume, what.key(), said).await?;
         Ok(tx.commit().await?)
     }
 

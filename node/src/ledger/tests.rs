@@ -1,4 +1,5 @@
 mod caps;
+mod write_off;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -24,6 +25,11 @@ fn total(micro_rho: MicroRho) -> Cost {
 
 fn at(second: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_750_000_000 + second, 0).unwrap()
+}
+
+/// What a person says.
+fn said() -> Said<'static> {
+    Said { by: COMMAND_LINE, reason: "why", at: at(0) }
 }
 
 /// Run `run` of question `question`, asked by a message of its own.
@@ -94,6 +100,7 @@ fn told<T>(result: Result<T, LedgerError>) -> String {
         Err(LedgerError::ReplayedNonce) => "nonce".into(),
         Err(LedgerError::AlreadyReleased) => "released".into(),
         Err(LedgerError::UnknownCharge) => "unknown".into(),
+        Err(LedgerError::Lost) => "lost".into(),
         Err(LedgerError::Store(e)) => format!("store {e}"),
     }
 }
@@ -221,7 +228,7 @@ async fn three_missing_answers_suspend_a_study_whatever_lies_between_and_cost_al
     }
     assert_eq!(told(reserve(&ledger, &request("a", 1, 7, 1)).await), "rests a");
     assert_eq!(ledger.budget().await.unwrap().spent, rho(6));
-    ledger.resume(&Suspended::Study("a".into())).await.unwrap();
+    ledger.resume(&Suspended::Study("a".into()), &said()).await.unwrap();
     for _ in 0..3 {
         assert_eq!(told(ledger.open("a", permit).await), "ok", "counted from nothing");
         run += 1;
@@ -251,10 +258,10 @@ async fn what_is_suspended_is_charged_no_more_and_a_resumed_study_is() {
         (None, Some(&everything), "ok", "ok"),
     ] {
         if let Some(what) = suspend {
-            operator.suspend(what, "why", at(0)).await.unwrap();
+            operator.suspend(what, &said()).await.unwrap();
         }
         if let Some(what) = resume {
-            operator.resume(what).await.unwrap();
+            operator.resume(what, &said()).await.unwrap();
         }
         run += 1;
         for (study, expect) in [("a", of_a), ("b", of_b)] {
@@ -285,7 +292,7 @@ async fn no_charge_is_reserved_after_a_suspension_returned() {
     while node.log().len().await.unwrap() < 20 {
         tokio::task::yield_now().await;
     }
-    operator.suspend(&Suspended::Study("a".into()), "why", at(0)).await.unwrap();
+    operator.suspend(&Suspended::Study("a".into()), &said()).await.unwrap();
     let then = node.log().len().await.unwrap();
     for asked in asking {
         asked.await.unwrap();

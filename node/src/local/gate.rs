@@ -1,6 +1,6 @@
 //! What every request passes first: it is meant for this machine, it comes to an end, and its caller is known.
 
-use std::{net::SocketAddr, sync::Arc, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,17 +9,16 @@ use axum::{
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, TimeDelta, Utc};
-use sekisho_protocol::loopback::{is_meant, own_names};
+use sekisho_protocol::{
+    loopback::{is_meant, own_names},
+    token_file::Line,
+};
 use tokio::time::timeout;
-use tracing::warn;
 
 use super::{Local, Problem, ProblemKind};
 
 /// How long one request may take.
 const REQUEST_TIME: Duration = Duration::from_secs(30);
-/// How many wrong tokens are looked at in a minute.
-const MAX_WRONG_TOKENS: u32 = 20;
 
 /// Who sent a request: the name of their token.
 #[derive(Clone)]
@@ -58,51 +57,18 @@ pub(super) async fn caller(State(local): State<Arc<Local>>, mut request: Request
         token.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let found = match token {
         // The file is small, and on this machine.
-        Some((_, token)) => local.tokens.caller(token.trim()),
+        Some((_, token)) => local.tokens.find(token.trim()),
         None => Ok(None),
     };
     match found {
-        Ok(Some(name)) => {
-            request.extensions_mut().insert(Caller(name));
+        Ok(Some(system)) => {
+            request.extensions_mut().insert(Caller(system.name().into()));
             next.run(request).await
         }
-        Ok(None) => Problem::of(local.wrong.one_more(local.clock.now())).into_response(),
+        Ok(None) => {
+            let many = local.wrong.one_more(local.clock.now());
+            Problem::of(if many { ProblemKind::TooManyWrongTokens } else { ProblemKind::TokenUnknown }).into_response()
+        }
         Err(error) => super::unavailable(error).into_response(),
-    }
-}
-
-/// Counts wrong tokens. A right one is let in whatever came before it: a token cannot be guessed, and a program that tries
-/// must not keep an opt-out from being recorded.
-#[derive(Default)]
-pub(super) struct WrongTokens(Mutex<Option<(DateTime<Utc>, u32)>>);
-
-impl WrongTokens {
-    /// What to say to one more wrong token at the hour `now`.
-    fn one_more(&self, now: DateTime<Utc>) -> ProblemKind {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, count) = counted.filter(|(since, _)| now - *since < TimeDelta::minutes(1)).unwrap_or((now, 0));
-        *counted = Some((since, count.saturating_add(1)));
-        if count < MAX_WRONG_TOKENS {
-            return ProblemKind::TokenUnknown;
-        }
-        if count == MAX_WRONG_TOKENS {
-            warn!("many requests with wrong tokens come to the local endpoint");
-        }
-        ProblemKind::TooManyWrongTokens
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn so_many_wrong_tokens_are_looked_at_in_a_minute() {
-        let (wrong, at) = (WrongTokens::default(), |s| DateTime::from_timestamp(1_750_000_000 + s, 0).unwrap());
-        for n in 0..MAX_WRONG_TOKENS {
-            assert_eq!(wrong.one_more(at(i64::from(n))), ProblemKind::TokenUnknown);
-        }
-        assert_eq!(wrong.one_more(at(59)), ProblemKind::TooManyWrongTokens);
-        assert_eq!(wrong.one_more(at(60)), ProblemKind::TokenUnknown);
     }
 }

@@ -5,11 +5,12 @@
 //! a database that does. Which of the two is right the node cannot know, so it takes the coordinator's word: that costs answers,
 //! which the coordinator can withhold anyway.
 //!
-//! Deliberately absent: any way to go on with the older copy. What the lost charges cost nobody here knows.
+//! With the older copy it goes on only after an operator wrote the lost log off ([`super::succession`]).
 
 use std::sync::{Mutex, PoisonError};
 
 use sekisho_protocol::{
+    control::Succession,
     digest::Digest,
     keys::SecretKey,
     log::{
@@ -55,10 +56,11 @@ impl Log {
     /// When the database fails.
     pub async fn origin(&self, wanted: &KeyName) -> Result<KeyName, StoreError> {
         let mut connection = self.store.read().acquire().await?;
-        if let Some(origin) = store::origin(&mut connection).await? {
-            return Ok(origin);
-        }
+        let first = store::origin(&mut connection).await?;
         drop(connection);
+        if let Some(first) = first {
+            return Ok(self.succeeded().await?.unwrap_or(first));
+        }
         let mut tx = self.store.write().await?;
         let origin = store::name(&mut tx, wanted).await?;
         tx.commit().await?;
@@ -91,7 +93,7 @@ impl Log {
     }
 
     /// Why this log does not continue `newest`, if it does not.
-    async fn lost(&self, origin: &KeyName, newest: &Checkpoint) -> Result<Option<String>, StoreError> {
+    pub(super) async fn lost(&self, origin: &KeyName, newest: &Checkpoint) -> Result<Option<String>, StoreError> {
         if newest.origin() != origin {
             return Ok(Some(format!(
                 "the network saw a log {} of this hospital, and this one is {origin}",
@@ -115,19 +117,20 @@ impl Log {
 
 impl Answering {
     /// The name of this node's log.
-    async fn origin(&self) -> Result<KeyName, StoreError> {
+    pub(crate) async fn origin(&self) -> Result<KeyName, StoreError> {
         let wanted = self.documents.log_origin(&self.trust.name).map_err(|_| StoreError::Corrupt("node's name"))?;
         self.ledger.log().origin(&wanted).await
     }
 
-    /// Goes by what the coordinator says that it saw last of this node's log.
+    /// Goes by what the coordinator says that it saw last of this node's log; what the coordinator must take before this node
+    /// answers, if the lost log was written off.
     ///
     /// # Errors
     /// When it is no checkpoint, or the database fails; then the standing is as it was.
-    pub async fn told(&self, newest: Option<&str>) -> Result<(), Refusal> {
+    pub async fn told(&self, newest: Option<&str>) -> Result<Option<Succession>, Refusal> {
         let Some(newest) = newest else {
             self.standing.set(None);
-            return Ok(());
+            return Ok(None);
         };
         let malformed = |detail: &str| Refusal::new(Code::Malformed, detail);
         if newest.len() > MAX_TOLD {
@@ -136,16 +139,25 @@ impl Answering {
         let newest = SignedCheckpoint::parse(newest.as_bytes());
         let newest = newest.map_err(|_| malformed("what the coordinator saw of this node's log is no checkpoint"))?;
         let origin = self.origin().await.map_err(|error| unreadable(&error))?;
+        let told = newest.claimed().origin();
+        if *told != origin
+            && let Some(succession) = self.succession(told).await?
+        {
+            self.standing.set(Some("the coordinator has not taken the write-off of the lost log yet".into()));
+            return Ok(Some(succession));
+        }
+        let saw = self.ledger.log().saw(&newest, &self.note_key(told)).await;
+        saw.map_err(|error| unreadable(&error))?;
         let lost = self.ledger.log().lost(&origin, newest.claimed()).await.map_err(|error| unreadable(&error))?;
         if let Some(why) = &lost {
             tracing::error!(
                 why,
                 "this node runs on an older copy of its database, or on another one: it answers nothing until the newest one \
-                 is back (docs/node.md, ledger_rolled_back)"
+                 is back, or what is lost was written off (docs/node.md, ledger_rolled_back)"
             );
         }
         self.standing.set(lost);
-        Ok(())
+        Ok(None)
     }
 
     /// This node's checkpoint for whoever saw `seen` entries of its log.
@@ -182,7 +194,7 @@ pub(crate) fn refusal(error: &StoreError) -> Refusal {
     unreadable(error)
 }
 
-fn unreadable(error: &StoreError) -> Refusal {
+pub(super) fn unreadable(error: &StoreError) -> Refusal {
     tracing::error!(%error, "the node's log cannot be read");
     Refusal::new(Code::Unavailable, "the hospital's log cannot be read")
 }

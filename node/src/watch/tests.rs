@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use sekisho_node_config::BudgetRule;
 use sekisho_protocol::{
@@ -11,7 +11,7 @@ use sekisho_protocol::{
 
 use super::*;
 use crate::{
-    ledger::{Caps, ChargeRequest, Cost, Reserved, RunKey, Suspended},
+    ledger::{COMMAND_LINE, Caps, ChargeRequest, Cost, Reserved, RunKey, Said, Suspended},
     store::Store,
 };
 
@@ -28,6 +28,11 @@ pub(crate) fn rules() -> Rules {
         no_answer: rule(2, 3600, false),
         budget,
     }
+}
+
+/// What an operator says.
+fn said(at: DateTime<Utc>) -> Said<'static> {
+    Said { by: COMMAND_LINE, reason: "under review", at }
 }
 
 #[derive(Clone, Default)]
@@ -187,7 +192,7 @@ async fn a_study_is_suspended_for_its_own_persons_refusals_alone_and_again_after
     let suspended = case.ledger.suspensions().await.unwrap().remove(0);
     assert_eq!((suspended.what, suspended.reason.as_str()), (Suspended::Study("study".into()), "alert: refusals"));
     // Whoever is resumed begins from nothing, and the quiet time does not protect the next burst.
-    case.ledger.resume(&Suspended::Study("study".into())).await.unwrap();
+    case.ledger.resume(&Suspended::Study("study".into()), &said(case.clock.now())).await.unwrap();
     case.refuse(6, Some("study")).await;
     case.refuse(7, Some("study")).await;
     assert!(!case.ledger.is_suspended("study").await.unwrap());
@@ -196,7 +201,7 @@ async fn a_study_is_suspended_for_its_own_persons_refusals_alone_and_again_after
     assert_eq!(case.alerts().await.len(), 3);
     // An operator's own suspension keeps its reason.
     let own = Suspended::Study("large".into());
-    case.ledger.suspend(&own, "under review", case.clock.now()).await.unwrap();
+    case.ledger.suspend(&own, &said(case.clock.now())).await.unwrap();
     for second in 9..12 {
         case.refuse(second, Some("large")).await;
     }
@@ -230,7 +235,7 @@ async fn repeated_runs_without_an_answer_are_an_alert_within_the_window() {
     case.charge(0, "study", 1, 1, none).await;
     case.charge(3600, "study", 2, 1, none).await;
     assert_eq!(case.alerts().await, [], "the first one is out of the window");
-    case.ledger.resume(&Suspended::Study("study".into())).await.unwrap();
+    case.ledger.resume(&Suspended::Study("study".into()), &said(case.clock.now())).await.unwrap();
     case.charge(3601, "large", 1, 1, none).await;
     case.charge(7199, "study", 3, 1, none).await;
     assert_eq!(case.alerts().await, [alert(7199, "no_answer", Some("study"), 2, 2, true)]);

@@ -49,6 +49,37 @@ pub fn origin(governance: &PublicKey, member: &str) -> Result<KeyName, NoteError
     format!("sekisho-{}/{member}", governance.fingerprint().short()).parse()
 }
 
+/// The parts of the name of a member's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whose<'a> {
+    /// What the names of all logs and witnesses of the network begin with.
+    pub network: &'a str,
+    /// The member, by roster name.
+    pub member: &'a str,
+    /// Which of the member's logs, from 1: it begins another one only when it lost the one before.
+    pub generation: u32,
+}
+
+/// Reads the name of a log as [`origin`] and [`successor`] write it; `None` for other names.
+pub fn whose(origin: &KeyName) -> Option<Whose<'_>> {
+    let (network, rest) = origin.as_str().split_once('/')?;
+    let Some((member, number)) = rest.split_once('/') else {
+        return Some(Whose { network, member: rest, generation: 1 });
+    };
+    let generation = number.parse().ok().filter(|generation: &u32| *generation > 1)?;
+    (generation.to_string() == number).then_some(Whose { network, member, generation })
+}
+
+/// The name of the log that a member begins after it lost the log `lost`.
+///
+/// # Errors
+/// When `lost` is not a member's log, or the last one that can be named.
+pub fn successor(lost: &KeyName) -> Result<KeyName, NoteError> {
+    let last = NoteError::Malformed("no other log of this member can be named");
+    let Whose { network, member, generation } = whose(lost).ok_or(last.clone())?;
+    format!("{network}/{member}/{}", generation.checked_add(1).ok_or(last)?).parse()
+}
+
 /// What a checkpoint says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {

@@ -83,6 +83,8 @@ kinds! {
     Schema = "schema";
     /// Where results were published.
     Publication = "publication";
+    /// What a hospital's lost log is taken to have charged.
+    WriteOff = "write_off";
 }
 
 impl fmt::Display for Kind {

@@ -9,6 +9,7 @@
 
 mod audit;
 mod checkpoint;
+mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -18,8 +19,9 @@ use rand::{CryptoRng, RngCore};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 pub use self::{
-    audit::{Audited, audit},
-    checkpoint::{checkpoint, keep, name, newest, newest_of, origin},
+    audit::{Audited, audit, audit_with},
+    checkpoint::{checkpoint, keep, name, newest, newest_of, origin, watched},
+    shown::{Proved, Shown, Which, place_of, prove},
 };
 use crate::{
     digest::Digest,
@@ -28,6 +30,7 @@ use crate::{
         edge::{Edge, EdgeError},
         entry::{Entry, Kind, Opening, Salt},
         merkle::{self, HashReader, Node, Plan, ProofError, TreeHead},
+        statements::WrongStatement,
         tile::{Tile, TileError, TileHashes, TileReader, WIDTH},
     },
 };
@@ -52,6 +55,12 @@ pub enum LogError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A statement that is not signed by whoever had to sign it.
+    #[error(transparent)]
+    Statement(#[from] WrongStatement),
+    /// No proof can be made of this entry.
+    #[error("{0}")]
+    Unprovable(String),
 }
 
 fn damaged(what: impl Into<String>) -> LogError {
@@ -266,6 +275,21 @@ pub async fn leaves(connection: &mut SqliteConnection, from: u64, limit: u32) ->
     let sql = sqlx::AssertSqlSafe(format!("{LEAF} WHERE l.idx >= ?1 ORDER BY l.idx LIMIT ?2"));
     let rows = sqlx::query(sql).bind(i64::try_from(from).unwrap_or(i64::MAX)).bind(limit.min(MAX_PAGE));
     rows.fetch_all(connection).await?.iter().map(leaf).collect()
+}
+
+/// The same of one kind.
+///
+/// # Errors
+/// When the database fails or holds what was not written there.
+pub async fn leaves_of(
+    connection: &mut SqliteConnection,
+    kind: Kind,
+    from: u64,
+    limit: u32,
+) -> Result<Vec<Leaf>, LogError> {
+    let sql = sqlx::AssertSqlSafe(format!("{LEAF} WHERE l.idx >= ?1 AND l.kind = ?3 ORDER BY l.idx LIMIT ?2"));
+    let rows = sqlx::query(sql).bind(i64::try_from(from).unwrap_or(i64::MAX)).bind(limit.min(MAX_PAGE));
+    rows.bind(kind.as_str()).fetch_all(connection).await?.iter().map(leaf).collect()
 }
 
 /// Where `statement` was entered as `kind`: the first time, unless it was erased.

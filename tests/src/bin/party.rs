@@ -25,6 +25,13 @@ fn main() -> ExitCode {
             let hooks = sekisho_coordinator::daemon::Hooks { at: std::sync::Arc::new(hold) };
             sekisho_coordinator::cli::main(rest, hooks)
         }
+        // A process that charges until it is killed: `party charging DATABASE FIRST-NUMBER`.
+        Some("charging") => {
+            let (path, from) = (PathBuf::from(&args[2]), args[3].to_str().unwrap().parse().unwrap());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(sekisho_tests::charging::charge_for_ever(&path, from));
+            ExitCode::SUCCESS
+        }
         Some("sekisho") => sekisho_coordinator::person::main(rest),
         _ => {
             eprintln!("usage: party node|coordinator|sekisho …");

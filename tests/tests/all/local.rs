@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use sekisho_node::local::{self, Local, Running, TokenFile};
-use sekisho_protocol::clock::Clock;
+use sekisho_node::local::{self, Local, Running, System};
+use sekisho_protocol::{clock::Clock, token_file::TokenFile};
 use sekisho_sim::{
     network::{Accept, Network, Rules, Setup, Site},
     solo::{Plan, Solo},
@@ -33,7 +33,7 @@ pub(crate) fn send(address: SocketAddr, request: &str) -> Answer {
     let mut answer = Vec::new();
     // A server that does not read a body to its end closes hard; what it said before is there.
     let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     let json = serde_json::from_str(body).unwrap_or(Value::Null);
@@ -55,7 +55,7 @@ struct Case {
     solo: Solo,
     running: Running,
     token: String,
-    tokens: TokenFile,
+    tokens: TokenFile<System>,
     clock: TestClock,
     _dir: tempfile::TempDir,
 }
@@ -73,7 +73,7 @@ impl Case {
         };
         let solo = Solo::build(&dir.path().join("node"), &plan, Arc::new(clock.clone())).await.unwrap();
         let tokens = TokenFile::new(dir.path().join("tokens"));
-        let token = tokens.add("consent-desk", &mut rand::rng()).unwrap();
+        let token = tokens.add(|hash| System::new("consent-desk", hash), &mut rand::rng()).unwrap();
         let routes = local::router(Arc::new(Local::new(&solo.node, tokens.clone())));
         let running = local::serve("127.0.0.1:0".parse().unwrap(), routes).await.unwrap();
         Self { solo, running, token, tokens, clock, _dir: dir }
@@ -213,7 +213,7 @@ async fn events_are_recorded_whole_once_and_by_the_name_of_the_token() {
     assert_eq!(case.get("/v1/patients/9").await["known"], json!(false));
 
     // A revoked token is refused at once, and a wrong one too often; a right one gets in all the same.
-    let other = case.tokens.add("ehr", &mut rand::rng()).unwrap();
+    let other = case.tokens.add(|hash| System::new("ehr", hash), &mut rand::rng()).unwrap();
     let as_other = format!("Authorization: Bearer {other}");
     assert_eq!(case.send("GET /v1/patients/1", &[&as_other], "").await.status, 200);
     case.tokens.revoke("ehr").unwrap();

@@ -2,6 +2,7 @@
 
 mod application;
 mod bounds;
+mod browser;
 mod bundle;
 mod catalogue;
 mod corpus;

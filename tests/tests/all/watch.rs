@@ -19,7 +19,7 @@ const NAME: &str = "hospital-1";
 /// Ids that are no other number's part.
 const PATIENTS: [i64; 2] = [918_273_645, 918_273_646];
 
-fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 

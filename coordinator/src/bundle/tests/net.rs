@@ -47,16 +47,16 @@ use crate::{
     store::{KeptResult, NewRound, Store},
 };
 
-pub(super) const SQL: &str = "SELECT sex, count(*) AS n FROM person GROUP BY sex ORDER BY n DESC";
+pub(crate) const SQL: &str = "SELECT sex, count(*) AS n FROM person GROUP BY sex ORDER BY n DESC";
 
 /// A key that is the same in each run of the tests.
-pub(super) fn key(name: &str) -> SecretKey {
+pub(crate) fn key(name: &str) -> SecretKey {
     SecretKey::generate(&mut StdRng::from_seed(*Digest::of(name.as_bytes()).as_bytes()))
 }
 
 /// What kind of network.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     pub hospitals: usize,
     /// The last of them does not answer.
     pub missing: bool,
@@ -65,7 +65,7 @@ pub(super) struct Shape {
     pub history: bool,
 }
 
-pub(super) struct Net {
+pub(crate) struct Net {
     _dir: tempfile::TempDir,
     pub shape: Shape,
     pub store: Store,
@@ -85,13 +85,13 @@ fn member(n: usize, name: &str) -> CommitteeMember {
     CommitteeMember { name: name.into(), role: role.into(), key: key(name).public() }
 }
 
-pub(super) fn signed<D: Document>(document: &D, by: &[&str]) -> Envelope {
+pub(crate) fn signed<D: Document>(document: &D, by: &[&str]) -> Envelope {
     let keys: Vec<SecretKey> = by.iter().map(|name| key(name)).collect();
     Envelope::sign(document, &keys.iter().collect::<Vec<_>>()).unwrap()
 }
 
 impl Net {
-    pub(super) async fn new(shape: Shape) -> Self {
+    pub(crate) async fn new(shape: Shape) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("coordinator.db")).await.unwrap();
         let members = ["sato", "ito", "mori"].iter().enumerate().map(|(n, name)| member(n, name)).collect();
@@ -201,11 +201,11 @@ impl Net {
         self.put(&signed(&permit, &["sato", "ito"])).await;
     }
 
-    pub(super) fn origin(&self, name: &str) -> KeyName {
+    pub(crate) fn origin(&self, name: &str) -> KeyName {
         origin(&key("governance").public(), name).unwrap()
     }
 
-    pub(super) fn query(&self, sql: &str, run: u32) -> Envelope {
+    pub(crate) fn query(&self, sql: &str, run: u32) -> Envelope {
         let query = Query {
             permit: Digest::of(&serde_json::to_vec(&self.permit).unwrap()),
             sql: sql.into(),
@@ -286,7 +286,7 @@ impl Net {
     }
 
     /// Asks, as a coordinator does; the result's digest.
-    pub(super) async fn ask(&mut self, sql: &str, run: u32) -> Digest {
+    pub(crate) async fn ask(&mut self, sql: &str, run: u32) -> Digest {
         let envelope = self.query(sql, run);
         let (query, digest) = envelope.peek::<Query>().unwrap();
         self.rounds += 1;
@@ -356,7 +356,7 @@ impl Net {
     }
 
     /// A reviewer's word on a result.
-    pub(super) async fn review(&self, result: Digest, reviewer: &str, verdict: Verdict) {
+    pub(crate) async fn review(&self, result: Digest, reviewer: &str, verdict: Verdict) {
         let held = self.store.held(result).await.unwrap().unwrap();
         let review = OutputReview {
             permit: held.permit,
@@ -372,7 +372,7 @@ impl Net {
     }
 
     /// The coordinator's log as it is now, cosigned by these.
-    pub(super) async fn checkpoint(&self, by: &BTreeSet<String>) -> SignedCheckpoint {
+    pub(crate) async fn checkpoint(&self, by: &BTreeSet<String>) -> SignedCheckpoint {
         let origin = self.origin("coordinator");
         let mut signed = self.store.checkpoint(&origin, &key("coordinator")).await.unwrap();
         let own = NoteKey::new(origin, Signs::Text, key("coordinator").public());
@@ -384,20 +384,20 @@ impl Net {
     }
 
     /// The hospitals witness the log.
-    pub(super) async fn witness(&self) {
+    pub(crate) async fn witness(&self) {
         let all = self.names.iter().cloned().collect();
         self.store.keep_own(&self.checkpoint(&all).await).await.unwrap();
     }
 
-    pub(super) async fn bundle(&self, result: Digest) -> Bundle {
+    pub(crate) async fn bundle(&self, result: Digest) -> Bundle {
         make(&self.documents, &self.store, result).await.unwrap()
     }
 
-    pub(super) fn template(&self) -> String {
+    pub(crate) fn template(&self) -> String {
         trust::template(&self.documents.trust().unwrap(), &self.roster).unwrap()
     }
 
-    pub(super) fn trust(&self) -> Trust {
+    pub(crate) fn trust(&self) -> Trust {
         Trust::parse(&self.template(), |_| unreachable!()).unwrap()
     }
 }

@@ -1,10 +1,13 @@
 //! Who may read applications and their reviews: the committee all of them, the people of an application its own.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{
     access::{Access, Item},
+    application::Application,
     digest::Digest,
-    dsse::Envelope,
+    dsse::{Envelope, Verified},
     keys::PublicKey,
     refusal::{Code, Refusal},
 };
@@ -62,17 +65,15 @@ impl Documents {
             }
             Item::Reviews { application } => {
                 self.readable(&application, &asker).await?;
-                let kept = self.store.kept(Kind::Review, Some(&application), MAX_REVIEWS).await.map_err(unavailable)?;
-                let committee = current.committee()?;
-                let report = |kept: Kept| {
-                    let Listed { digest, put_at, envelope, .. } = listed(kept)?;
-                    let member = envelope.key_ids().find_map(|id| committee.member(id)).map(|m| m.name.clone());
-                    Ok::<_, Refusal>(ReviewReport { digest, member, put_at, envelope })
-                };
-                json(&kept.into_iter().map(report).collect::<Result<Vec<_>, _>>()?)
+                json(&self.reviews_of(&application).await?)
             }
             Item::Applications => json(&self.reports(&asker).await?),
-            Item::HeldResults | Item::HeldResult { .. } | Item::Releases | Item::Release { .. } => {
+            Item::HeldResults
+            | Item::HeldResult { .. }
+            | Item::Releases
+            | Item::Release { .. }
+            | Item::LogEntries { .. }
+            | Item::LogStatement { .. } => {
                 Err(Refusal::new(Code::Malformed, "this request is not about an application"))
             }
         }
@@ -94,25 +95,10 @@ impl Documents {
 
     async fn reports(&self, asker: &Asker<'_>) -> Result<Vec<ApplicationReport>, Refusal> {
         let mut reports = Vec::new();
-        let kept: Vec<Kept> = self.store.newest_of_each(Kind::Application, MAX_LISTED).await.map_err(unavailable)?;
-        for newest in kept.iter().map(stored) {
-            let newest = newest?;
-            if !asker.may_read(&newest)? {
-                continue;
+        for newest in self.newest_versions().await? {
+            if asker.may_read(&newest)? {
+                reports.push(self.report(&newest, asker.current).await?);
             }
-            let application = newest.application.document();
-            let reviews = self.reviews(&application.id).await?;
-            let digest = newest.application.digest();
-            reports.push(ApplicationReport {
-                id: application.id.clone(),
-                version: application.version,
-                digest,
-                basis: application.basis,
-                applicant: application.applicant.name.clone(),
-                state: self.state(&newest, &reviews, asker.current).await?,
-                put_at: newest.put_at,
-                complete_since: reviews.complete_since(digest),
-            });
         }
         // Nobody's list is empty for want of a signature that verifies.
         if reports.is_empty() && !asker.is_one_of(asker.members.clone())? {
@@ -122,6 +108,79 @@ impl Documents {
             ));
         }
         Ok(reports)
+    }
+
+    async fn newest_versions(&self) -> Result<Vec<Stored>, Refusal> {
+        let kept: Vec<Kept> = self.store.newest_of_each(Kind::Application, MAX_LISTED).await.map_err(unavailable)?;
+        kept.iter().map(stored).collect()
+    }
+
+    async fn report(&self, newest: &Stored, current: &Current) -> Result<ApplicationReport, Refusal> {
+        let application = newest.application.document();
+        let reviews = self.reviews(&application.id).await?;
+        let digest = newest.application.digest();
+        Ok(ApplicationReport {
+            id: application.id.clone(),
+            version: application.version,
+            digest,
+            basis: application.basis,
+            applicant: application.applicant.name.clone(),
+            state: self.state(newest, &reviews, current).await?,
+            put_at: newest.put_at,
+            complete_since: reviews.complete_since(digest),
+        })
+    }
+
+    /// Every application in its newest version, and how far it is; for the committee, whose members the caller knows.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(crate) async fn applications(&self) -> Result<Vec<ApplicationReport>, Refusal> {
+        let current = self.current();
+        let mut reports = Vec::new();
+        for newest in self.newest_versions().await? {
+            reports.push(self.report(&newest, &current).await?);
+        }
+        Ok(reports)
+    }
+
+    /// How far the application `id` is, and its versions, the newest first, each with the time when it was handed in; for the
+    /// committee, whose members the caller knows.
+    ///
+    /// # Errors
+    /// `application_unknown`, or when the database cannot be read.
+    pub(crate) async fn application(
+        &self,
+        id: &str,
+    ) -> Result<(ApplicationReport, Vec<(Verified<Application>, DateTime<Utc>)>), Refusal> {
+        let versions = self.versions(id).await?;
+        let newest = versions.first().ok_or_else(|| super::unknown(id))?;
+        let report = self.report(newest, &self.current()).await?;
+        Ok((report, versions.into_iter().map(|stored| (stored.application, stored.put_at)).collect()))
+    }
+
+    /// What was said of the application `id`, the latest first; for the committee and its people, whom the caller knows.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(crate) async fn reviews_of(&self, id: &str) -> Result<Vec<ReviewReport>, Refusal> {
+        let current = self.current();
+        let committee = current.committee()?;
+        let report = |kept: Kept| {
+            let Listed { digest, put_at, envelope, .. } = listed(kept)?;
+            let member = envelope.key_ids().find_map(|id| committee.member(id)).map(|m| m.name.clone());
+            Ok(ReviewReport { digest, member, put_at, envelope })
+        };
+        let kept = self.store.kept(Kind::Review, Some(id), MAX_REVIEWS).await.map_err(unavailable)?;
+        kept.into_iter().map(report).collect()
+    }
+
+    /// The keys of the members in force who declared a conflict of interest over the application `id`.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub(crate) async fn conflicted(&self, id: &str) -> Result<BTreeSet<Digest>, Refusal> {
+        Ok(self.reviews(id).await?.conflicted(&self.current().walked()?.committees))
     }
 }
 

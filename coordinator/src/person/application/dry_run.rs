@@ -22,7 +22,7 @@ use crate::{
         explain::engine::{Explanation, MeasureExplanation, explained},
         failure::Failure,
         grant,
-        number::significant,
+        number::{relative, significant},
         print, schema,
     },
     report::Want,
@@ -132,14 +132,10 @@ fn of_explanation(explanation: &Explanation) -> DryRun {
 fn measure(measure: &MeasureExplanation) -> DryRunMeasure {
     let MeasureExplanation { name, kind, standard_deviation, .. } = measure;
     let counts = kind != "sum";
-    let relative = |size: &u32| {
-        let each = standard_deviation / f64::from(*size);
-        if counts { format!("{} %", significant(each * 100.0)) } else { format!("{} a row", significant(each)) }
-    };
     DryRunMeasure {
         measure: name.clone(),
         standard_deviation: significant(*standard_deviation),
         counts,
-        relative: CELL_SIZES.iter().map(relative).collect(),
+        relative: CELL_SIZES.iter().map(|size| relative(*standard_deviation, counts, *size)).collect(),
     }
 }

@@ -1,10 +1,11 @@
 use chrono::{DateTime, TimeDelta, Utc};
-use sekisho_protocol::status::RevokedPermit;
+use sekisho_protocol::{permit::Basis, status::RevokedPermit};
 
 use super::*;
 use crate::{
     documents::tests::{key, now, permit, status},
-    report::ApplicationState,
+    duties::Task,
+    report::{ApplicationReport, ApplicationState},
 };
 
 fn day(text: &str) -> NaiveDate {
@@ -25,7 +26,7 @@ fn publication(what: Published, digest: Digest, at: DateTime<Utc>) -> Publicatio
 
 /// The tasks with their state and day, by day.
 fn listed(known: &Known, today: &str) -> Vec<(Task, State, String)> {
-    let mut duties = duties(known, &Presets::of(None).unwrap(), day(today), 30).unwrap();
+    let mut duties = duties(known, &presets(None).unwrap(), day(today), 30).unwrap();
     duties.sort_by_key(|d| (d.due, d.task));
     duties.into_iter().map(|d| (d.task, d.state, d.due.to_string())).collect()
 }
@@ -103,10 +104,10 @@ fn periods_are_a_preset_or_a_file() {
     std::fs::write(&path, "[eu-ehds]\npublish_decision = { days = 1, article = \"ours\" }\n").unwrap();
     let (known, _) = known();
     let count = |chosen: &str| {
-        let presets = Presets::of(Some(chosen)).unwrap();
+        let presets = presets(Some(chosen)).unwrap();
         duties(&known, &presets, day("2026-01-10"), 30).map(|duties| duties.len())
     };
     assert_eq!(count(&path.display().to_string()), Ok(2));
     assert_eq!(count("jp-ngmia"), Ok(2), "its law gives no day for a decision's publication");
-    assert!(Presets::of(Some("missing.toml")).is_err());
+    assert!(presets(Some("missing.toml")).is_err());
 }

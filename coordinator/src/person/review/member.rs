@@ -17,6 +17,7 @@ use sekisho_protocol::{
 };
 use serde::Serialize;
 
+use super::Who;
 use crate::{
     person::{
         Context,
@@ -24,7 +25,7 @@ use crate::{
         committee,
         door::Door,
         failure::{Exit, Failure},
-        permit,
+        file, permit,
         print::{self, Output},
     },
     report::ReviewReport,
@@ -157,16 +158,16 @@ impl Member {
         }
     }
 
-    /// Signs what the member says of the newest version, and hands it in.
+    /// Signs what the member says of the newest version, and hands it in, or writes it into a file.
     ///
     /// # Errors
-    /// When the reasons are missing or too long, or the coordinator refuses.
+    /// When the reasons are missing or too long, the file is there, or the coordinator refuses.
     pub async fn say(
         &mut self,
         (verdict, step): (Verdict, Step),
         reasons: &str,
         decision: Option<Digest>,
-        output: Output,
+        who: &Who,
         context: &Context,
     ) -> Result<Exit, Failure> {
         let review = Review {
@@ -181,7 +182,10 @@ impl Member {
         };
         let envelope = Envelope::sign(&review, &[&self.key])
             .map_err(|e| Failure::input(e.to_string(), "mend what the message names; nothing was sent"))?;
-        print::put(&self.door.put(&envelope).await?, output, false)
+        if let Some(path) = &who.out {
+            return written(path, &envelope);
+        }
+        print::put(&self.door.put(&envelope).await?, who.output, false)
     }
 
     /// Prints the application with all that was said of it.
@@ -204,6 +208,16 @@ impl Member {
         application::show(&self.fetched, recompute, said, output, context).await?;
         Ok(Exit::Done)
     }
+}
+
+/// A signed review in a file of its own, that is to be handed in.
+///
+/// # Errors
+/// When the file is there, or cannot be written.
+pub fn written(path: &Path, envelope: &Envelope) -> Result<Exit, Failure> {
+    file::write_new(path, &envelope.to_json())?;
+    print::note(&format!("{} has the signed review; nothing was handed in yet", path.display()));
+    Ok(Exit::Done)
 }
 
 /// What one member said, as programs read it.

@@ -1,6 +1,6 @@
 //! The whole log, read again from its first entry: does everything that is stored fit together?
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use sqlx::SqliteConnection;
 
@@ -9,6 +9,7 @@ use crate::log::{
     edge::Edge,
     entry::{Entry, Opening},
     merkle::{TreeHead, leaf_hash},
+    statements::Statements,
     tile::WIDTH,
 };
 
@@ -26,7 +27,20 @@ pub struct Audited {
 ///
 /// # Errors
 /// [`LogError::Damaged`] names the first entry or tile that is not what it was.
-pub async fn audit(connection: &mut SqliteConnection, mut seen: impl FnMut(u64) + Send) -> Result<Audited, LogError> {
+pub async fn audit(connection: &mut SqliteConnection, seen: impl FnMut(u64) + Send) -> Result<Audited, LogError> {
+    audit_with(connection, None, NonZeroUsize::MIN, seen).await
+}
+
+/// The same; with `statements` every signature too, on so many `threads` at once.
+///
+/// # Errors
+/// [`LogError::Damaged`], or [`LogError::Statement`] with the first statement that is wrong.
+pub async fn audit_with(
+    connection: &mut SqliteConnection,
+    mut statements: Option<&mut Statements>,
+    threads: NonZeroUsize,
+    mut seen: impl FnMut(u64) + Send,
+) -> Result<Audited, LogError> {
     let signed = head(connection).await?;
     let (mut edge, mut erased) = (Edge::empty(), 0);
     let mut tiles: BTreeMap<(u8, u64), Vec<u8>> = BTreeMap::new();
@@ -43,6 +57,11 @@ pub async fn audit(connection: &mut SqliteConnection, mut seen: impl FnMut(u64) 
         }
         for (node, hash) in edge.append(&hashes)? {
             tiles.entry(place(node)).or_default().extend(hash.as_bytes());
+        }
+        if let Some(statements) = &mut statements {
+            let there = page.iter().filter_map(|leaf| Some((leaf, leaf.opened.as_ref()?)));
+            let there: Vec<_> = there.map(|(leaf, opened)| (leaf.index, leaf.kind, &opened.statement[..])).collect();
+            statements.next(&there, threads)?;
         }
         seen(edge.head().size());
         let last = page.is_empty();

@@ -6,7 +6,7 @@ use super::{LogError, damaged, head};
 use crate::{
     keys::SecretKey,
     log::{
-        checkpoint::{Checkpoint, SignedCheckpoint},
+        checkpoint::{Checkpoint, SignedCheckpoint, whose},
         note::KeyName,
     },
 };
@@ -56,14 +56,31 @@ pub async fn newest(connection: &mut SqliteConnection, origin: &KeyName) -> Resu
     note.map(|note| read(&note, origin.as_str())).transpose()
 }
 
-/// The newest checkpoint that was kept of the log of the member `member`, whatever its network is called.
+/// The newest checkpoint that was kept of the newest log of the member `member`, whatever its network is called.
 ///
 /// # Errors
 /// When the database fails, or holds something else.
 pub async fn newest_of(connection: &mut SqliteConnection, member: &str) -> Result<Option<SignedCheckpoint>, LogError> {
-    let sql = "SELECT note FROM log_checkpoint WHERE substr(origin, instr(origin, '/') + 1) = ?1";
-    let note: Option<Vec<u8>> = sqlx::query_scalar(sql).bind(member).fetch_optional(connection).await?;
-    note.map(|note| read(&note, member)).transpose()
+    // A member's name has no `/`; `0` is the character after it.
+    let sql = "SELECT origin, note FROM (
+            SELECT origin, note, substr(origin, instr(origin, '/') + 1) AS rest FROM log_checkpoint
+        ) WHERE rest = ?1 OR (rest > ?1 || '/' AND rest < ?1 || '0')";
+    let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(sql).bind(member).fetch_all(connection).await?;
+    let generation = |(origin, _): &(String, Vec<u8>)| {
+        origin.parse().ok().and_then(|origin: KeyName| whose(&origin).map(|whose| whose.generation))
+    };
+    let newest = rows.into_iter().max_by_key(generation);
+    newest.map(|(_, note)| read(&note, member)).transpose()
+}
+
+/// The names of the logs of which a checkpoint was kept, with its size; at most `most`.
+///
+/// # Errors
+/// When the database fails.
+pub async fn watched(connection: &mut SqliteConnection, most: u32) -> Result<Vec<(String, u64)>, LogError> {
+    let sql = "SELECT origin, size FROM log_checkpoint ORDER BY origin LIMIT ?1";
+    let rows: Vec<(String, i64)> = sqlx::query_as(sql).bind(most).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(origin, size)| (origin, size.cast_unsigned())).collect())
 }
 
 fn read(note: &[u8], whose: &str) -> Result<SignedCheckpoint, LogError> {

@@ -151,19 +151,86 @@ async fn what_was_changed_behind_the_triggers_is_found_and_named() {
         ("UPDATE log_head SET root = zeroblob(32)", "do not have the root"),
     ] {
         let mut log = filled(300, &mut ChaCha12Rng::seed_from_u64(1)).await;
-        let triggers: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
-            .fetch_all(&mut log)
-            .await
-            .unwrap();
-        for trigger in triggers {
-            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("DROP TRIGGER {trigger}"))).execute(&mut log).await.unwrap();
-        }
+        untriggered(&mut log).await;
         sqlx::raw_sql(tampering).execute(&mut log).await.unwrap();
         let found = audit(&mut log, |_| {}).await.unwrap_err().to_string();
         assert!(found.contains(named), "{tampering}: {found}");
         // A root that is not that of the stored hashes is not built on either.
         let appended = append(&mut log, &mut ChaCha12Rng::seed_from_u64(2), &[(Kind::Alert, b"next")]).await;
         assert!(appended.is_err() || !tampering.contains("log_head SET root"), "{tampering}");
+    }
+}
+
+/// One thing that is done to the database of a log of `size` entries, and what the audit must say of it.
+fn tampering(size: u64, rng: &mut ChaCha12Rng) -> (String, String) {
+    let index = rng.random_range(0..size);
+    let (tile, last) = (index / 256, size - 1);
+    let leaf =
+        |index| format!("DELETE FROM log_statement WHERE idx = {index}; DELETE FROM log_leaf WHERE idx = {index}");
+    let of_tile = format!("level = 0 AND idx = {tile}");
+    // The last entry of a tile that has no other one: then nothing tells of the tile but the root.
+    let whole = last % 256 == 0;
+    let cut =
+        || (leaf(last), if whole { "do not have the root".into() } else { format!("tile {} of level 0", last / 256) });
+    match rng.random_range(0..9) {
+        0 if index < last => (leaf(index), format!("entry {index} is missing")),
+        0 => cut(),
+        1 => {
+            let swap =
+                "UPDATE log_statement SET (salt, digest, envelope) = (SELECT salt, digest, envelope FROM log_statement
+                WHERE idx = (SELECT (max(idx) + 1) / 2 FROM log_leaf)) WHERE idx = 0";
+            if size > 2 { (swap.into(), "the statement of entry 0".into()) } else { cut() }
+        }
+        2 => (
+            format!("UPDATE log_leaf SET commitment = randomblob(32) WHERE idx = {index}"),
+            format!("the statement of entry {index}"),
+        ),
+        3 => (
+            format!("UPDATE log_statement SET envelope = envelope || x'0a' WHERE idx = {index}"),
+            format!("the statement of entry {index}"),
+        ),
+        4 => (
+            format!("UPDATE log_statement SET envelope = substr(envelope, 2) WHERE idx = {index}"),
+            format!("the statement of entry {index}"),
+        ),
+        5 => (format!("DELETE FROM log_tile WHERE {of_tile}"), format!("tile {tile} of level 0")),
+        6 => (
+            format!("UPDATE log_tile SET hashes = hashes || zeroblob(32) WHERE {of_tile} AND length(hashes) < 8192"),
+            if (tile + 1) * 256 > size { format!("tile {tile} of level 0") } else { String::new() },
+        ),
+        7 => (
+            format!("UPDATE log_tile SET hashes = CAST(randomblob(32) || substr(hashes, 33) AS BLOB) WHERE {of_tile}"),
+            format!("tile {tile} of level 0"),
+        ),
+        _ => ("UPDATE log_head SET root = randomblob(32)".into(), "do not have the root".into()),
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_dropped_swapped_cut_or_changed_in_any_log_is_named() {
+    for seed in 0..80 {
+        let mut rng = ChaCha12Rng::seed_from_u64(seed);
+        let size = rng.random_range(1..=600);
+        let mut log = filled(size, &mut rng).await;
+        untriggered(&mut log).await;
+        let (tampering, named) = tampering(size, &mut rng);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(tampering.clone())).execute(&mut log).await.unwrap();
+        let found = audit(&mut log, |_| {}).await;
+        if named.is_empty() {
+            assert!(found.is_ok(), "seed {seed}: {tampering} changes nothing");
+            continue;
+        }
+        let found = found.unwrap_err().to_string();
+        assert!(found.contains(&named), "seed {seed}, {size} entries, {tampering}: {found}");
+    }
+}
+
+/// Takes the triggers away, as whoever can write the file may.
+async fn untriggered(log: &mut SqliteConnection) {
+    let triggers: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetch_all(&mut *log).await.unwrap();
+    for trigger in triggers {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("DROP TRIGGER {trigger}"))).execute(&mut *log).await.unwrap();
     }
 }
 
@@ -188,6 +255,14 @@ async fn the_newest_checkpoint_of_each_log_is_kept_and_never_gives_way_to_a_smal
     assert_eq!(newest(&mut log, &b).await.unwrap(), None);
     assert_eq!(newest_of(&mut log, "log").await.unwrap(), newest(&mut log, &a).await.unwrap());
     assert_eq!(newest_of(&mut log, "og").await.unwrap(), None);
+    // Of a member that lost a log, the newest of the newest one.
+    for (origin, size) in
+        [("a.example/log/2", 1), ("a.example/log/10", 3), ("a.example/log-2", 50), ("a.example/log/02", 60)]
+    {
+        keep(&mut log, &signed(origin, size)).await.unwrap();
+    }
+    assert_eq!(newest_of(&mut log, "log").await.unwrap(), Some(signed("a.example/log/10", 3)));
+    assert_eq!(newest_of(&mut log, "log-2").await.unwrap(), Some(signed("a.example/log-2", 50)));
     assert_eq!(origin(&mut log).await.unwrap(), None);
     for wanted in [&b, &a] {
         assert_eq!(name(&mut log, wanted).await.unwrap(), b, "the first name stays");

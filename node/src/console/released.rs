@@ -1,0 +1,93 @@
+//! A release as a table: the noised numbers that left the hospital, with the intervals that the noise gives them.
+//!
+//! Promises: it is made of the stored release and of public documents alone, as the coordinator makes the table of one hospital:
+//! the permit's disclosure preset hides here what it hides there. No row is read for it.
+
+use std::sync::Arc;
+
+use arrow::{
+    record_batch::RecordBatch,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use sekisho_aggregation::{combine::combine, plan::PrivatePlan, release::Release};
+use sekisho_protocol::{permit::Permit, query::Query};
+
+use crate::{answer::Answering, ledger::StoredRelease};
+
+/// The most rows that are shown.
+const MOST: usize = 200;
+/// The level of the intervals.
+const LEVEL: f64 = 0.95;
+
+/// Cells in words.
+pub(super) struct Table {
+    pub(super) header: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
+    /// There are more rows.
+    pub(super) cut: bool,
+}
+
+impl Table {
+    /// The table of a stored release; none when this software, or the data set's mapping of today, does not read it.
+    pub(super) async fn of(node: &Answering, query: &Query, permit: &Permit, stored: &StoredRelease) -> Option<Self> {
+        let data = node.data.iter().find(|data| data.schema().digest() == permit.schema)?;
+        let (data, query, permit) = (Arc::clone(data), query.clone(), permit.clone());
+        // The text may nest: threads of the runtime have a deep stack.
+        let analysis = tokio::task::spawn_blocking(move || {
+            PrivatePlan::analyse_with(&query.sql, data.schema(), &permit, query.micro_rho, &query.terms)
+        });
+        let plan = analysis.await.ok()?.ok()?;
+        let release = Release::from_bytes(&stored.header, &stored.cells).ok()?;
+        if release.header().plan != plan.digest() {
+            return None;
+        }
+        let batches = cells(&plan, &release).await;
+        batches
+            .inspect_err(|error| tracing::warn!(%error, "a stored release cannot be shown"))
+            .ok()
+            .map(|b| Self::read(&b))
+    }
+
+    fn read(batches: &[RecordBatch]) -> Self {
+        let header = batches.first().map(RecordBatch::schema);
+        let header =
+            header.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().clone())).collect();
+        let options = FormatOptions::default().with_null("");
+        let (mut rows, mut cut) = (Vec::new(), false);
+        for batch in batches {
+            let columns: Vec<_> =
+                batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect();
+            for row in 0..batch.num_rows() {
+                if rows.len() == MOST {
+                    cut = true;
+                    break;
+                }
+                let cell = |column: &Result<ArrayFormatter<'_>, _>| match column {
+                    Ok(column) => column.value(row).to_string(),
+                    Err(_) => String::new(),
+                };
+                rows.push(columns.iter().map(cell).collect());
+            }
+        }
+        Self { header, rows, cut }
+    }
+}
+
+/// What the SQL says after its aggregates, over the released cells.
+async fn cells(
+    plan: &PrivatePlan,
+    release: &Release,
+) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error + Send + Sync>> {
+    let combined = combine(plan, &[release])?;
+    // One partition: rows keep the order of the cells, or that of the SQL.
+    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let mut scans = Vec::new();
+    for (place, cells) in plan.released_cells(&combined, true, LEVEL, &[])?.into_iter().enumerate() {
+        let name = format!("cells_{place}");
+        session.register_batch(&name, cells)?;
+        scans.push(session.table(&name).await?.into_unoptimized_plan());
+    }
+    let after = session.execute_logical_plan(plan.after_release(scans)?).await?;
+    Ok(after.limit(0, Some(MOST + 1))?.collect().await?)
+}

@@ -1,0 +1,115 @@
+//! Every page in one language: its words, axe-core, 320 pixels, the browser's console; and the switch to the other language.
+
+use super::{
+    visitor::Visitor,
+    world::{HELD, HOSTILE, NEW, STUDY, World},
+};
+
+/// Looks at every page that there is.
+pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &World) {
+    let (release, held, result) = (world.release(STUDY), world.release(HELD), world.result());
+    let query = "/desk/query?sql=SELECT+sex,+count(*)+AS+n+FROM+stay+GROUP+BY+sex&rho=1000000".to_string();
+    let at = |base: &str, more: &str| format!("{base}{more}");
+    let pages = [
+        (
+            None,
+            vec![
+                ("register", "/".to_string()),
+                ("register-nothing", "/?text=zzz".into()),
+                ("study", at("/studies/", STUDY)),
+                ("study-hostile", at("/studies/", HOSTILE)),
+                ("release", release),
+                ("release-hostile", world.release(HOSTILE)),
+                ("release-held", held),
+                ("log", "/log".into()),
+                ("login", "/login".into()),
+                ("missing", "/nothing".into()),
+            ],
+        ),
+        (
+            Some("mhlw"),
+            vec![
+                ("regulator", "/regulator".into()),
+                ("regulator-uses", "/regulator?list=uses".into()),
+                ("regulator-study", at("/regulator/studies/", STUDY)),
+                ("regulator-hostile", at("/regulator/studies/", HOSTILE)),
+                ("regulator-refusals", "/regulator/refusals".into()),
+                ("regulator-log", "/regulator/log".into()),
+                ("regulator-entry", "/regulator/log/3".into()),
+                ("forbidden", "/desk".into()),
+            ],
+        ),
+        (
+            Some("ethicist"),
+            vec![
+                ("committee", "/committee".into()),
+                ("committee-application", at("/committee/applications/", NEW)),
+                ("committee-hostile", at("/committee/applications/", HOSTILE)),
+                ("committee-results", "/committee/results".into()),
+                ("committee-result", at("/committee/results/", &world.results[HELD])),
+                ("committee-documents", "/committee/documents".into()),
+            ],
+        ),
+        (
+            Some("ada"),
+            vec![
+                ("desk", "/desk".into()),
+                ("desk-query", query),
+                ("desk-results", "/desk/results".into()),
+                ("desk-result", result),
+            ],
+        ),
+    ];
+    visitor.moves_to(&format!("http://{}", world.pages));
+    for (who, pages) in pages {
+        if let Some(who) = who {
+            visitor.sign_in(&world.tokens[who]).await;
+        }
+        for (name, path) in pages {
+            visitor.visit(&path).await;
+            if ["missing", "forbidden"].contains(&name) {
+                visitor.complaints_expected().await;
+            }
+            visitor.looks_well(name, language).await;
+        }
+        if who.is_some() {
+            visitor.sign_out().await;
+        }
+    }
+    // The switch goes to the same page, and the choice is kept.
+    let other = if language == "en" { "ja" } else { "en" };
+    let study = at("/studies/", STUDY);
+    for (link, expect) in [(other, other), (language, language)] {
+        visitor.visit(&study).await;
+        visitor.press(&format!("a.language[lang={link}]")).await;
+        visitor.find(&format!("html[lang={expect}]")).await;
+        visitor.visit(&study).await;
+        visitor.find(&format!("html[lang={expect}]")).await;
+    }
+
+    visitor.moves_to(&format!("http://{}", world.console));
+    visitor.visit("/login").await;
+    visitor.looks_well("console-login", language).await;
+    visitor.sign_in(&world.tokens["sato"]).await;
+    for (name, path) in [
+        ("console", "/"),
+        ("console-permits", "/permits"),
+        ("console-studies", "/studies"),
+        ("console-queries", "/queries"),
+        ("console-patients", "/patients"),
+        ("console-alerts", "/alerts"),
+        ("console-log", "/log"),
+    ] {
+        visitor.visit(path).await;
+        visitor.looks_well(name, language).await;
+    }
+    for (name, list, link) in [
+        ("console-permit", "/permits", "main a[href^='/permits/']"),
+        ("console-query", "/queries", "main a[href^='/queries/']"),
+    ] {
+        visitor.visit(list).await;
+        visitor.press(link).await;
+        visitor.find("main h1").await;
+        visitor.looks_well(name, language).await;
+    }
+}

@@ -217,7 +217,7 @@ pub(super) fn differences(there: &[u8], files: &Files) -> String {
     let named = |what: &str, paths: Vec<&String>| {
         let shown: Vec<&str> = paths.iter().take(MAX_NAMED).map(|path| path.as_str()).collect();
         let rest = if paths.len() > shown.len() { ", …" } else { "" };
-        (!shown.is_empty()).then(|| format!("; {what}: {}{rest}", shown.join(", "))).unwrap_or_default()
+        if shown.is_empty() { String::new() } else { format!("; {what}: {}{rest}", shown.join(", ")) }
     };
     let changed = named("changed", changed.map(|(path, _)| path).collect());
     [changed, named("missing", missing.collect()), named("not listed", more.collect())].concat()

@@ -144,6 +144,8 @@ async fn a_question_that_would_be_refused_says_why_and_where() {
     }
     let another = w.question(&bob, &[("permit", permit.as_str()), ("sql", SQL)]).await;
     assert_eq!(another.status, 404, "another's permit");
+    let none = w.question(&bob, &[("sql", SQL)]).await;
+    assert!(none.status == 200 && none.text().contains("no permit under which you could ask"), "{}", none.text());
     let csrf = w.get("/desk/query", &bob).await;
     let foreign = csrf.text().split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_string();
     for csrf in ["", foreign.as_str()] {
@@ -212,5 +214,8 @@ async fn a_refused_result_says_so_with_its_reasons() {
     let result = w.round("r1", &granted, &w.ada, SQL, &[("a", CELLS), ("b", CELLS)]).await;
     w.put(&w.output_review(0, result, Verdict::Refuse).await).await;
     let page = w.get("/desk/results/r1", &w.person(&w.ada).await).await.text();
-    assert!(page.contains("refused by a reviewer") && page.contains("large cells") && !page.contains("240 ["), "{page}");
+    assert!(
+        page.contains("refused by a reviewer") && page.contains("large cells") && !page.contains("240 ["),
+        "{page}"
+    );
 }

@@ -168,7 +168,7 @@ async fn nobody_is_sent_to_the_login_a_viewer_looks_and_an_operator_acts() {
         let with_anothers = format!("csrf={}&{form}", desk.get("/", &viewer).await.hidden("csrf"));
         assert_eq!(desk.send(HERE, path, &operator, Some(&with_anothers)).await.status, 403, "{path}");
         assert_eq!(desk.post("/", path, &viewer, form).await.status, 403, "{path}");
-        assert_eq!(desk.get(path, &operator).await.status, 404, "{path} is no page");
+        assert_eq!(desk.get(path, &operator).await.status, 405, "{path} is no page");
     }
     assert_eq!(desk.operations().await, []);
     for (path, form) in &actions {

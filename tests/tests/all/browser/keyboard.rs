@@ -14,8 +14,9 @@ const FOCUS: &str = "const now = document.activeElement, before = window.focused
     const style = getComputedStyle(now), box = now.getBoundingClientRect();
     const seen = now.matches(':focus-visible') && box.width > 0 && box.height > 0 && box.bottom > 0 &&
         (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2 || style.boxShadow !== 'none');
-    const after = !before || !!(before.compareDocumentPosition(now) & Node.DOCUMENT_POSITION_FOLLOWING);
-    return { seen, after, id: now.id, tag: now.tagName, words: (now.innerText || now.value || '').trim().slice(0, 60),
+    // A date has several stops of its own.
+    const after = !before || before === now || !!(before.compareDocumentPosition(now) & Node.DOCUMENT_POSITION_FOLLOWING);
+    return { seen, after, id: now.id, tag: now.tagName, words: now.innerText.trim().slice(0, 60),
         html: now.outerHTML.slice(0, 200) };";
 
 /// Presses Tab until what has this id, or these words, has the focus.

@@ -237,8 +237,8 @@ fn sessions(world: &World) {
 
     // One session asks so often in a minute, and nobody else waits for it.
     let (_, busy) = Caller::sign_in(site, &world.tokens["bob"]);
-    let answers: Vec<u16> = (0..320).map(|_| busy.get(site, "/login").status).collect();
-    assert!(answers.contains(&429), "a session is answered without end");
+    let refused = (0..3000).any(|_| busy.get(site, "/login").status == 429);
+    assert!(refused, "a session is answered without end");
     assert_eq!(Caller::default().get(site, "/").status, 200);
 }
 

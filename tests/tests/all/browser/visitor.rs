@@ -2,7 +2,7 @@
 
 use fantoccini::{
     Client, Locator,
-    actions::{KeyAction, KeyActions},
+    actions::{InputSource, KeyAction, KeyActions},
     elements::Element,
     key::Key,
 };

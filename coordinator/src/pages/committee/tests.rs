@@ -145,7 +145,9 @@ impl World {
             hooks: Hooks::default(),
         }));
         let (of, in_store) = (documents.clone(), store.clone());
-        let pages = Pages { documents: of, store: in_store, nodes, rounds, clock: clock.clone(), policy: None };
+        let (log, address) = (dir.path().join("log"), "http://127.0.0.1:8818".to_string());
+        let pages =
+            Pages { documents: of, store: in_store, nodes, rounds, clock: clock.clone(), policy: None, log, address };
         let tokens = TokenFile::new(dir.path().join("tokens"));
         let gate = Arc::new(Gate::new(SITE, tokens.clone(), None, clock));
         let site = guarded(router(Arc::new(pages)), gate, "127.0.0.1:8818".parse().unwrap());
@@ -310,7 +312,7 @@ impl World {
                 at: now(),
             };
             let receipt = Envelope::sign(&receipt, &[&key()]).unwrap().to_json();
-            self.store.put_release(name, node, &release.to_bytes(), &receipt).await.unwrap();
+            self.store.put_release(name, node, &release.to_bytes(), &receipt, b"proof").await.unwrap();
         }
         let holder = |node: &str| match released.iter().any(|(name, _)| *name == node) {
             true => serde_json::json!({"name": node, "state": "answered"}),
@@ -323,7 +325,7 @@ impl World {
                 "sites_per_patient": 1, "epsilon_all_sites": 0.1, "noise": []},
             "holders": [holder("a"), holder("b")],
         });
-        self.store.end_round(name, Some(&report.to_string()), now()).await.unwrap();
+        self.store.end_round(name, Some(&report.to_string()), None, now()).await.unwrap();
         let round = self.store.kept_round(name).await.unwrap().unwrap();
         let result = use_register::result_of(&round, &self.store.releases(name).await.unwrap()).unwrap().unwrap();
         if granted.output_review == Rule::TwoPerson {

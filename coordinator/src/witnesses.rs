@@ -134,6 +134,9 @@ impl Witnesses {
                     here,
                     "a hospital witnessed more of the coordinator's log than there is: this is an older copy of its database"
                 );
+            } else {
+                // It will never cosign this one; the next turn offers the log as it is now.
+                self.offered().take_if(|offered| *offered == checkpoint);
             }
             return Ok(None);
         }

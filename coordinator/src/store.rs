@@ -53,8 +53,8 @@ use sqlx::{
 pub use self::counts::Counts;
 pub use self::history::{KeptRelease, KeptResult, KeptRound};
 pub use self::log::{LogFilter, Logged};
-pub use self::refused::{RefusedRequest, Request};
 pub use self::published::KeptStatement;
+pub use self::refused::{RefusedRequest, Request};
 
 /// The migrations, in order; a database's `user_version` counts how many it has had.
 const MIGRATIONS: &[&str] = &[

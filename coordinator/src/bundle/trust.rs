@@ -134,7 +134,8 @@ pub fn template(report: &TrustReport, roster: &Roster) -> Result<String, NoteErr
 pub(super) fn policy(report: &TrustReport, roster: &Roster) -> Result<String, NoteError> {
     let name = |member: &Member| origin(&report.governance, &member.name);
     let log = |us: &Member| Ok::<_, NoteError>(NoteKey::new(name(us)?, Signs::Text, us.signing_key));
-    let mut lines: Vec<String> = coordinator(roster).map(log).transpose()?.map(|key| format!("log {key}")).into_iter().collect();
+    let mut lines: Vec<String> =
+        coordinator(roster).map(log).transpose()?.map(|key| format!("log {key}")).into_iter().collect();
     let hospitals: Vec<&Member> = roster.members.iter().filter(|member| member.role == Role::Node).collect();
     for member in &hospitals {
         let key = NoteKey::new(name(member)?, Signs::Cosignature, member.signing_key);

@@ -147,7 +147,8 @@ pub async fn verify(files: &BTreeMap<String, Vec<u8>>, trust: &Trust) -> Report 
     let schema = checking.schema(&people, permit.as_ref());
     let query = checking.query(&people, permit.as_ref());
     let statement = checking.statement(&people, permit.as_ref(), query.as_ref());
-    let chain = hospital::Chain { people: &people, permit: permit.as_ref(), query: query.as_ref(), said: statement.as_ref() };
+    let chain =
+        hospital::Chain { people: &people, permit: permit.as_ref(), query: query.as_ref(), said: statement.as_ref() };
     let hospitals = checking.hospitals(&chain);
     checking.result(&chain, schema.as_ref(), hospitals.as_deref()).await;
     checking.reviews(&chain);

@@ -79,9 +79,7 @@ impl Found {
         Ok(match filter.list {
             List::Queries => Self::Queries(search::queries(&parts, &names, filter)?),
             List::Uses => Self::Uses(search::uses(&parts, &names, filter, now)?),
-            List::Incidents => {
-                Self::Incidents(refusals::all(documents, store, &parts, &names, filter, now).await?)
-            }
+            List::Incidents => Self::Incidents(refusals::all(documents, store, &parts, &names, filter, now).await?),
         })
     }
 

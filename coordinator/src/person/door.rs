@@ -32,9 +32,9 @@ use tonic::{
 
 use super::{failure::Failure, file, print::note};
 use crate::report::{
-    ACTION_BUDGET, ACTION_BUNDLE, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER, ACTION_TRUST,
-    BudgetReport, CONFIDENCE_KEY, DryRunReport, ListWant, Listed, NetworkReport, PutReport, RESULT_KEY, RegisterWant,
-    ResultReport, TrustReport, Want,
+    ACTION_BUDGET, ACTION_BUNDLE, ACTION_GET, ACTION_LIST, ACTION_NETWORK, ACTION_PUT, ACTION_READ, ACTION_REGISTER,
+    ACTION_TRUST, BudgetReport, CONFIDENCE_KEY, DryRunReport, ListWant, Listed, NetworkReport, PutReport, RESULT_KEY,
+    RegisterWant, ResultReport, TrustReport, Want,
 };
 use crate::{store::Kind, use_register::UseRegister};
 

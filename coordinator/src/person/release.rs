@@ -6,7 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use sekisho_protocol::{access::Item, digest::Digest, key_file, keys::SecretKey, refusal::{Code, Refusal}};
+use sekisho_protocol::{
+    access::Item,
+    digest::Digest,
+    key_file,
+    keys::SecretKey,
+    refusal::{Code, Refusal},
+};
 
 use super::{
     Context,

@@ -2,7 +2,11 @@
 //!
 //! `--template` alone asks the coordinator what it says of itself, as a draft of a `trust.toml` to be compared by telephone.
 
-use std::{fs, io::Read, path::{Path, PathBuf}};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use sekisho_protocol::roster::Roster;
@@ -85,7 +89,10 @@ fn read_trust(path: &Path) -> Result<Trust, Failure> {
 
 fn read(path: &Path) -> Result<std::collections::BTreeMap<String, Vec<u8>>, Failure> {
     let wrong = |e: archive::ArchiveError| {
-        Failure::input(format!("{}: {e}", path.display()), "name a bundle of `sekisho release export`: a zip archive or a folder")
+        Failure::input(
+            format!("{}: {e}", path.display()),
+            "name a bundle of `sekisho release export`: a zip archive or a folder",
+        )
     };
     if path.is_dir() {
         return archive::folder(path).map_err(wrong);
@@ -161,20 +168,30 @@ fn line(check: &Check, lang: Lang) -> String {
         }
         Outcome::NotChecked { since } => {
             let since = since.shown();
-            format!("--      {}: {what}; {}: {}", lang.say("not checked", "未確認"), lang.say("broken before it", "その前に切れた鎖"), lang.of(&since))
+            format!(
+                "--      {}: {what}; {}: {}",
+                lang.say("not checked", "未確認"),
+                lang.say("broken before it", "その前に切れた鎖"),
+                lang.of(&since)
+            )
         }
     }
 }
 
 fn as_of(report: &Report, lang: Lang) -> Vec<String> {
     let Some(as_of) = &report.as_of else { return Vec::new() };
-    let witness = |(name, at): &(String, chrono::DateTime<chrono::Utc>)| format!("{} ({})", plain(name), at.to_rfc3339());
+    let witness =
+        |(name, at): &(String, chrono::DateTime<chrono::Utc>)| format!("{} ({})", plain(name), at.to_rfc3339());
     let witnesses: Vec<String> = as_of.witnesses.iter().map(witness).collect();
     let nobody = lang.say("nobody", "なし").to_string();
     vec![
         format!("{} {}", lang.say("As of the checkpoint of", "チェックポイント:"), as_of.log),
         format!("  {} {}, root {}", lang.say("entries", "件数"), as_of.size, as_of.root),
-        format!("  {} {}", lang.say("cosigned by", "証人"), if witnesses.is_empty() { nobody } else { witnesses.join(", ") }),
+        format!(
+            "  {} {}",
+            lang.say("cosigned by", "証人"),
+            if witnesses.is_empty() { nobody } else { witnesses.join(", ") }
+        ),
         String::new(),
     ]
 }

@@ -57,6 +57,9 @@ fn a_result_is_checked_offline_after_everybody_is_gone() {
     let output = verify(&folder, &trust, &[]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("BROKEN  The tables are what the hospitals' numbers come to: result/combined.csv, line"), "{text}");
+    assert!(
+        text.contains("BROKEN  The tables are what the hospitals' numbers come to: result/combined.csv, line"),
+        "{text}"
+    );
     assert!(String::from_utf8_lossy(&output.stderr).contains("error[not_verified]"));
 }

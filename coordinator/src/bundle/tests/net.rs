@@ -27,7 +27,13 @@ use sekisho_protocol::{
     units::{AttoDelta, MicroRho},
 };
 
-use super::{super::{Bundle, Ended, make, trust::{self, Trust}}, memory_log::MemoryLog};
+use super::{
+    super::{
+        Bundle, Ended, make,
+        trust::{self, Trust},
+    },
+    memory_log::MemoryLog,
+};
 use crate::{
     config::Trust as Pinned,
     documents::{
@@ -218,12 +224,20 @@ impl Net {
             parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
         };
         let own = i128::from(Digest::of(header.nonce.as_bytes()).as_bytes()[0]);
-        let cells: Vec<u8> = (0..plan.cells() as i128).flat_map(|cell| (100 * (cell + 1) + own).to_le_bytes()).collect();
+        let cells: Vec<u8> =
+            (0..plan.cells() as i128).flat_map(|cell| (100 * (cell + 1) + own).to_le_bytes()).collect();
         Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap()
     }
 
     /// One hospital's answer: release, receipt and proof are on disk afterwards.
-    async fn answer(&mut self, round: &str, plan: &PrivatePlan, query: &Query, digest: Digest, name: &str) -> (Release, Envelope) {
+    async fn answer(
+        &mut self,
+        round: &str,
+        plan: &PrivatePlan,
+        query: &Query,
+        digest: Digest,
+        name: &str,
+    ) -> (Release, Envelope) {
         let release = self.release(plan, query, name);
         let receipt = Receipt {
             node: name.into(),

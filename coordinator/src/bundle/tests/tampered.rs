@@ -173,7 +173,9 @@ fn rows() -> Vec<Row> {
             resigned::<sekisho_protocol::schema::Schema>(f, layout::SCHEMA, &["stranger"], |_| {});
         }),
         ("another schema, signed", Link::Schema, |_, f| {
-            resigned::<sekisho_protocol::schema::Schema>(f, layout::SCHEMA, &["governance"], |s| s.title = "Other".into());
+            resigned::<sekisho_protocol::schema::Schema>(f, layout::SCHEMA, &["governance"], |s| {
+                s.title = "Other".into()
+            });
         }),
         ("a roster of another signer", Link::Roster, |_, f| {
             resigned::<sekisho_protocol::roster::Roster>(f, &layout::roster(1), &["stranger"], |_| {});
@@ -314,7 +316,8 @@ fn a_file_that_is_changed_cut_emptied_or_left_out_is_found_whichever_it_is() {
 fn no_flip_of_any_byte_is_accepted_and_nothing_panics() {
     let lab = Lab::new(Shape { two_person: true, history: true, ..THREE });
     let (trust, paths) = (lab.net.trust(), lab.files.keys().cloned().collect::<Vec<_>>());
-    let mut runner = TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
     let flips = proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1_u8..), 1..4);
     let run = runner.run(&(flips, any::<bool>()), |(flips, anew)| {
         let mut files = lab.files.clone();
@@ -325,9 +328,10 @@ fn no_flip_of_any_byte_is_accepted_and_nothing_panics() {
         }
         // Two flips may undo each other.
         prop_assume!(files != lab.files);
-        let about_itself = files.iter().filter(|(path, bytes)| lab.files[*path] != **bytes).all(|(path, _)| {
-            [layout::README, layout::CRATE].contains(&path.as_str())
-        });
+        let about_itself = files
+            .iter()
+            .filter(|(path, bytes)| lab.files[*path] != **bytes)
+            .all(|(path, _)| [layout::README, layout::CRATE].contains(&path.as_str()));
         if anew && !about_itself {
             described(&mut files);
         }
@@ -378,7 +382,11 @@ fn whom_the_reader_trusts_decides() {
     let key = |name: &str| key(name).public().to_string();
     let (governance, member) = (key("governance"), key("sato"));
     let rows = [
-        ("another governance key", template.replace(&governance, &key("stranger")), vec![Link::Roster, Link::Status, Link::Schema]),
+        (
+            "another governance key",
+            template.replace(&governance, &key("stranger")),
+            vec![Link::Roster, Link::Status, Link::Schema],
+        ),
         ("another member", template.replace(&member, &key("stranger")), vec![Link::Permit]),
         ("all members must sign", template.replace("committee_quorum = 2", "committee_quorum = 3"), vec![Link::Permit]),
         ("nobody's log", template.replace("\nlog ", "\n# log "), vec![Link::Checkpoint]),

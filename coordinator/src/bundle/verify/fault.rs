@@ -3,12 +3,7 @@
 use sekisho_aggregation::{combine::CombineError, release::NotARelease};
 use sekisho_protocol::{
     dsse::DsseError,
-    log::{
-        checkpoint::CheckpointError,
-        entry::EntryError,
-        policy::TrustError,
-        proof::InclusionError,
-    },
+    log::{checkpoint::CheckpointError, entry::EntryError, policy::TrustError, proof::InclusionError},
     refusal::Refusal,
 };
 

@@ -1,6 +1,9 @@
 //! The files of a bundle, and which of them a check has looked at.
 
-use std::{cell::RefCell, collections::{BTreeMap, BTreeSet}};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use sekisho_protocol::dsse::{Document, Envelope};
 

@@ -97,7 +97,12 @@ impl Checking<'_> {
         Ok(((receipt, envelope), found))
     }
 
-    fn release(&self, name: &str, chain: &Chain<'_>, receipt: Option<&Verified<Receipt>>) -> Result<(Release, String), Fault> {
+    fn release(
+        &self,
+        name: &str,
+        chain: &Chain<'_>,
+        receipt: Option<&Verified<Receipt>>,
+    ) -> Result<(Release, String), Fault> {
         let (header, cells) = (self.files.need(&layout::header(name))?, self.files.need(&layout::cells(name))?);
         let release = Release::from_bytes(header, cells)?;
         let (again, _) = release.to_bytes();

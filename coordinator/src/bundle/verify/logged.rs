@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use sekisho_protocol::log::{
-    checkpoint::SignedCheckpoint,
-    entry::Entry,
-    policy::WitnessedCheckpoint,
-    proof::InclusionProof,
+    checkpoint::SignedCheckpoint, entry::Entry, policy::WitnessedCheckpoint, proof::InclusionProof,
 };
 
 use super::{

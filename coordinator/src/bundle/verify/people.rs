@@ -141,7 +141,8 @@ impl Checking<'_> {
     fn roster(&self, path: &str, governance: &GovernanceChain) -> Result<(Verified<Roster>, String), Fault> {
         let roster = self.files.envelope::<Roster>(path)?.verify::<Roster>(governance.keys(), 1)?;
         rule(layout::roster(roster.seq) == path, || format!("it is roster {}", roster.seq))?;
-        let found = format!("number {}, {} members, of {}", roster.seq, roster.members.len(), roster.issued.to_rfc3339());
+        let found =
+            format!("number {}, {} members, of {}", roster.seq, roster.members.len(), roster.issued.to_rfc3339());
         Ok((roster, found))
     }
 
@@ -178,7 +179,8 @@ impl Checking<'_> {
         };
         let keys = people.governance.keys().iter().copied().filter(|key| !people.void(key.fingerprint()));
         let signed = || {
-            let schema = self.files.envelope::<Schema>(layout::SCHEMA)?.verify::<Schema>(&keys.collect::<Vec<_>>(), 1)?;
+            let schema =
+                self.files.envelope::<Schema>(layout::SCHEMA)?.verify::<Schema>(&keys.collect::<Vec<_>>(), 1)?;
             same(&schema.digest(), &granted.permit.schema, "digest", "the permit's schema")?;
             let found = format!("{} version {}", schema.id, schema.version);
             Ok((schema, found))
@@ -216,7 +218,8 @@ impl Checking<'_> {
         }
         let person = query.signers().iter().find_map(|signer| permit.person(*signer));
         let person = person.map(|person| person.id.clone()).unwrap_or_default();
-        let found = format!("run {} asked by {person} of {}, {asked} micro-rho a hospital", query.run, permit.data_user);
+        let found =
+            format!("run {} asked by {person} of {}, {asked} micro-rho a hospital", query.run, permit.data_user);
         Ok((query, found))
     }
 

@@ -98,7 +98,13 @@ impl Checking<'_> {
         compared(&again, |path| self.files.need(path))?;
         let rows = tables.first().map_or(0, arrow::record_batch::RecordBatch::num_rows);
         let columns = tables.first().map_or(0, arrow::record_batch::RecordBatch::num_columns);
-        Ok(((), format!("{rows} rows of {columns} columns, and those of {} hospitals, are the same in Arrow and CSV", hospitals.len())))
+        Ok((
+            (),
+            format!(
+                "{rows} rows of {columns} columns, and those of {} hospitals, are the same in Arrow and CSV",
+                hospitals.len()
+            ),
+        ))
     }
 
     /// The report as it must be; of the one that is there only what others do not say is taken.
@@ -114,7 +120,12 @@ impl Checking<'_> {
         let mut holders = there.holders;
         same(&holders.len(), &said.holders.len(), "list of hospitals", "the coordinator's account")?;
         for (holder, stated) in holders.iter_mut().zip(&said.holders) {
-            same(&(&holder.name, holder.state), &(&stated.name, stated.state), "state of a hospital", "the coordinator's account")?;
+            same(
+                &(&holder.name, holder.state),
+                &(&stated.name, stated.state),
+                "state of a hospital",
+                "the coordinator's account",
+            )?;
             *holder = reported_of(holder, hospitals.iter().find(|hospital| hospital.name == stated.name));
         }
         Ok(ResultReport {
@@ -138,7 +149,8 @@ impl Checking<'_> {
     /// The reviews of the output, where the permit wants them.
     pub(super) fn reviews(&mut self, chain: &Chain<'_>) {
         let names = self.files.names(layout::REVIEWS, layout::DSSE);
-        let paths: Vec<String> = names.iter().map(|name| format!("{}{name}{}", layout::REVIEWS, layout::DSSE)).collect();
+        let paths: Vec<String> =
+            names.iter().map(|name| format!("{}{name}{}", layout::REVIEWS, layout::DSSE)).collect();
         paths.iter().for_each(|path| self.files.pass(path));
         let came = match chain.whole() {
             Ok((granted, _, said)) => self.let_out(chain, granted, said, &paths),
@@ -198,7 +210,8 @@ fn agreed(plan: PrivatePlan, hospitals: &[Hospital]) -> Result<(PrivatePlan, Str
 
 /// One hospital in the report, as its receipt has it.
 fn reported_of(there: &HolderReport, hospital: Option<&Hospital>) -> HolderReport {
-    let empty = HolderReport { as_of: None, study_left: None, stored: None, synthetic: false, receipt: None, ..there.clone() };
+    let empty =
+        HolderReport { as_of: None, study_left: None, stored: None, synthetic: false, receipt: None, ..there.clone() };
     match hospital {
         None => empty,
         Some(hospital) => HolderReport {

@@ -240,7 +240,7 @@ impl Made {
 
     async fn said(&self, node: &str, permit: Digest, refused: Option<Code>, hour: i64) {
         let earmark = if refused.is_some() { MicroRho::ZERO } else { MicroRho::try_from(5000).unwrap() };
-        let (node, at, reason) = (node.to_string(), at(hour), refused.map(|_| HOSTILE.into()));
+        let (node, at, reason) = (node.to_string(), at(hour), refused.map(|_| HOSTILE.replace('\n', " ")));
         let answer = Acceptance { node, permit, refused, earmark, at, reason, decided_by: DecidedBy::Hand };
         let envelope = Envelope::sign(&answer, &[self.key(&answer.node)]).unwrap().to_json();
         self.store.put_acceptance(&answer.node, permit, &envelope, at).await.unwrap();
@@ -317,7 +317,7 @@ impl Made {
                 "epsilon_all_sites": 0.1, "noise": []},
             "holders": holders.iter().map(state).collect::<Vec<_>>(),
         });
-        self.store.end_round(name, Some(&report.to_string()), at(hour)).await.unwrap();
+        self.store.end_round(name, Some(&report.to_string()), None, at(hour)).await.unwrap();
     }
 }
 
@@ -347,7 +347,7 @@ async fn every_page_is_a_regulators_alone() {
         {
             assert_eq!(w.ask("GET", path, cookie, "").await.status, expect, "{path} by {who}");
         }
-        assert_eq!(w.ask("POST", path, &regulator, "").await.status, 404, "{path} takes no form");
+        assert_eq!(w.ask("POST", path, &regulator, "").await.status, 405, "{path} takes no form");
     }
     for path in [
         "/regulator/studies/study-9",

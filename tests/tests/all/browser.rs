@@ -12,6 +12,10 @@ mod roles;
 mod visitor;
 mod world;
 
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+
 use self::{
     driver::{Driver, Settings},
     visitor::Visitor,
@@ -21,44 +25,48 @@ use self::{
 const ENGLISH: Settings = Settings { language: "en", scripts: true };
 const JAPANESE: Settings = Settings { language: "ja", scripts: true };
 
+/// Walks to the end, or to where something is not as it must be; what comes after it is walked all the same.
+async fn walk(what: &str, failed: &mut Vec<String>, walk: impl Future<Output = ()>) {
+    let began = std::time::Instant::now();
+    let ended = AssertUnwindSafe(walk).catch_unwind().await;
+    eprintln!("{what}: {} after {:.1} s", if ended.is_ok() { "well" } else { "FAILED" }, began.elapsed().as_secs_f32());
+    if ended.is_err() {
+        failed.push(what.into());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_reaches_its_own_pages_and_people_walk_them_in_a_browser() {
-    let began = std::time::Instant::now();
-    let done = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f32());
     let world = World::build();
-    done("the network is there");
-    roles::walk(&world);
-    done("each role on each route");
-    let Some(driver) = Driver::start() else { return };
-    let origin = format!("http://{}", world.pages);
-    let console = format!("http://{}", world.console);
+    let mut failed = Vec::new();
+    walk("each role on each route", &mut failed, async { roles::walk(&world) }).await;
+    if let Some(driver) = Driver::start() {
+        in_a_browser(&driver, &world, &mut failed).await;
+    }
+    walk("guesses", &mut failed, async { roles::guesses(&world) }).await;
+    assert!(failed.is_empty(), "not as it must be, see above: {failed:?}");
+}
 
-    let mut visitor = Visitor::new(&driver, ENGLISH, &origin).await;
-    people::public(&visitor, &driver, &world).await;
-    done("public register, study, release, lineage, bundle");
-    people::regulator(&visitor, &world).await;
-    done("regulator");
-    people::member(&visitor, &world).await;
-    done("member of the committee");
-    people::data_user(&visitor, &world).await;
-    done("data user");
-    keyboard::walk(&visitor, &world).await;
-    done("keyboard only");
+async fn in_a_browser(driver: &Driver, world: &World, failed: &mut Vec<String>) {
+    let (origin, console) = (format!("http://{}", world.pages), format!("http://{}", world.console));
+    let mut visitor = Visitor::new(driver, ENGLISH, &origin).await;
+    walk("anybody", failed, people::public(&visitor, driver, world)).await;
+    walk("a regulator", failed, people::regulator(&visitor, world)).await;
+    walk("a member of the committee", failed, people::member(&visitor, world)).await;
+    walk("a data user", failed, people::data_user(&visitor, world)).await;
+    walk("the keyboard alone", failed, keyboard::walk(&visitor, world)).await;
     visitor.moves_to(&console);
-    people::hospital(&visitor, &world).await;
-    done("hospital");
-    hostile::walk(&mut visitor, &world).await;
-    done("hostile words");
+    walk("a hospital", failed, people::hospital(&visitor, world)).await;
+    walk("hostile words", failed, hostile::walk(&mut visitor, world)).await;
     visitor.leave().await;
 
-    let without = Visitor::new(&driver, Settings { scripts: false, ..ENGLISH }, &origin).await;
-    people::without_scripts(&without, &world).await;
+    let without = Visitor::new(driver, Settings { scripts: false, ..ENGLISH }, &origin).await;
+    walk("without JavaScript", failed, people::without_scripts(&without, world)).await;
     without.leave().await;
-    done("without JavaScript");
     for settings in [ENGLISH, JAPANESE] {
-        let mut visitor = Visitor::new(&driver, settings, &origin).await;
-        gallery::walk(&mut visitor, settings.language, &world).await;
+        let mut visitor = Visitor::new(driver, settings, &origin).await;
+        let what = format!("every page, {}", settings.language);
+        walk(&what, failed, gallery::walk(&mut visitor, settings.language, world)).await;
         visitor.leave().await;
-        done(&format!("every page in {}", settings.language));
     }
 }

@@ -60,6 +60,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
             ],
         ),
     ];
+    let mut faults: Vec<String> = Vec::new();
     visitor.moves_to(&format!("http://{}", world.pages));
     for (who, pages) in pages {
         if let Some(who) = who {
@@ -70,7 +71,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
             if ["missing", "forbidden"].contains(&name) {
                 visitor.complaints_expected().await;
             }
-            visitor.looks_well(name, language).await;
+            faults.extend(visitor.faults(name, language).await);
         }
         if who.is_some() {
             visitor.sign_out().await;
@@ -89,7 +90,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
 
     visitor.moves_to(&format!("http://{}", world.console));
     visitor.visit("/login").await;
-    visitor.looks_well("console-login", language).await;
+    faults.extend(visitor.faults("console-login", language).await);
     visitor.sign_in(&world.tokens["sato"]).await;
     for (name, path) in [
         ("console", "/"),
@@ -101,7 +102,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
         ("console-log", "/log"),
     ] {
         visitor.visit(path).await;
-        visitor.looks_well(name, language).await;
+        faults.extend(visitor.faults(name, language).await);
     }
     for (name, list, link) in [
         ("console-permit", "/permits", "main a[href^='/permits/']"),
@@ -110,6 +111,8 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
         visitor.visit(list).await;
         visitor.press(link).await;
         visitor.find("main h1").await;
-        visitor.looks_well(name, language).await;
+        faults.extend(visitor.faults(name, language).await);
     }
+    visitor.sign_out().await;
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

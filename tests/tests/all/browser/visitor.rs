@@ -58,11 +58,6 @@ impl<'d> Visitor<'d> {
         }
     }
 
-    /// All elements of a CSS selector that are there now.
-    pub(super) async fn all(&self, css: &str) -> Vec<Element> {
-        self.client.find_all(Locator::Css(css)).await.unwrap()
-    }
-
     /// The visible words of an element.
     pub(super) async fn text(&self, css: &str) -> String {
         self.find(css).await.text().await.unwrap()
@@ -177,11 +172,15 @@ impl<'d> Visitor<'d> {
         answer
     }
 
-    /// Fails when the browser complained since it was last asked: of a script, of the policy, of what was not found.
+    /// What the browser complained of since it was last asked: a script, the policy, what was not found.
+    async fn complaints(&self) -> Value {
+        let all = self.command("se/log", &json!({"type": "browser"})).await;
+        all.as_array().unwrap().iter().filter(|c| c["level"] == "SEVERE").map(|c| c["message"].clone()).collect()
+    }
+
+    /// Fails when the browser complained since it was last asked.
     pub(super) async fn no_complaint(&self) {
-        let complaints = self.command("se/log", &json!({"type": "browser"})).await;
-        let bad: Vec<&Value> = complaints.as_array().unwrap().iter().filter(|c| c["level"] == "SEVERE").collect();
-        assert!(bad.is_empty(), "{}: the browser complains: {bad:?}", self.path().await);
+        assert_eq!(self.complaints().await, json!([]), "{}", self.path().await);
     }
 
     /// Forgets what the browser complained of, after a page that must be refused.
@@ -196,29 +195,35 @@ impl<'d> Visitor<'d> {
         self.command("goog/cdp/execute", &override_).await;
     }
 
-    /// What must hold of every page in either language; the picture of it is kept as `name`.
-    pub(super) async fn looks_well(&self, name: &str, language: &str) {
-        self.no_complaint().await;
-        let at = format!("{name} ({language}) at {}", self.path().await);
-        let wrong = self.ask(FOREIGN, vec![language.into()]).await;
-        assert_eq!(wrong, json!([]), "{at}: words in another language");
-        self.ask(AXE, vec![]).await;
-        let script = "const done = arguments[arguments.length - 1];
+    /// What must hold of every page in either language and does not; the picture of it is kept as `name`.
+    pub(super) async fn faults(&self, name: &str, language: &str) -> Vec<String> {
+        let axe = "const done = arguments[arguments.length - 1];
             axe.run(document, { resultTypes: ['violations'] }).then(
                 r => done(r.violations.filter(v => v.impact === 'serious' || v.impact === 'critical').map(
                     v => ({ rule: v.id, help: v.help, elements: v.nodes.map(n => n.html.slice(0, 300)) }))),
                 e => done([String(e)]));";
-        let violations = self.later(script).await;
-        assert_eq!(violations, json!([]), "{at}: axe-core");
-        self.size(320, 800).await;
-        let script = "const width = document.documentElement.scrollWidth;
+        let wide = "const width = document.documentElement.scrollWidth;
             if (width <= 320) return [];
             const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > 321);
             return [width, ...wide.slice(0, 6).map(e => e.outerHTML.slice(0, 160))];";
-        assert_eq!(self.ask(script, vec![]).await, json!([]), "{at}: it scrolls sideways at 320 px");
+        let complaints = self.complaints().await;
+        let foreign = self.ask(FOREIGN, vec![language.into()]).await;
+        self.ask(AXE, vec![]).await;
+        let violations = self.later(axe).await;
+        self.size(320, 800).await;
+        let sideways = self.ask(wide, vec![]).await;
         self.shot(&format!("{name}.{language}.narrow"), 320).await;
         self.shot(&format!("{name}.{language}"), 1100).await;
         self.size(0, 0).await;
+        let at = format!("{name} ({language}) at {}", self.path().await);
+        let found = [
+            ("the browser complains", complaints),
+            ("words in another language", foreign),
+            ("axe-core", violations),
+            ("it scrolls sideways at 320 px", sideways),
+        ];
+        let found = found.into_iter().filter(|(_, found)| *found != json!([]));
+        found.map(|(what, found)| format!("{at}: {what}: {found:#}")).collect()
     }
 
     /// Keeps a picture of the whole page in the folder `SEKISHO_SHOTS`, if that is set.

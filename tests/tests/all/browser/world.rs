@@ -71,7 +71,7 @@ impl World {
             status_lives: "24h".into(),
             rules: Rules::default(),
         };
-        let mut network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
+        let network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
         let (pages, console) = (free(), free());
         let add = |file: String, text: String| fs::write(&file, fs::read_to_string(&file).unwrap() + &text).unwrap();
         let coordinator = network.dir().join("coordinator/coordinator.toml").display().to_string();
@@ -79,11 +79,6 @@ impl World {
         let table = format!("\n[console]\naddress = \"{console}\"\ntoken_file = \"console-tokens\"\n");
         add(network.node_file(SECOND, "node.toml"), table);
         network.person(&["keys", "new", "--out", &network.key("bob")]).unwrap();
-        network.kill_coordinator();
-        network.start_coordinator().unwrap();
-        network.kill_node(SECOND);
-        network.start_node(SECOND).unwrap();
-        network.wait_connected(2).unwrap();
         let mut world = Self {
             network,
             pages,
@@ -94,6 +89,11 @@ impl World {
             dir,
         };
         world.hand_out_tokens();
+        world.network.kill_coordinator();
+        world.network.start_coordinator().unwrap();
+        world.network.kill_node(SECOND);
+        world.network.start_node(SECOND).unwrap();
+        world.network.wait_connected(2).unwrap();
         world.published_study();
         world.held_result();
         world.suspended_study();

@@ -108,9 +108,9 @@ async fn results(State(pages): State<Arc<Pages>>, who: CommitteeMember) -> Resul
 
 /// A refusal to show something to a member, as a page.
 fn refused(refusal: sekisho_protocol::refusal::Refusal) -> Fault {
-    match refusal.code {
-        // To a member with a conflict it is the same whether the result is there.
-        Code::ResultUnknown | Code::ConflictOfInterest => Fault::not_found(),
-        _ => refusal.into(),
+    // To a member with a conflict it is the same whether the result is there.
+    if [Code::ResultUnknown, Code::ConflictOfInterest].contains(&refusal.code) {
+        return Fault::not_found();
     }
+    refusal.into()
 }

@@ -474,7 +474,10 @@ fn listed(kept: Kept) -> Result<Listed, Refusal> {
 type Checked = (Digest, Place, Vec<u8>);
 
 /// The kind that the envelope says it has; its size is bounded before anything is decoded.
-fn kind_of(envelope: &[u8]) -> Result<Kind, Refusal> {
+///
+/// # Errors
+/// `malformed` or `too_large` when it is no envelope, or of no kind that is handed in.
+pub(crate) fn kind_of(envelope: &[u8]) -> Result<Kind, Refusal> {
     // Of all kinds a status may be the largest; each has its own bound below.
     let claimed = Envelope::from_json::<Status>(envelope).map_err(|error| {
         let code = Refusal::from(error).code;

@@ -1,4 +1,5 @@
-//! What the law wants done by which day, and how it stands: computed from what was decided and what was said to be published.
+//! What the law wants done by which day, and how it stands: computed from what was decided and what was said to be
+//! published.
 //!
 //! The periods are data ([`crate::periods`]). Deliberately absent: reminders, and any day that no period gives.
 

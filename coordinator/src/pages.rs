@@ -84,9 +84,11 @@ const SITE: Site = Site {
         let mut menu = vec![("/", "Register of uses", "利用登録簿"), ("/log", "Transparency log", "透明性ログ")];
         menu.extend_from_slice(match who.and_then(Role::of) {
             None => &[],
-            Some(Role::Regulator) => {
-                &[("/regulator", "Supervision", "監督"), ("/regulator/refusals", "Refusals and alerts", "拒否と警告")]
-            }
+            Some(Role::Regulator) => &[
+                ("/regulator", "Supervision", "監督"),
+                ("/regulator/refusals", "Refusals and anomalies", "拒否と異常"),
+                ("/regulator/log", "Log entries", "ログの記録"),
+            ],
             Some(Role::Committee) => &[
                 ("/committee", "Applications", "申請の審査"),
                 ("/committee/results", "Results under review", "結果の審査"),

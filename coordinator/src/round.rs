@@ -189,10 +189,10 @@ impl Rounds {
             Ok(query) => return Ok(query),
             Err(refusal) => refusal,
         };
-        if let Some((study, person)) = authorise::asked_by(&self.documents.current(), envelope) {
-            if let Err(error) = self.store.note_refused(request, refusal.code, &study, person, now).await {
-                tracing::error!(%error, "a refused request could not be recorded");
-            }
+        if let Some((study, person)) = authorise::asked_by(&self.documents.current(), envelope)
+            && let Err(error) = self.store.note_refused(request, refusal.code, &study, person, now).await
+        {
+            tracing::error!(%error, "a refused request could not be recorded");
         }
         Err(refusal)
     }

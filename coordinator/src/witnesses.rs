@@ -134,6 +134,17 @@ impl Witnesses {
                     here,
                     "a hospital witnessed more of the coordinator's log than there is: this is an older copy of its database"
                 );
+            } else {
+                // It will never cosign this one; the next turn offers the log as it is now.
+                self.offered().take_if(|offered| *offered == checkpoint);
+            }
+            let current = self.documents.current();
+            let nodes = current.pinned_roster().map(|roster| roster.members.iter()).into_iter().flatten();
+            let cosigned = nodes.filter(|node| has_cosigned(node, &current, &checkpoint)).count();
+            // An older copy that went on: only the log as it is now shows hospitals whether it continues what they witnessed. What
+            // somebody cosigned stays: one hospital's word must not keep the others' from counting.
+            if witnessed <= here && cosigned == 0 {
+                self.renew(&current).await?;
             }
             return Ok(None);
         }
@@ -143,6 +154,14 @@ impl Witnesses {
         }
         let hashes = self.store.log_consistency(witnessed, size).await?;
         Ok(Some(ConsistencyProof { old: witnessed, hashes, checkpoint }))
+    }
+
+    /// Offers the log as it is now.
+    async fn renew(&self, current: &Current) -> Result<(), StoreError> {
+        let Some((origin, key)) = self.own(current) else { return Ok(()) };
+        let next = self.store.checkpoint(&origin, key).await?;
+        *self.offered() = Some(next);
+        Ok(())
     }
 
     /// Takes the cosignature of a hospital on what is offered; whether it was one.

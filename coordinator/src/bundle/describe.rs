@@ -36,6 +36,8 @@ pub enum DescribeError {
     Json(#[from] serde_json::Error),
 }
 
+/// The most files that are named when they differ.
+const MAX_NAMED: usize = 8;
 /// The profile that the crate conforms to.
 const PROFILE: &str = "https://w3id.org/ro/wfrun/process/0.5";
 
@@ -196,6 +198,29 @@ fn data(path: &str, bytes: &[u8]) -> Value {
         "contentSize": bytes.len().to_string(),
         "sha256": Digest::of(bytes),
     })
+}
+
+/// Which of `files` are not as the description `there` lists them, in words; nothing when it lists none.
+pub(super) fn differences(there: &[u8], files: &Files) -> String {
+    let described: Value = serde_json::from_slice(there).unwrap_or_default();
+    let entities = described.get("@graph").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let text = |entity: &Value, key: &str| entity.get(key).and_then(Value::as_str).map(String::from);
+    let listed: BTreeMap<String, String> =
+        entities.iter().filter_map(|entity| Some((text(entity, "@id")?, text(entity, "sha256")?))).collect();
+    if listed.is_empty() {
+        return String::new();
+    }
+    let of = |path: &str| files.get(path).map(|bytes| Digest::of(bytes).to_string());
+    let changed = listed.iter().filter(|(path, digest)| of(path).is_some_and(|there| there != **digest));
+    let missing = listed.keys().filter(|path| !files.contains_key(*path));
+    let more = files.keys().filter(|path| *path != layout::CRATE && !listed.contains_key(*path));
+    let named = |what: &str, paths: Vec<&String>| {
+        let shown: Vec<&str> = paths.iter().take(MAX_NAMED).map(|path| path.as_str()).collect();
+        let rest = if paths.len() > shown.len() { ", …" } else { "" };
+        if shown.is_empty() { String::new() } else { format!("; {what}: {}{rest}", shown.join(", ")) }
+    };
+    let changed = named("changed", changed.map(|(path, _)| path).collect());
+    [changed, named("missing", missing.collect()), named("not listed", more.collect())].concat()
 }
 
 fn encoding(path: &str) -> &'static str {

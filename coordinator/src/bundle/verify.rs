@@ -119,15 +119,16 @@ impl Checking<'_> {
     fn description(&mut self, all: &BTreeMap<String, Vec<u8>>) {
         let described = |made: Result<Vec<u8>, describe::DescribeError>, path: &'static str| {
             let there = self.files.need(path)?;
-            if made? == there { Ok(()) } else { Err(Fault::NotOfThese(path)) }
+            if made? == there { Ok(()) } else { Err(Fault::NotOfThese(path, describe::differences(there, all))) }
         };
         let mut rest = all.clone();
+        let readme = rest.remove(layout::README);
+        let text = described(describe::readme(&rest).map(String::into_bytes), layout::README);
+        rest.extend(readme.map(|readme| (layout::README.to_string(), readme)));
         rest.remove(layout::CRATE);
         let metadata = described(describe::metadata(&rest), layout::CRATE);
-        rest.remove(layout::README);
-        let readme = described(describe::readme(&rest).map(String::into_bytes), layout::README);
         let listed = format!("{} files, each with the SHA-256 that is listed", all.len());
-        self.settle(Link::Files, "", metadata.and(readme).map(|()| ((), listed)));
+        self.settle(Link::Files, "", metadata.and(text).map(|()| ((), listed)));
     }
 
     /// That nothing is there that no check looked at.

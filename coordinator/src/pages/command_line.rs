@@ -1,8 +1,8 @@
 //! Command lines to be copied into a shell on a person's own machine.
 //!
-//! Promises: whatever a value holds, the shell takes it for one word and does nothing with it; what a terminal would act on, or
-//! what turns the direction of text, is written as an escape (`$'…'` of POSIX.1-2024). Deliberately absent: any value that is a
-//! secret, and any path but a placeholder.
+//! Promises: whatever a value holds, the shell takes it for one word and does nothing with it; what a terminal would
+//! act on, or what turns the direction of text, is written as an escape (`$'…'` of POSIX.1-2024). Deliberately absent:
+//! any value that is a secret, and any path but a placeholder.
 
 use std::fmt::Write;
 

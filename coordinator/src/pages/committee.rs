@@ -1,8 +1,9 @@
-//! What members of the committee see, and the one thing that they send: a document that they signed on their own machines.
+//! What members of the committee see, and the one thing that they send: a document that they signed on their own
+//! machines.
 //!
-//! Promises: an application over which the member has a conflict of interest does not open; a result is shown by the rule of
-//! `sekisho output show`; a document is taken by [`Documents::put`] alone, like at the door, and of the kinds that a committee
-//! signs. Deliberately absent: any key, and any decision that is made by a click.
+//! Promises: an application over which the member has a conflict of interest does not open; a result is shown by the
+//! rule of `sekisho output show`; a document is taken by `Documents::put` alone, like at the door, and of the kinds
+//! that a committee signs. Deliberately absent: any key, and any decision that is made by a click.
 
 mod application;
 mod commands;
@@ -107,9 +108,9 @@ async fn results(State(pages): State<Arc<Pages>>, who: CommitteeMember) -> Resul
 
 /// A refusal to show something to a member, as a page.
 fn refused(refusal: sekisho_protocol::refusal::Refusal) -> Fault {
-    match refusal.code {
-        // To a member with a conflict it is the same whether the result is there.
-        Code::ResultUnknown | Code::ConflictOfInterest => Fault::not_found(),
-        _ => refusal.into(),
+    // To a member with a conflict it is the same whether the result is there.
+    if [Code::ResultUnknown, Code::ConflictOfInterest].contains(&refusal.code) {
+        return Fault::not_found();
     }
+    refusal.into()
 }

@@ -1,8 +1,8 @@
 //! A chart of values with their intervals: a dot and a whisker for each group, drawn here as SVG.
 //!
-//! Promises: every drawn number is one of the table beside it, as it was released; what is hidden has its row and no dot, and
-//! never one at zero; an interval without end runs off the edge with an arrow. Deliberately absent: colours and styles, which are
-//! the style sheet's, and scripts.
+//! Promises: every drawn number is one of the table beside it, as it was released; what is hidden has its row and no
+//! dot, and never one at zero; an interval without end runs off the edge with an arrow. Deliberately absent: colours
+//! and styles, which are the style sheet's, and scripts.
 
 use sekisho_protocol::pages::Language;
 

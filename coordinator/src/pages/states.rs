@@ -1,8 +1,9 @@
-//! States as people read them on the pages of the committee and of data users: a word in each language, and a colour that repeats it.
+//! States as people read them on the pages of the committee and of data users: a word in each language, and a colour
+//! that repeats it.
 
 use sekisho_protocol::{
-    pages::Language,
     output_review::{Standing, Verdict as OutputVerdict},
+    pages::Language,
     refusal::Code,
     review::{Step, Verdict},
 };

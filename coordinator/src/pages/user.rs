@@ -1,7 +1,7 @@
 //! What data users see: their studies, a form that writes a query, and their results.
 //!
-//! Promises: only what permits say that name the person's key; everything else is not there (404), whether or not it is. Nothing is
-//! asked from here: a page ends in the line that the person runs. Deliberately absent: any key.
+//! Promises: only what permits say that name the person's key; everything else is not there (404), whether or not it
+//! is. Nothing is asked from here: a page ends in the line that the person runs. Deliberately absent: any key.
 
 mod ask;
 mod question;

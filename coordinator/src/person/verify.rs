@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 use sekisho_protocol::roster::Roster;
 use serde::Serialize;
@@ -180,8 +181,9 @@ fn line(check: &Check, lang: Lang) -> String {
 
 fn as_of(report: &Report, lang: Lang) -> Vec<String> {
     let Some(as_of) = &report.as_of else { return Vec::new() };
-    let witness =
-        |(name, at): &(String, chrono::DateTime<chrono::Utc>)| format!("{} ({})", plain(name), at.to_rfc3339());
+    let witness = |(name, at): &(String, DateTime<Utc>)| {
+        format!("{} ({})", plain(name), at.to_rfc3339_opts(SecondsFormat::Secs, true))
+    };
     let witnesses: Vec<String> = as_of.witnesses.iter().map(witness).collect();
     let nobody = lang.say("nobody", "なし").to_string();
     vec![

@@ -158,7 +158,7 @@ struct View {
 
 pub(super) async fn show(State(console): State<Arc<Console>>, Looks(visitor): Looks) -> Result<Response, Fault> {
     let all = Overview::of(&console.node).await?;
-    let title = visitor.say("Overview of ", "概要: ").to_string() + &all.name;
+    let title = visitor.say("Overview of ", "概要：").to_string() + &all.name;
     shown(&View { page: visitor.page(title), all })
 }
 

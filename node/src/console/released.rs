@@ -53,7 +53,7 @@ impl Table {
         let header = batches.first().map(RecordBatch::schema);
         let header =
             header.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().clone())).collect();
-        let options = FormatOptions::default().with_null("");
+        let options = FormatOptions::default().with_null("–");
         let (mut rows, mut cut) = (Vec::new(), false);
         for batch in batches {
             let columns: Vec<_> =

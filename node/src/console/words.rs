@@ -30,7 +30,7 @@ pub(super) fn rho(amount: impl Borrow<MicroRho>) -> String {
 /// How much `part` is of `whole`, in tenths of a percent: at most 1000.
 pub(super) fn permille(part: &MicroRho, whole: &MicroRho) -> u64 {
     let (part, whole) = (u128::from(part.get()), u128::from(whole.get()));
-    if whole == 0 { 0 } else { u64::try_from((part * 1000 / whole).min(1000)).unwrap_or(1000) }
+    (part * 1000).checked_div(whole).map_or(0, |share| u64::try_from(share.min(1000)).unwrap_or(1000))
 }
 
 /// An argument of a command line, as a shell reads it back.

@@ -104,6 +104,8 @@ pub struct Statements {
     committees: Vec<Committee>,
     regulators: Vec<Regulator>,
     members: BTreeMap<String, Vec<PublicKey>>,
+    /// Whose log it is, by roster name.
+    keeper: String,
     permits: HashMap<Digest, Permit>,
     questions: HashMap<Digest, Question>,
     charged: HashMap<(Digest, u32), Charged>,
@@ -121,7 +123,8 @@ impl Statements {
             committees: vec![committee.clone()],
             chain: CommitteeChain::pinned(committee),
             regulators,
-            members: BTreeMap::from([(name, keys)]),
+            members: BTreeMap::from([(name.clone(), keys)]),
+            keeper: name,
             permits: HashMap::new(),
             questions: HashMap::new(),
             charged: HashMap::new(),

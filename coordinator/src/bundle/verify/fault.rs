@@ -20,8 +20,8 @@ pub(super) enum Fault {
     #[error("no check of a bundle reads this file")]
     Unread,
     /// A description that was not made of these files.
-    #[error("{0} does not describe these files, or they are not those that it lists")]
-    NotOfThese(&'static str),
+    #[error("{0} is not that of these files{1}")]
+    NotOfThese(&'static str, String),
     /// A signed document.
     #[error(transparent)]
     Document(#[from] DsseError),

@@ -1,6 +1,6 @@
 //! What each hospital gave: its receipt, the release that this is of, its acceptance of the permit, and the proof from its own log.
 
-use chrono::TimeDelta;
+use chrono::{SecondsFormat, TimeDelta};
 use sekisho_aggregation::release::Release;
 use sekisho_protocol::{
     dsse::{Envelope, Verified},
@@ -81,13 +81,18 @@ impl Checking<'_> {
             same(&receipt.permit, &permit.digest(), "permit", "the bundle")?;
             same(&receipt.study_id, &permit.study_id, "study", "the permit")?;
             let valid = (permit.validity.from..permit.validity.to + WAITING).contains(&receipt.at);
-            rule(valid, || format!("it charged at {}, when the permit was not valid", receipt.at.to_rfc3339()))?;
+            rule(valid, || {
+                format!(
+                    "it charged at {}, when the permit was not valid",
+                    receipt.at.to_rfc3339_opts(SecondsFormat::Secs, true)
+                )
+            })?;
         }
         if let Some(query) = chain.query {
             same(&receipt.query_key, &query.key(), "question", "the query")?;
             same(&receipt.run, &query.run, "run", "the query")?;
             let (charged, asked) = (receipt.micro_rho, query.micro_rho);
-            rule(charged <= asked, || format!("it charged {charged} micro-rho, and {asked} were asked for"))?;
+            rule(charged <= asked, || format!("it charged {charged}, and {asked} were asked for"))?;
             // A stored release is served for later messages with the same question: its receipt names the first.
             let late = receipt.query == query.digest() && receipt.at >= query.expires + WAITING;
             rule(!late, || "it charged for a message that had expired".into())?;
@@ -97,7 +102,7 @@ impl Checking<'_> {
             same(&Some(receipt.release), &stated, "release", "the coordinator's account")?;
         }
         let synthetic = if receipt.synthetic { ", data declared synthetic" } else { "" };
-        let found = format!("{} micro-rho, {}{synthetic}", receipt.micro_rho, receipt.software);
+        let found = format!("{}, {}{synthetic}", receipt.micro_rho, receipt.software);
         Ok(((receipt, envelope), found))
     }
 
@@ -132,7 +137,14 @@ impl Checking<'_> {
             same(&answer.permit, &permit.digest(), "permit", "the bundle")?;
         }
         rule(answer.refused.is_none(), || "the hospital refused the permit".into())?;
-        Ok(((), format!("decided by {}, {}", answer.decided_by.as_str(), answer.at.to_rfc3339())))
+        Ok((
+            (),
+            format!(
+                "decided by {}, {}",
+                answer.decided_by.as_str(),
+                answer.at.to_rfc3339_opts(SecondsFormat::Secs, true)
+            ),
+        ))
     }
 
     /// The receipt in the hospital's own log.

@@ -66,7 +66,10 @@ impl Checking<'_> {
         match witnessed {
             None => self.skip(Link::Log, "", Link::Checkpoint),
             Some(_) if places.is_empty() => {}
-            Some(_) => drop(self.settle(Link::Log, "", Ok(((), format!("{} documents", places.len()))))),
+            Some(_) => {
+                let others = if places.len() < paths.len() { "the other " } else { "" };
+                self.settle(Link::Log, "", Ok(((), format!("{others}{} documents", places.len()))));
+            }
         }
         places
     }

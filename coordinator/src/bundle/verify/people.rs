@@ -1,6 +1,7 @@
 //! Whose signatures count, and what they signed: governance, committees, status, rosters; then permit, schema, question and the
 //! coordinator's account.
 
+use chrono::SecondsFormat;
 use sekisho_protocol::{
     committee::{Committee, CommitteeChain},
     digest::Digest,
@@ -115,7 +116,7 @@ impl Checking<'_> {
             chain.take(&self.files.envelope::<Governance>(&path)?)?;
             same(&chain.seq(), &seq, "number", "its file")?;
         }
-        Ok(((), format!("{} rotations; the key in force is {}", chain.seq(), chain.key().fingerprint().short())))
+        Ok(((), format!("rotated {} times; the key in force is {}", chain.seq(), chain.key().fingerprint().short())))
     }
 
     fn elections(&self, chain: &mut CommitteeChain, digests: &mut Vec<Digest>) -> Result<((), String), Fault> {
@@ -129,20 +130,32 @@ impl Checking<'_> {
             digests.push(chain.digest());
         }
         let newest = chain.newest();
-        Ok(((), format!("{} elections; {} of {} members must sign", newest.seq, newest.needed, newest.members.len())))
+        Ok((
+            (),
+            format!(
+                "elected {} times since the pinned one; {} of {} members must sign",
+                newest.seq,
+                newest.needed,
+                newest.members.len()
+            ),
+        ))
     }
 
     fn status(&self, governance: &GovernanceChain) -> Result<(Verified<Status>, String), Fault> {
         let status = self.files.envelope::<Status>(layout::STATUS)?.verify::<Status>(governance.keys(), 1)?;
-        let found = format!("number {}, of {}", status.seq, status.issued.to_rfc3339());
+        let found = format!("number {}, of {}", status.seq, status.issued.to_rfc3339_opts(SecondsFormat::Secs, true));
         Ok((status, found))
     }
 
     fn roster(&self, path: &str, governance: &GovernanceChain) -> Result<(Verified<Roster>, String), Fault> {
         let roster = self.files.envelope::<Roster>(path)?.verify::<Roster>(governance.keys(), 1)?;
         rule(layout::roster(roster.seq) == path, || format!("it is roster {}", roster.seq))?;
-        let found =
-            format!("number {}, {} members, of {}", roster.seq, roster.members.len(), roster.issued.to_rfc3339());
+        let found = format!(
+            "number {}, {} members, of {}",
+            roster.seq,
+            roster.members.len(),
+            roster.issued.to_rfc3339_opts(SecondsFormat::Secs, true)
+        );
         Ok((roster, found))
     }
 
@@ -210,7 +223,7 @@ impl Checking<'_> {
             return Err(Fault::Rule(format!("the permit does not name hospital {other}")));
         }
         let (asked, most) = (query.micro_rho, permit.dp.micro_rho_per_query);
-        rule(asked <= most, || format!("it asks for {asked} micro-rho; the permit allows {most}"))?;
+        rule(asked <= most, || format!("it asks for {asked}; the permit allows {most}"))?;
         if let Some(listed) = &permit.allowed_queries {
             let sql = Digest::of(query.sql.as_bytes());
             let allowed = listed.iter().any(|entry| entry.sha256 == sql && query.run <= entry.max_runs);
@@ -218,8 +231,7 @@ impl Checking<'_> {
         }
         let person = query.signers().iter().find_map(|signer| permit.person(*signer));
         let person = person.map(|person| person.id.clone()).unwrap_or_default();
-        let found =
-            format!("run {} asked by {person} of {}, {asked} micro-rho a hospital", query.run, permit.data_user);
+        let found = format!("run {} asked by {person} of {}, {asked} a hospital", query.run, permit.data_user);
         Ok((query, found))
     }
 
@@ -255,10 +267,16 @@ impl Checking<'_> {
         }
         if let (Some(Granted { permit, .. }), Some(status)) = (granted, &people.status) {
             let void = status.revokes(permit.digest()) && status.issued <= said.at;
-            rule(!void, || format!("the permit was revoked when the round ended, {}", said.at.to_rfc3339()))?;
+            rule(!void, || {
+                format!(
+                    "the permit was revoked when the round ended, {}",
+                    said.at.to_rfc3339_opts(SecondsFormat::Secs, true)
+                )
+            })?;
         }
         let (answered, asked) = (said.releases().count(), said.holders.len());
-        let found = format!("{answered} of {asked} hospitals answered, {}", said.at.to_rfc3339());
+        let found =
+            format!("{answered} of {asked} hospitals answered, {}", said.at.to_rfc3339_opts(SecondsFormat::Secs, true));
         Ok((said, found))
     }
 }

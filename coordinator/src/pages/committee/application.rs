@@ -1,8 +1,9 @@
-//! An application as a member of the committee judges it: what it says, what changed, what others said, what its queries would
-//! cost and how exact they would be, and what the hospitals hold.
+//! An application as a member of the committee judges it: what it says, what changed, what others said, what its
+//! queries would cost and how exact they would be, and what the hospitals hold.
 //!
-//! Promises: dry runs are made here by the engine of the nodes, as `sekisho review show --recompute` makes them on the member's
-//! machine, and compared with the applicant's own. Deliberately absent: any decision; that is signed elsewhere.
+//! Promises: dry runs are made here by the engine of the nodes, as `sekisho review show --recompute` makes them on the
+//! member's machine, and compared with the applicant's own. Deliberately absent: any decision; that is signed
+//! elsewhere.
 
 use chrono::{DateTime, Utc};
 use sekisho_aggregation::plan::PrivatePlan;
@@ -188,20 +189,18 @@ pub async fn shown(documents: &Documents, id: &str, now: DateTime<Utc>) -> Resul
     let (report, kept) = documents.application(id).await?;
     let current = documents.current();
     let said = said(documents, id, report.digest).await?;
-    let before = kept.iter().skip(1).map(|(application, _)| Some(application)).chain([None]);
-    let version =
-        |((application, put_at), before): (&(Verified<Application>, DateTime<Utc>), Option<&Verified<Application>>)| {
-            let signer =
-                |key: &Digest| application.person(*key).map_or_else(|| key.short(), |person| person.id.clone());
-            Version {
-                number: application.version,
-                digest: application.digest(),
-                put_at: *put_at,
-                signed_by: application.signers().iter().map(signer).collect::<Vec<_>>().join(", "),
-                changes: before.map_or_else(Vec::new, |before| changes(before, application)),
-            }
-        };
-    let versions = kept.iter().zip(before).map(version).collect();
+    let version = |(i, (application, put_at)): (usize, &(Verified<Application>, DateTime<Utc>))| {
+        let signer = |key: &Digest| application.person(*key).map_or_else(|| key.short(), |person| person.id.clone());
+        Version {
+            number: application.version,
+            digest: application.digest(),
+            put_at: *put_at,
+            signed_by: application.signers().iter().map(signer).collect::<Vec<_>>().join(", "),
+            // The newest comes first.
+            changes: kept.get(i + 1).map_or_else(Vec::new, |(before, _)| changes(before, application)),
+        }
+    };
+    let versions = kept.iter().enumerate().map(version).collect();
     let newest = kept.into_iter().next().map(|(application, _)| application);
     let application = newest.ok_or_else(|| Refusal::new(Code::ApplicationUnknown, id))?;
     let missing = missing(&application).unwrap_or_default();

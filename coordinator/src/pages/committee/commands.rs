@@ -1,7 +1,7 @@
 //! What a member does on their own machine with an application, as command lines.
 //!
-//! Promises: each line is one that `sekisho` takes; what the member has to fill in is in capital letters. Deliberately absent: the
-//! member's key, of which only the file's name is a placeholder.
+//! Promises: each line is one that `sekisho` takes; what the member has to fill in is in capital letters. Deliberately
+//! absent: the member's key, of which only the file's name is a placeholder.
 
 use super::{super::command_line::line, application::Shown};
 use crate::report::ApplicationState;

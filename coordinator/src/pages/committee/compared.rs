@@ -1,7 +1,7 @@
 //! Two versions of an application, field by field.
 //!
-//! Promises: every field that differs is named, with what it was and what it is. Deliberately absent: the version's number, what
-//! it supersedes, and the applicant's own dry runs, which follow from the rest.
+//! Promises: every field that differs is named, with what it was and what it is. Deliberately absent: the version's
+//! number, what it supersedes, and the applicant's own dry runs, which follow from the rest.
 
 use std::collections::BTreeMap;
 

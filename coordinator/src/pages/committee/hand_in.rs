@@ -1,8 +1,8 @@
 //! A signed document is handed in by a form: the text of the file that the member's own machine signed.
 //!
-//! Promises: what is taken is what the door takes, by the same checks, and goes to the hospitals from here as from there; a
-//! document that is refused changes nothing, and its code says why. Deliberately absent: roster, status, schemas and what
-//! governance signs, which come by the door.
+//! Promises: what is taken is what the door takes, by the same checks, and goes to the hospitals from here as from
+//! there; a document that is refused changes nothing, and its code says why. Deliberately absent: roster, status,
+//! schemas and what governance signs, which come by the door.
 
 use std::sync::Arc;
 
@@ -15,15 +15,14 @@ use axum::{
     routing::MethodRouter,
 };
 use sekisho_protocol::{
-    dsse::Envelope,
     pages::{Fault, Page, Posted, show},
-    permit::Permit,
     refusal::{Code, Refusal},
 };
 use serde::Deserialize;
 
 use super::{CommitteeMember, Pages, seated};
 use crate::{
+    documents::kind_of,
     pages::states,
     report::{HolderReport, PutReport},
     store::Kind,
@@ -91,20 +90,16 @@ fn shown(who: &CommitteeMember, taken: Option<PutReport>, refusal: Option<Refusa
 }
 
 async fn taken(pages: &Pages, envelope: &[u8]) -> Result<PutReport, Refusal> {
-    let claimed = Envelope::from_json::<Permit>(envelope)?;
-    match Kind::of_payload_type(claimed.payload_type()) {
-        Some(Kind::Permit | Kind::Review | Kind::Decision | Kind::OutputReview | Kind::Publication) => {}
-        Some(
-            Kind::Roster
-            | Kind::Status
-            | Kind::Schema
-            | Kind::Application
-            | Kind::Catalogue
-            | Kind::Committee
-            | Kind::Governance
-            | Kind::Orders,
-        )
-        | None => {
+    match kind_of(envelope)? {
+        Kind::Permit | Kind::Review | Kind::Decision | Kind::OutputReview | Kind::Publication => {}
+        Kind::Roster
+        | Kind::Status
+        | Kind::Schema
+        | Kind::Application
+        | Kind::Catalogue
+        | Kind::Committee
+        | Kind::Governance
+        | Kind::Orders => {
             let detail = "a permit, a review, a refusal, a review of output or a publication is handed in here";
             return Err(Refusal::new(Code::Malformed, detail));
         }

@@ -1,7 +1,7 @@
 //! What waits for a member of the committee: applications, results, and what the law wants done by which day.
 //!
-//! Promises: an application over which the member has a conflict of interest is listed as such, and nothing of it is shown; of
-//! results those are not listed at all, as by `sekisho output list`.
+//! Promises: an application over which the member has a conflict of interest is listed as such, and nothing of it is
+//! shown; of results those are not listed at all, as by `sekisho output list`.
 
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{

@@ -1,4 +1,5 @@
-//! A held result as its reviewers see it: the facts that help to judge it, its tables, and the line that releases or refuses it.
+//! A held result as its reviewers see it: the facts that help to judge it, its tables, and the line that releases or
+//! refuses it.
 
 use std::sync::Arc;
 

@@ -170,11 +170,11 @@ pub fn persons(language: Language, parts: &Parts, names: &Names) -> Table {
     ];
     let mut rows: Vec<(Signer, String)> = Vec::new();
     for permit in parts.permits.iter().map(|part| &part.permit.document) {
-        let named = format!("{} {}", permit.id, permit.version);
+        let named = format!("{} {} {}", language.say("permit", "許可"), permit.id, permit.version);
         rows.extend(permit.authorised_persons.iter().map(|p| (names.of(p.key_fingerprint), named.clone())));
     }
     for application in parts.applications.iter().map(|dated| &dated.document) {
-        let named = format!("{} {}", application.id, application.version);
+        let named = format!("{} {} {}", language.say("application", "申請"), application.id, application.version);
         rows.extend(application.people.iter().map(|p| (names.of(p.key_fingerprint), named.clone())));
     }
     rows.sort();

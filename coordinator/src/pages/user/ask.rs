@@ -77,7 +77,10 @@ pub async fn analyse(
     Posted(fields): Posted<Vec<(String, String)>>,
 ) -> Result<Response, Fault> {
     let (permits, form) = chosen_of(&pages, &who, Form::of(fields))?;
-    let own = permits.iter().find(|own| own.permit.digest().to_string() == form.permit).ok_or_else(Fault::not_found)?;
+    let Some(own) = permits.iter().find(|own| own.permit.digest().to_string() == form.permit) else {
+        // A permit that is named is the person's, or the request has ended: this person has none.
+        return show(&shown(&who, permits, form, None, None));
+    };
     let _place = place().await?;
     let found = analysed(&form, own, &pages.documents, &pages.store, pages.clock.now()).await;
     let (analysis, failure) = match found {

@@ -1,9 +1,10 @@
-//! A question in the form of a page: the command line that asks it, and what it would cost, how exact its answer would be and who
-//! could answer, before anything is signed.
+//! A question in the form of a page: the command line that asks it, and what it would cost, how exact its answer would
+//! be and who could answer, before anything is signed.
 //!
-//! Promises: every field is read by the very parser of `sekisho query`, so that the line that is shown is one that it takes; the
-//! analysis is the nodes' own; nothing is signed, sent to a hospital or charged. Deliberately absent: the question itself: it is
-//! asked on the person's own machine, with the person's key. What a hospital's own policy says only a dry run there tells.
+//! Promises: every field is read by the very parser of `sekisho query`, so that the line that is shown is one that it
+//! takes; the analysis is the nodes' own; nothing is signed, sent to a hospital or charged. Deliberately absent: the
+//! question itself: it is asked on the person's own machine, with the person's key. What a hospital's own policy says
+//! only a dry run there tells.
 
 use chrono::{DateTime, Utc};
 use sekisho_aggregation::{explain::Explanation, interval::Spread, plan::PrivatePlan};

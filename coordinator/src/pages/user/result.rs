@@ -16,6 +16,7 @@ use super::{
     states,
 };
 use crate::{
+    bundle,
     pages::{
         bounds::{MOST_ROWS, place},
         interval_chart::IntervalChart,
@@ -112,7 +113,7 @@ pub async fn page(
     show(&page)
 }
 
-/// The same tables as a file: `result.csv`, `result.json` or `result.arrow`.
+/// The same tables as a file: `result.csv`, `result.json` or `result.arrow`; and all that proves them, as `bundle.zip`.
 ///
 /// # Errors
 /// As [`page`]; when there is no such file, or the result may not be shown.
@@ -125,10 +126,16 @@ pub async fn file(
         "result.csv" => "text/csv; charset=utf-8",
         "result.json" => "application/json",
         "result.arrow" => "application/vnd.apache.arrow.stream",
+        "bundle.zip" => "application/zip",
         _ => return Err(Fault::not_found()),
     };
-    let Shown { rows, report, .. } = told(&pages, &who, &round).await?.map_err(|_| Fault::not_found())?;
+    let Shown { result, rows, report, .. } = told(&pages, &who, &round).await?.map_err(|_| Fault::not_found())?;
     let written = match file.as_str() {
+        "bundle.zip" => {
+            let _place = place().await?;
+            let bundle = bundle::make(&pages.documents, &pages.store, result).await?;
+            Ok(bundle.zip().map_err(Fault::unavailable)?)
+        }
         "result.csv" => rows.csv(true).map(String::into_bytes),
         "result.json" => rows.json(&report).map(String::into_bytes),
         _ => rows.described(true, &report).and_then(|table| format::arrow(&table)),

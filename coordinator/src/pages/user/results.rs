@@ -1,7 +1,8 @@
 //! The results of a data user: the rounds under permits that name the person's key, and what was released in each.
 //!
-//! Promises: a result that waits for reviewers, or that they refused, shows that and nothing else; what was released under a permit
-//! that was since revoked or suspended is not shown; a hospital that is missing is named, and is no zero.
+//! Promises: a result that waits for reviewers, or that they refused, shows that and nothing else; what was released
+//! under a permit that was since revoked or suspended is not shown; a hospital that is missing is named, and is no
+//! zero.
 
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{

@@ -1,4 +1,5 @@
-//! The studies of a data user: the permits that name the person's key, whether they hold, and what is left at each hospital.
+//! The studies of a data user: the permits that name the person's key, whether they hold, and what is left at each
+//! hospital.
 //!
 //! Promises: nothing of a permit is shown to whom it does not name, nor to the owner of a key that is void.
 
@@ -82,8 +83,8 @@ impl Own {
         self.permit.output_review == OutputReview::TwoPerson
     }
 
-    /// Why results that were released under the permit are not shown any more; none when they are. A permit that ended or was
-    /// replaced takes nothing back; one that was revoked or suspended does.
+    /// Why results that were released under the permit are not shown any more; none when they are. A permit that ended
+    /// or was replaced takes nothing back; one that was revoked or suspended does.
     pub fn takes_back(&self) -> Option<&Refusal> {
         let ended = [Code::PermitExpired, Code::PermitSuperseded, Code::PermitNotYetValid];
         self.void.as_ref().filter(|refusal| !ended.contains(&refusal.code))

@@ -20,6 +20,7 @@ use crate::{
     output_review::OutputReview,
     permit::Permit,
     publication::Publication,
+    published::PublishedRelease,
     query::Query,
     receipt::{Acceptance, Receipt, ReservationRecord},
     record::{PolicyRecord, RefusalRecord, WriteOff},
@@ -148,7 +149,11 @@ impl Statements {
             Kind::Alert => self.of_member::<Alert>(bytes, |d| &d.node).map(|_| Said::Signed),
             Kind::WriteOff => self.of_member::<WriteOff>(bytes, |d| &d.node).map(|_| Said::WrittenOff),
             Kind::Checkpoint => self.checkpoint(bytes),
-            Kind::Release => Ok(Said::Open("this software does not know who signs a release".into())),
+            // The coordinator states results, in its own log alone.
+            Kind::Release => {
+                let keys = self.members.get(&self.keeper).map(Vec::as_slice).unwrap_or_default();
+                by::<PublishedRelease>(&read::<PublishedRelease>(bytes)?.0, keys)
+            }
         }
     }
 

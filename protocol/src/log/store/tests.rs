@@ -195,7 +195,9 @@ fn tampering(size: u64, rng: &mut ChaCha12Rng) -> (String, String) {
         ),
         5 => (format!("DELETE FROM log_tile WHERE {of_tile}"), format!("tile {tile} of level 0")),
         6 => (
-            format!("UPDATE log_tile SET hashes = hashes || zeroblob(32) WHERE {of_tile} AND length(hashes) < 8192"),
+            format!(
+                "UPDATE log_tile SET hashes = CAST(hashes || zeroblob(32) AS BLOB) WHERE {of_tile} AND length(hashes) < 8192"
+            ),
             if (tile + 1) * 256 > size { format!("tile {tile} of level 0") } else { String::new() },
         ),
         7 => (

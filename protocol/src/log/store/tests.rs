@@ -186,11 +186,11 @@ fn tampering(size: u64, rng: &mut ChaCha12Rng) -> (String, String) {
             format!("the statement of entry {index}"),
         ),
         3 => (
-            format!("UPDATE log_statement SET envelope = envelope || x'0a' WHERE idx = {index}"),
+            format!("UPDATE log_statement SET envelope = CAST(envelope || x'0a' AS BLOB) WHERE idx = {index}"),
             format!("the statement of entry {index}"),
         ),
         4 => (
-            format!("UPDATE log_statement SET envelope = substr(envelope, 2) WHERE idx = {index}"),
+            format!("UPDATE log_statement SET envelope = CAST(substr(envelope, 2) AS BLOB) WHERE idx = {index}"),
             format!("the statement of entry {index}"),
         ),
         5 => (format!("DELETE FROM log_tile WHERE {of_tile}"), format!("tile {tile} of level 0")),

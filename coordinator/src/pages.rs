@@ -11,6 +11,8 @@ mod bounds;
 mod chart;
 mod command_line;
 pub mod committee;
+#[cfg(test)]
+mod fixture;
 mod interval_chart;
 pub mod public;
 pub mod regulator;

@@ -26,10 +26,7 @@ use arrow_flight::{
 use chrono::Duration as Days;
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use rand::SeedableRng;
-use sekisho_aggregation::{
-    plan::PrivatePlan,
-    release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
-};
+use sekisho_aggregation::{plan::PrivatePlan, release::Release};
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     control::{self, FromCoordinator, FromNode, Hello, Holdings},
@@ -56,7 +53,7 @@ use super::*;
 use crate::{
     bundle::tests::memory_log::MemoryLog,
     config::{Door as DoorConfig, LogFormat, LogLevel, QueryLimits, Trust},
-    documents::tests::{key, now, permit, roster, schema, status},
+    documents::tests::{key, now, permit, release_of, roster, schema, status},
     report::{DryRunReport, HolderState, NetworkReport, PutReport, RESULT_KEY, ResultReport, Want},
 };
 
@@ -114,27 +111,8 @@ struct FakeNode {
 impl FakeNode {
     fn release(&self, query: &Query) -> (PrivatePlan, Release) {
         let plan = PrivatePlan::analyse(&query.sql, &self.schema, &self.permit, query.micro_rho).unwrap();
-        let part = &plan.parts()[0];
-        let measure = |m| MeasureHeader {
-            kind: "rows".into(),
-            unit: part.unit(m).to_string(),
-            numbers: part.cells(),
-            noise: part.noise(m).unwrap(),
-        };
-        let header = ReleaseHeader {
-            permit: query.permit,
-            query_key: query.key(),
-            run: query.run,
-            plan: plan.digest(),
-            micro_rho: query.micro_rho,
-            as_of: now().date_naive(),
-            synthetic: true,
-            nonce: "00".repeat(32),
-            atto_delta: AttoDelta::ZERO,
-            parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
-        };
-        let cells: Vec<u8> = (0..plan.cells() as i128).flat_map(|cell| (100 * (cell + 1)).to_le_bytes()).collect();
-        let release = Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap();
+        let cells = (0..plan.cells() as i128).map(|cell| 100 * (cell + 1));
+        let release = release_of(&plan, query, "00".repeat(32), cells);
         (plan, release)
     }
 

@@ -1,6 +1,10 @@
 //! One `put` a row: which documents are taken, and by which code the others are refused.
 
 use chrono::Duration;
+use sekisho_aggregation::{
+    plan::PrivatePlan,
+    release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
+};
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     keys::SecretKey,
@@ -8,6 +12,7 @@ use sekisho_protocol::{
         AuthorisedPerson, Basis, Decision, Dp, Mechanism, OptOut, OptOutRule, OutputReview, PermittedTable, Preset,
         Purpose, ReleaseKind, Statistic, Validity,
     },
+    query::Query,
     schema::{Column, Kind as ColumnKind, Table},
     units::{AttoDelta, MicroRho},
 };
@@ -20,6 +25,36 @@ pub(crate) fn now() -> DateTime<Utc> {
 
 pub(crate) fn key() -> SecretKey {
     SecretKey::generate(&mut rand::rng())
+}
+
+/// A release of a plan of one part, with these numbers.
+pub(crate) fn release_of(
+    plan: &PrivatePlan,
+    query: &Query,
+    nonce: String,
+    numbers: impl Iterator<Item = i128>,
+) -> Release {
+    let part = &plan.parts()[0];
+    let measure = |m| MeasureHeader {
+        kind: "rows".into(),
+        unit: part.unit(m).to_string(),
+        numbers: part.cells(),
+        noise: part.noise(m).unwrap(),
+    };
+    let header = ReleaseHeader {
+        permit: query.permit,
+        query_key: query.key(),
+        run: query.run,
+        plan: plan.digest(),
+        micro_rho: query.micro_rho,
+        as_of: now().date_naive(),
+        synthetic: true,
+        nonce,
+        atto_delta: AttoDelta::ZERO,
+        parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
+    };
+    let cells: Vec<u8> = numbers.flat_map(i128::to_le_bytes).collect();
+    Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap()
 }
 
 struct World {

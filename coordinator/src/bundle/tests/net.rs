@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{SeedableRng, rngs::StdRng};
-use sekisho_aggregation::{
-    plan::PrivatePlan,
-    release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
-};
+use sekisho_aggregation::{plan::PrivatePlan, release::Release};
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
     digest::Digest,
@@ -39,7 +36,7 @@ use crate::{
     config::Trust as Pinned,
     documents::{
         Documents,
-        tests::{now, permit, roster, schema, status},
+        tests::{now, permit, release_of, roster, schema, status},
     },
     network::holder,
     report::{HolderState, ResultReport},
@@ -220,29 +217,9 @@ impl Net {
     }
 
     fn release(&self, plan: &PrivatePlan, query: &Query, name: &str) -> Release {
-        let part = &plan.parts()[0];
-        let measure = |m| MeasureHeader {
-            kind: "rows".into(),
-            unit: part.unit(m).to_string(),
-            numbers: part.cells(),
-            noise: part.noise(m).unwrap(),
-        };
-        let header = ReleaseHeader {
-            permit: query.permit,
-            query_key: query.key(),
-            run: query.run,
-            plan: plan.digest(),
-            micro_rho: query.micro_rho,
-            as_of: now().date_naive(),
-            synthetic: true,
-            nonce: Digest::of(format!("{name} {} {}", query.sql, query.run).as_bytes()).to_string(),
-            atto_delta: AttoDelta::ZERO,
-            parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
-        };
-        let own = i128::from(Digest::of(header.nonce.as_bytes()).as_bytes()[0]);
-        let cells: Vec<u8> =
-            (0..plan.cells() as i128).flat_map(|cell| (100 * (cell + 1) + own).to_le_bytes()).collect();
-        Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap()
+        let nonce = Digest::of(format!("{name} {} {}", query.sql, query.run).as_bytes()).to_string();
+        let own = i128::from(Digest::of(nonce.as_bytes()).as_bytes()[0]);
+        release_of(plan, query, nonce, (0..plan.cells() as i128).map(|cell| 100 * (cell + 1) + own))
     }
 
     /// One hospital's answer: release, receipt and proof are on disk afterwards.

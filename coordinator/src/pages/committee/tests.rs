@@ -1,18 +1,20 @@
 //! The pages of the committee, in process: who opens what, what is handed in, and what hostile words become. The world
 //! is also that of the data user's tests.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    http::{HeaderMap, Request, header},
+use crate::{
+    config::Trust,
+    documents::{
+        Documents,
+        tests::{key, now, permit, release_of, roster, schema, status},
+    },
+    pages::fixture::{Answer, Noon, Served, form},
+    store::{KeptResult, NewRound, Store},
+    use_register,
 };
-use chrono::{DateTime, TimeDelta, Utc};
-use sekisho_aggregation::{
-    plan::PrivatePlan,
-    release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
-};
+use chrono::TimeDelta;
+use sekisho_aggregation::{plan::PrivatePlan, release::Release};
 use sekisho_protocol::{
     application::Application,
     clock::Clock,
@@ -21,32 +23,13 @@ use sekisho_protocol::{
     dsse::Envelope,
     keys::SecretKey,
     output_review::{OutputReview, Verdict as OutputVerdict},
-    pages::{Gate, PageToken, guarded},
     permit::{OutputReview as Rule, Permit, Preset},
     query::{Query, Terms},
     receipt::{Acceptance, DecidedBy, Receipt},
     refusal::Code,
     review::{Review, Step, Verdict},
     schema::Schema,
-    token_file::TokenFile,
     units::{AttoDelta, MicroRho},
-};
-use tower::ServiceExt;
-
-use crate::{
-    config::{QueryLimits, Trust},
-    daemon::Hooks,
-    documents::{
-        Documents,
-        tests::{key, now, permit, roster, schema, status},
-    },
-    network::Nodes,
-    pages::{Pages, SITE, router},
-    round::{RoundParts, Rounds},
-    store::{KeptResult, NewRound, Store},
-    tiles::Tiles,
-    use_register,
-    witnesses::Witnesses,
 };
 
 /// What strangers write, who would rather write markup.
@@ -55,58 +38,17 @@ pub(in crate::pages) const HOSTILE: &str =
 pub(in crate::pages) const SQL: &str = "SELECT sex, count(*) AS n FROM person GROUP BY sex";
 const NAMES: [&str; 3] = ["sato", "suzuki", "takahashi"];
 
-struct Noon;
-
-impl Clock for Noon {
-    fn now(&self) -> DateTime<Utc> {
-        now() + TimeDelta::hours(12)
-    }
-}
-
 /// A coordinator with a committee of three of which two decide, two hospitals, and permits of Ada and of Bob.
 pub(in crate::pages) struct World {
     dir: tempfile::TempDir,
-    site: Router,
+    served: Served,
     pub(in crate::pages) documents: Arc<Documents>,
     pub(in crate::pages) store: Store,
-    tokens: TokenFile<PageToken>,
     pub(in crate::pages) governance: SecretKey,
     pub(in crate::pages) committee: [SecretKey; 3],
     pub(in crate::pages) ada: SecretKey,
     pub(in crate::pages) bob: SecretKey,
     pub(in crate::pages) schema: Digest,
-}
-
-/// An answer to a request.
-pub(in crate::pages) struct Answer {
-    pub(in crate::pages) status: u16,
-    pub(in crate::pages) headers: HeaderMap,
-    pub(in crate::pages) body: Vec<u8>,
-}
-
-impl Answer {
-    pub(in crate::pages) fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).unwrap()
-    }
-
-    fn cookie(&self, name: &str) -> String {
-        let mut set = self.headers.get_all(header::SET_COOKIE).iter().map(|set| set.to_str().unwrap());
-        let set = set.find(|set| set.starts_with(&format!("{name}="))).unwrap();
-        set.split(';').next().unwrap().into()
-    }
-
-    pub(in crate::pages) fn csrf(&self) -> String {
-        self.text().split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().into()
-    }
-}
-
-/// Fields as a form sends them.
-pub(in crate::pages) fn form(fields: &[(&str, &str)]) -> String {
-    let escaped = |text: &str| {
-        let plain = |b: u8| b.is_ascii_alphanumeric();
-        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>()
-    };
-    fields.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect::<Vec<_>>().join("&")
 }
 
 impl World {
@@ -128,56 +70,20 @@ impl World {
         put(Envelope::sign(&roster(1, None), &[&governance]).unwrap()).await;
         put(Envelope::sign(&status(1, None, Vec::new()), &[&governance]).unwrap()).await;
         let schema = put(Envelope::sign(&schema(), &[&governance]).unwrap()).await;
-        let clock: Arc<dyn Clock> = Arc::new(Noon);
-        let keys: Arc<[SecretKey]> = Arc::new([]);
-        let tiles = Tiles::new(store.clone(), dir.path().join("log"));
-        let witnesses = Arc::new(Witnesses::new(store.clone(), documents.clone(), keys.clone(), tiles, None));
-        let listening =
-            Nodes::listen(&key(), Vec::new(), documents.clone(), store.clone(), witnesses, clock.clone()).await;
-        let nodes = Arc::new(listening.unwrap().0);
-        let rounds = Arc::new(Rounds::new(RoundParts {
-            documents: documents.clone(),
-            nodes: nodes.clone(),
-            store: store.clone(),
-            signing_keys: keys,
-            clock: clock.clone(),
-            limits: QueryLimits { deadline: Duration::from_secs(1), concurrent: 1 },
-            hooks: Hooks::default(),
-        }));
-        let (of, in_store) = (documents.clone(), store.clone());
-        let (log, address) = (dir.path().join("log"), "http://127.0.0.1:8818".to_string());
-        let pages =
-            Pages { documents: of, store: in_store, nodes, rounds, clock: clock.clone(), policy: None, log, address };
-        let tokens = TokenFile::new(dir.path().join("tokens"));
-        let gate = Arc::new(Gate::new(SITE, tokens.clone(), None, clock));
-        let site = guarded(router(Arc::new(pages)), gate, "127.0.0.1:8818".parse().unwrap());
-        Self { dir, site, documents, store, tokens, governance, committee, ada, bob, schema }
+        let served = Served::new(dir.path(), store.clone(), documents.clone()).await;
+        Self { dir, served, documents, store, governance, committee, ada, bob, schema }
     }
 
     pub(in crate::pages) async fn ask(&self, method: &str, path: &str, cookie: &str, form: &str) -> Answer {
-        let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1:8818");
-        let request = request.header("cookie", cookie).header("content-type", "application/x-www-form-urlencoded");
-        let response = self.site.clone().oneshot(request.body(Body::from(form.to_string())).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = to_bytes(body, 8 << 20).await.unwrap().to_vec();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        self.served.ask(method, path, cookie, form).await
     }
 
     pub(in crate::pages) async fn get(&self, path: &str, cookie: &str) -> Answer {
-        self.ask("GET", path, cookie, "").await
+        self.served.get(path, cookie).await
     }
 
-    /// Signs in with a fresh token; the session's cookie.
     pub(in crate::pages) async fn enter(&self, role: &str, subject: &str) -> String {
-        let name = format!("{role}-{}", Digest::of(subject.as_bytes()).short());
-        let line = |hash| PageToken::new(&name, role, Noon.now() + TimeDelta::days(1), Some(subject), hash);
-        let token = self.tokens.add(line, &mut rand::rng()).unwrap();
-        let page = self.get("/login", "").await;
-        let text = page.text();
-        let value = text.split("name=\"form\" value=\"").nth(1).unwrap().split('"').next().unwrap();
-        let sent = form(&[("form", value), ("token", &token), ("next", "")]);
-        let entered = self.ask("POST", "/login", &page.cookie("sekisho-pages-login"), &sent).await;
-        entered.cookie("sekisho-pages-session")
+        self.served.enter(role, Some(subject)).await
     }
 
     pub(in crate::pages) async fn member(&self, place: usize) -> String {
@@ -374,28 +280,8 @@ impl World {
 /// A release with so many patients in each cell.
 fn release(plan: &PrivatePlan, query: &Query, patients: &[i128]) -> Release {
     let part = &plan.parts()[0];
-    let measure = |m| MeasureHeader {
-        kind: "rows".into(),
-        unit: part.unit(m).to_string(),
-        numbers: part.cells(),
-        noise: part.noise(m).unwrap(),
-    };
-    let header = ReleaseHeader {
-        permit: query.permit,
-        query_key: query.key(),
-        run: query.run,
-        plan: plan.digest(),
-        micro_rho: query.micro_rho,
-        as_of: now().date_naive(),
-        synthetic: true,
-        nonce: "00".repeat(32),
-        atto_delta: AttoDelta::ZERO,
-        parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
-    };
-    let measures = part.measures().len();
-    let cells: Vec<u8> =
-        (0..measures).flat_map(|_| &patients[..part.cells()]).flat_map(|cell| cell.to_le_bytes()).collect();
-    Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap()
+    let cells = (0..part.measures().len()).flat_map(|_| &patients[..part.cells()]).copied();
+    release_of(plan, query, "00".repeat(32), cells)
 }
 
 /// That nothing a stranger wrote became markup.

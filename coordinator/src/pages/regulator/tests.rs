@@ -1,15 +1,22 @@
 //! Each page by each role; what a search finds; what an export holds; and texts of strangers that try to break out.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    http::{Request, header},
+use super::*;
+use crate::{
+    config::Trust,
+    documents::{
+        Documents,
+        tests::{key, now, permit, roster, schema, status},
+    },
+    metering::tests::header as release_header,
+    pages::fixture::{Answer, Served},
+    store::{NewRound, Request as Asking, Store},
+    use_register::tests::HOSTILE,
 };
+use axum::http::header;
 use chrono::TimeDelta;
 use sekisho_protocol::{
-    clock::Clock,
     committee::{Committee, CommitteeMember},
     digest::Digest,
     dsse::Envelope,
@@ -23,43 +30,14 @@ use sekisho_protocol::{
         proof::InclusionProof,
     },
     orders,
-    pages::{Gate, PageToken, guarded},
     permit::Permit,
     query::{Query as Question, Terms},
     receipt::{Acceptance, DecidedBy, Receipt},
     refusal::Code,
     roster::{Member, Role as MemberRole},
     status::RevokedPermit,
-    token_file::TokenFile,
     units::{AttoDelta, MicroRho},
 };
-use tower::ServiceExt;
-
-use super::*;
-use crate::{
-    config::{QueryLimits, Trust},
-    daemon::Hooks,
-    documents::{
-        Documents,
-        tests::{key, now, permit, roster, schema, status},
-    },
-    metering::tests::header as release_header,
-    network::Nodes,
-    pages::{SITE, router},
-    round::{RoundParts, Rounds},
-    store::{NewRound, Request as Asking, Store},
-    tiles::Tiles,
-    use_register::tests::HOSTILE,
-    witnesses::Witnesses,
-};
-
-struct Noon;
-
-impl Clock for Noon {
-    fn now(&self) -> DateTime<Utc> {
-        now() + TimeDelta::hours(12)
-    }
-}
 
 fn at(hour: i64) -> DateTime<Utc> {
     now() + TimeDelta::hours(hour)
@@ -68,9 +46,7 @@ fn at(hour: i64) -> DateTime<Utc> {
 /// A coordinator's database of two studies, its pages, and tokens for them.
 struct World {
     _dir: tempfile::TempDir,
-    pages: Arc<Pages>,
-    site: Router,
-    tokens: TokenFile<PageToken>,
+    served: Served,
     own: SecretKey,
     ann: SecretKey,
 }
@@ -146,83 +122,20 @@ impl World {
             let checkpoint = SignedCheckpoint::sign(checkpoint, &made.nara).unwrap();
             store.enter_checkpoint(&checkpoint).await.unwrap();
         }
-        Self::served(dir, store, documents, own, ann).await
-    }
-
-    async fn served(
-        dir: tempfile::TempDir,
-        store: Store,
-        documents: Arc<Documents>,
-        own: SecretKey,
-        ann: SecretKey,
-    ) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(Noon);
-        let keys: Arc<[SecretKey]> = Arc::new([]);
-        let tiles = Tiles::new(store.clone(), dir.path().join("log"));
-        let witnesses = Arc::new(Witnesses::new(store.clone(), documents.clone(), keys.clone(), tiles, None));
-        let listening =
-            Nodes::listen(&key(), Vec::new(), documents.clone(), store.clone(), witnesses, clock.clone()).await;
-        let nodes = Arc::new(listening.unwrap().0);
-        let rounds = Arc::new(Rounds::new(RoundParts {
-            documents: documents.clone(),
-            nodes: nodes.clone(),
-            store: store.clone(),
-            signing_keys: keys,
-            clock: clock.clone(),
-            limits: QueryLimits { deadline: Duration::from_secs(1), concurrent: 1 },
-            hooks: Hooks::default(),
-        }));
-        let (log, address) = (dir.path().join("log"), "http://127.0.0.1:8818".into());
-        let pages =
-            Arc::new(Pages { documents, store, nodes, rounds, clock: clock.clone(), policy: None, log, address });
-        let tokens = TokenFile::new(dir.path().join("tokens"));
-        let gate = Arc::new(Gate::new(SITE, tokens.clone(), None, clock));
-        let site = guarded(router(pages.clone()), gate, "127.0.0.1:8818".parse().unwrap());
-        Self { _dir: dir, pages, site, tokens, own, ann }
+        let served = Served::new(dir.path(), store, documents).await;
+        Self { _dir: dir, served, own, ann }
     }
 
     async fn ask(&self, method: &str, path: &str, cookie: &str, form: &str) -> Answer {
-        let request = Request::builder().method(method).uri(path).header("host", "127.0.0.1:8818");
-        let request = request.header("cookie", cookie).header("content-type", "application/x-www-form-urlencoded");
-        let response = self.site.clone().oneshot(request.body(Body::from(form.to_string())).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = to_bytes(body, 8 << 20).await.unwrap().to_vec();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+        self.served.ask(method, path, cookie, form).await
     }
 
-    /// Signs in with a fresh token of this role; the session's cookie.
     async fn enter(&self, role: &str, subject: Option<String>) -> String {
-        let expires = self.pages.clock.now() + TimeDelta::days(1);
-        let line = |hash| PageToken::new(role, role, expires, subject.as_deref(), hash);
-        let token = self.tokens.add(line, &mut rand::rng()).unwrap();
-        let page = self.ask("GET", "/login", "", "").await;
-        let text = page.text();
-        let form = text.split("name=\"form\" value=\"").nth(1).unwrap().split('"').next().unwrap();
-        let form = format!("form={form}&token={token}&next=");
-        let entered = self.ask("POST", "/login", &page.cookie("sekisho-pages-login"), &form).await;
-        entered.cookie("sekisho-pages-session")
+        self.served.enter(role, subject.as_deref()).await
     }
 
     async fn regulator(&self) -> String {
         self.enter("regulator", None).await
-    }
-}
-
-struct Answer {
-    status: u16,
-    headers: axum::http::HeaderMap,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn text(&self) -> String {
-        String::from_utf8(self.body.clone()).unwrap()
-    }
-
-    fn cookie(&self, name: &str) -> String {
-        let mut set = self.headers.get_all(header::SET_COOKIE).iter().map(|set| set.to_str().unwrap());
-        let set = set.find(|set| set.starts_with(&format!("{name}="))).unwrap();
-        set.split(';').next().unwrap().into()
     }
 }
 
@@ -418,7 +331,7 @@ async fn an_export_is_the_table_of_the_page() {
         for (language, lang) in [(Language::En, "en"), (Language::Ja, "ja")] {
             let form = Form { list: list.into(), ..Form::default() };
             let filter = Filter::try_from(&form).unwrap();
-            let table = Found::of(&w.pages, &filter).await.unwrap().table(language, 0, PAGE);
+            let table = Found::of(&w.served.pages, &filter).await.unwrap().table(language, 0, PAGE);
             let shown = w.ask("GET", &format!("{page}?list={list}&lang={lang}"), &cookie, "").await.text();
             assert!(!table.rows.is_empty() && shown.contains(&table.render().unwrap()), "{list} {lang}");
             let path = format!("/regulator/export?list={list}&format=csv&lang={lang}");
@@ -471,8 +384,9 @@ async fn a_study_has_its_chain_and_a_chart_with_a_table_of_the_same_numbers() {
     }
     assert_eq!(page.matches("<svg class=\"chart\"").count(), 2, "one for each hospital");
     assert!(page.contains("<desc") && page.contains("5,000") && page.contains("4,000"), "set aside, and left");
-    let parts = use_register::gather(&w.pages.documents, &w.pages.store, |of| of == "study-1").await.unwrap();
-    let budget = w.pages.documents.budget("study-1").await.unwrap();
+    let parts =
+        use_register::gather(&w.served.pages.documents, &w.served.pages.store, |of| of == "study-1").await.unwrap();
+    let budget = w.served.pages.documents.budget("study-1").await.unwrap();
     for (spent, holder) in spending::spending(&parts).unwrap().into_iter().zip(budget.holders) {
         let last = spent.points.last().unwrap();
         let expect = (holder.name.as_str(), holder.earmark.get(), holder.spent.get(), holder.left.get());
@@ -487,11 +401,11 @@ async fn an_entry_of_the_log_comes_with_its_statement_and_a_proof_that_holds() {
     let w = World::new().await;
     let cookie = w.regulator().await;
     let origin: KeyName = "sekisho-test/coordinator".parse().unwrap();
-    let checkpoint = w.pages.store.checkpoint(&origin, &w.own).await.unwrap();
-    w.pages.store.keep_own(&checkpoint).await.unwrap();
+    let checkpoint = w.served.pages.store.checkpoint(&origin, &w.own).await.unwrap();
+    w.served.pages.store.keep_own(&checkpoint).await.unwrap();
     let log = NoteKey::new(origin, Signs::Text, w.own.public());
     let policy = Policy::parse(format!("log {log}\nquorum none\n").as_bytes()).unwrap();
-    let size = w.pages.store.log_size().await.unwrap();
+    let size = w.served.pages.store.log_size().await.unwrap();
     for index in 0..size {
         let page = w.ask("GET", &format!("/regulator/log/{index}"), &cookie, "").await;
         assert!(page.text().contains("Download the proof"), "{index}");
@@ -504,7 +418,7 @@ async fn an_entry_of_the_log_comes_with_its_statement_and_a_proof_that_holds() {
     let found = w.ask("GET", "/regulator/log?kind=checkpoint", &cookie, "").await.text();
     assert_eq!(found.matches("sekisho-test/nara, 9").count(), 2);
     // A document leads to its entry, and an erased statement leaves its place.
-    let permits = w.pages.store.kept(crate::store::Kind::Permit, None, 9).await.unwrap();
+    let permits = w.served.pages.store.kept(crate::store::Kind::Permit, None, 9).await.unwrap();
     let to = w.ask("GET", &format!("/regulator/documents/{}", permits[0].digest), &cookie, "").await;
     let to = to.headers[header::LOCATION].to_str().unwrap().to_string();
     let entry = w.ask("GET", &to, &cookie, "").await.text();

@@ -9,7 +9,10 @@ use sekisho_protocol::{
     status::RevokedPermit,
 };
 
-use super::super::committee::tests::{Answer, HOSTILE, SQL, World, form, harmless};
+use super::super::{
+    committee::tests::{HOSTILE, SQL, World, harmless},
+    fixture::{Answer, form},
+};
 use crate::documents::tests::{now, status};
 
 const CELLS: [i128; 4] = [120, 4, 300, 40];

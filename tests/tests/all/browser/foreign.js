@@ -1,7 +1,7 @@
 // The headings, labels, buttons and menu items of a page that are not in its language `arguments[0]`. What declares another
 // language, is code or a name that is the same in every language is passed over.
 const japanese = /[\u3040-\u30ff\u4e00-\u9fff]/;
-const same = /^[^A-Za-z]*$|^[A-Z0-9][A-Z0-9 .:/-]*$|^(Sekisho|micro-rho)$/;
+const same = /^[^A-Za-z]*$|^[A-Z0-9][A-Z0-9 .:/-]*$|^(Sekisho|micro-rho|epsilon)$/;
 const language = arguments[0];
 const wrong = [];
 if (document.documentElement.lang !== language) {

@@ -286,8 +286,7 @@ pub(super) async fn data_user(visitor: &Visitor<'_>, world: &World) {
         let told = said.lines().any(|line| row.iter().all(|cell| line.contains(cell.as_str())));
         assert!(told, "{row:?} is not in {said}");
     }
-    let marks =
-        visitor.ask("return document.querySelectorAll('main figure.interval-chart circle').length", vec![]).await;
+    let marks = visitor.ask("return document.querySelectorAll('main figure circle').length", vec![]).await;
     assert!(marks.as_u64().unwrap() >= 2 * (table.len() as u64 - 1), "two columns of each row are drawn: {marks}");
     visitor.no_complaint().await;
     visitor.sign_out().await;

@@ -85,7 +85,7 @@ pub(super) fn walk(world: &World) {
         [Caller::default(), signed_in("mhlw"), signed_in("ethicist"), signed_in("ada"), signed_in("bob")];
     let callers = [&nobody, &regulator, &member, &ada, &bob];
     pages(world, &callers);
-    forms(site, &callers);
+    forms(world, &callers);
     sessions(world);
     console(world, &regulator);
 }
@@ -169,10 +169,14 @@ fn pages(world: &World, callers: &[&Caller; 5]) {
 }
 
 /// Rows: a form, and what is answered to whom; without the session's own secret, or from another site, to nobody.
-fn forms(site: SocketAddr, callers: &[&Caller; 5]) {
+fn forms(world: &World, callers: &[&Caller; 5]) {
+    let site = world.pages;
     let documents = ("/committee/documents", "document=%7B%7D", [303, 403, 422, 403, 403]);
-    let question = ("/desk/query", "permit=&sql=SELECT+1", [303, 403, 403, 200, 404]);
-    for (path, form, expect) in [documents, question] {
+    let question = ("/desk/query", "permit=&sql=SELECT+1", [303, 403, 403, 200, 200]);
+    // Under a permit that names one of them alone.
+    let permit = format!("permit={}&sql=SELECT+1", world.answer["report"]["permit"].as_str().unwrap());
+    let own = ("/desk/query", permit.as_str(), [303, 403, 403, 200, 404]);
+    for (path, form, expect) in [documents, question, own] {
         let answers = callers.map(|caller| caller.post(site, path, &[], form).status);
         assert_eq!(answers, expect, "{path}");
         for (caller, other) in callers.iter().zip(callers.iter().cycle().skip(1)) {

@@ -1,6 +1,6 @@
 //! Release bundles: one result with everything that a stranger needs to check it offline.
 //!
-//! A bundle is a set of files ([`layout`]), as a folder or a zip archive, described as a Process Run Crate ([`describe`]).
+//! A bundle is a set of files ([`layout`]), as a folder or a zip archive, described as a Process Run Crate (`describe.rs`).
 //! [`make`] gathers it at the coordinator from documents, database and log; [`verify`] checks it, from its bytes and a few
 //! keys that somebody compared by telephone, without network, disk or database.
 //!

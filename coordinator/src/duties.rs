@@ -3,7 +3,7 @@
 //!
 //! The periods are data ([`crate::periods`]). Deliberately absent: reminders, and any day that no period gives.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use chrono::{Days, NaiveDate, NaiveTime};
 use sekisho_protocol::{
@@ -14,7 +14,7 @@ use sekisho_protocol::{
     publication::{Publication, Published},
     status::Status,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     periods::Periods,
@@ -51,6 +51,57 @@ pub enum State {
     Done,
 }
 
+/// A kind of document that has to do with a duty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// An application.
+    Application,
+    /// The refusal of one.
+    Refusal,
+    /// A permit.
+    Permit,
+}
+
+/// The document that something has to be done about: in JSON as it is written in English.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct About {
+    /// Its kind.
+    pub what: What,
+    /// Its id.
+    pub id: String,
+    /// Its version.
+    pub version: u32,
+}
+
+impl About {
+    /// Of this document.
+    pub fn new(what: What, id: &str, version: u32) -> Self {
+        Self { what, id: id.into(), version }
+    }
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.what {
+            What::Application => "application",
+            What::Refusal => "refusal of",
+            What::Permit => "permit",
+        };
+        write!(f, "{what} {} version {}", self.id, self.version)
+    }
+}
+
+impl Serialize for About {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// What asks for the end of a use.
+pub const VALIDITY: &str = "the permit's validity";
+/// What asks for results where the permit has a day of its own.
+pub const RESULTS_DUE: &str = "the permit's results_due";
+
 /// One thing to do. They are in order of their state, then of their day.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Duty {
@@ -60,8 +111,8 @@ pub struct Duty {
     pub due: NaiveDate,
     /// What.
     pub task: Task,
-    /// Of which document, in words.
-    pub about: String,
+    /// Of which document.
+    pub about: About,
     /// When it was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub done: Option<NaiveDate>,
@@ -124,7 +175,7 @@ pub fn of<D: Document>(listed: Vec<Listed>) -> Result<Vec<(Digest, D)>, DsseErro
 /// When the periods of a legal basis are missing.
 pub fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -> Result<Vec<Duty>, NoPreset> {
     let soon = today.checked_add_days(Days::new(within.into())).unwrap_or(NaiveDate::MAX);
-    let duty = |task, about: &str, due: NaiveDate, done: Option<NaiveDate>, article: &str| Duty {
+    let duty = |task, about: &About, due: NaiveDate, done: Option<NaiveDate>, article: &str| Duty {
         state: match done {
             Some(_) => State::Done,
             None if due < today => State::Late,
@@ -133,7 +184,7 @@ pub fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -
         },
         due,
         task,
-        about: about.into(),
+        about: about.clone(),
         done,
         article: article.into(),
     };
@@ -141,7 +192,7 @@ pub fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -
         let said = known.publications.iter().filter(|p| p.what == what && p.digest == digest);
         said.map(|p| p.at.date_naive()).min()
     };
-    let publish = |periods: &Periods, about: &str, decided: NaiveDate, digest: Digest| {
+    let publish = |periods: &Periods, about: &About, decided: NaiveDate, digest: Digest| {
         let period = periods.publish_decision.as_ref()?;
         let done = published(Published::Decision, digest);
         Some(duty(Task::PublishDecision, about, periods.end(period, decided), done, &period.article))
@@ -150,17 +201,17 @@ pub fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -
     for application in known.applications.iter().filter(|a| a.state == ApplicationState::Complete) {
         let periods = presets.get(application.basis)?;
         if let (Some(period), Some(since)) = (&periods.decision, application.complete_since) {
-            let about = format!("application {} version {}", application.id, application.version);
+            let about = About::new(What::Application, &application.id, application.version);
             duties.push(duty(Task::Decide, &about, periods.end(period, since.date_naive()), None, &period.article));
         }
     }
     for (digest, refused) in &known.refusals {
-        let about = format!("refusal of {} version {}", refused.application, refused.version);
+        let about = About::new(What::Refusal, &refused.application, refused.version);
         duties.extend(publish(presets.get(refused.basis)?, &about, refused.date, *digest));
     }
     for (digest, permit) in &known.permits {
         let periods = presets.get(permit.basis)?;
-        let about = format!("permit {} version {}", permit.id, permit.version);
+        let about = About::new(What::Permit, &permit.id, permit.version);
         duties.extend(publish(periods, &about, permit.decision.date, *digest));
         if known.permits.iter().any(|(_, other)| other.id == permit.id && other.version > permit.version) {
             continue;
@@ -174,13 +225,13 @@ pub fn duties(known: &Known, presets: &Presets, today: NaiveDate, within: u32) -
             permit.validity.to.date_naive()
         };
         let ended = revoked.or(Some(last).filter(|last| *last < today));
-        duties.push(duty(Task::EndPermit, &about, last, ended, "the permit's validity"));
+        duties.push(duty(Task::EndPermit, &about, last, ended, VALIDITY));
         let end = revoked.unwrap_or(last);
         let results: Vec<Digest> =
             known.permits.iter().filter(|(_, other)| other.id == permit.id).map(|(digest, _)| *digest).collect();
         let done = results.into_iter().filter_map(|version| published(Published::Results, version)).min();
         match (permit.results_due, &periods.publish_results) {
-            (Some(due), _) => duties.push(duty(Task::PublishResults, &about, due, done, "the permit's results_due")),
+            (Some(due), _) => duties.push(duty(Task::PublishResults, &about, due, done, RESULTS_DUE)),
             (None, Some(period)) => {
                 duties.push(duty(Task::PublishResults, &about, periods.end(period, end), done, &period.article));
             }

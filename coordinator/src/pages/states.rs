@@ -11,7 +11,7 @@ use sekisho_protocol::{
 use super::{committee::overview::Conflict, user::results::State as RoundState};
 use crate::{
     catalogue::fitness::Answer,
-    duties::{State as DutyState, Task},
+    duties::{About, RESULTS_DUE, State as DutyState, Task, VALIDITY, What},
     report::{ApplicationState, HolderState},
 };
 
@@ -55,6 +55,28 @@ pub fn note(note: &str, language: &Language) -> String {
         }
     };
     note.split("; ").map(one).collect::<Vec<_>>().join(language.say("; ", "、"))
+}
+
+/// The document that something has to be done about.
+pub fn about(about: &About, language: &Language) -> String {
+    if *language == Language::En {
+        return about.to_string();
+    }
+    let what = match about.what {
+        What::Application => "申請",
+        What::Refusal => "不許可の決定",
+        What::Permit => "許可",
+    };
+    format!("{what} {} 版 {}", about.id, about.version)
+}
+
+/// What asks for a duty; articles of law are as the periods have them.
+pub fn article<'a>(article: &'a str, language: &Language) -> &'a str {
+    match (article, language) {
+        (VALIDITY, Language::Ja) => "許可の有効期間",
+        (RESULTS_DUE, Language::Ja) => "許可が定める公表期限",
+        (other, _) => other,
+    }
 }
 
 /// How far an application is.

@@ -101,7 +101,7 @@ pub async fn run(command: &Due, context: &Context) -> Result<Exit, Failure> {
     let row = |d: &Duty| {
         let done = d.done.map(|day| day.to_string()).unwrap_or_default();
         let (state, task) = (permit::word(&d.state), permit::word(&d.task));
-        [state, d.due.to_string(), task, d.about.clone(), done, d.article.clone()]
+        [state, d.due.to_string(), task, d.about.to_string(), done, d.article.clone()]
     };
     let header = ["state", "due", "task", "about", "done", "asked for by"];
     if command.output == Listing::Table && duties.is_empty() {

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use arrow::{
+    array::{Array, ArrayRef, AsArray},
+    datatypes::Float64Type,
     record_batch::RecordBatch,
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -63,15 +65,25 @@ impl Table {
                     cut = true;
                     break;
                 }
-                let cell = |column: &Result<ArrayFormatter<'_>, _>| match column {
-                    Ok(column) => column.value(row).to_string(),
-                    Err(_) => String::new(),
+                let cell = |(array, column): (&ArrayRef, &Result<ArrayFormatter<'_>, _>)| {
+                    let float = array.as_primitive_opt::<Float64Type>().filter(|floats| floats.is_valid(row));
+                    match (float, column) {
+                        (Some(floats), _) => rounded(floats.value(row)),
+                        (None, Ok(column)) => column.value(row).to_string(),
+                        (None, Err(_)) => String::new(),
+                    }
                 };
-                rows.push(columns.iter().map(cell).collect());
+                rows.push(batch.columns().iter().zip(&columns).map(cell).collect());
             }
         }
         Self { header, rows, cut }
     }
+}
+
+/// A number for people: the noise leaves few of its digits.
+fn rounded(number: f64) -> String {
+    let decimals = if number.abs() < 10.0 { 3 } else { 1 };
+    format!("{number:.decimals$}")
 }
 
 /// What the SQL says after its aggregates, over the released cells.

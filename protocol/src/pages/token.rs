@@ -36,7 +36,8 @@ impl PageToken {
 
 impl Line for PageToken {
     const FORM: &'static str = "NAME ROLE EXPIRES SHA-256 [SUBJECT]";
-    const MAKE: &'static str = "sekisho-coordinator pages token add, or sekisho-node console token add";
+    // Messages put it between backticks, of which two commands need four.
+    const MAKE: &'static str = "sekisho-coordinator pages token add` or `sekisho-node console token add";
 
     fn name(&self) -> &str {
         &self.name

@@ -16,7 +16,7 @@ use sekisho_protocol::{
 
 use crate::{
     documents::{Documents, unavailable},
-    duties::{self, Duty, Known, Presets, State, Task, duties},
+    duties::{self, About, Duty, Known, Presets, State, Task, What, duties},
     held::{self, HeldReport},
     periods::Periods,
     report::{ApplicationReport, ApplicationState, ListWant},
@@ -103,7 +103,7 @@ pub async fn overview(
     let mut applications = Vec::new();
     let mut hidden = Vec::new();
     for report in reports {
-        let about = about(&report);
+        let about = About::new(What::Application, &report.id, report.version);
         let decide = all.iter().find(|duty| duty.task == Task::Decide && duty.about == about).cloned();
         let (_, versions) = documents.application(&report.id).await?;
         let newest = versions.first().map(|(application, _)| application.document());
@@ -130,11 +130,6 @@ const fn rank(state: ApplicationState) -> u8 {
         ApplicationState::ChangesRequested => 2,
         ApplicationState::Permitted | ApplicationState::Refused => 3,
     }
-}
-
-/// As duties name an application.
-fn about(report: &ApplicationReport) -> String {
-    format!("application {} version {}", report.id, report.version)
 }
 
 /// Everything to do, as `sekisho permit due` finds it.

@@ -11,7 +11,7 @@ use rand::{CryptoRng, RngCore};
 use crate::{
     domain::KeyValue,
     fold::{RawCells, Read},
-    plan::{CellKey, Part, PrivatePlan},
+    plan::{CellKey, Part, PrivatePlan, Quantity},
     release::Release,
     reservation::Reservation,
 };
@@ -20,8 +20,17 @@ use crate::{
 pub struct Inspection {
     plan: PrivatePlan,
     parts: Vec<Inspected>,
+    /// Of each part, what was clamped in it.
+    clamped: Vec<Vec<Clamped>>,
     again: Release,
     stored: Release,
+}
+
+/// How often a value was clamped, in lattice units of a row.
+struct Clamped {
+    what: String,
+    exact: i128,
+    unit: i128,
 }
 
 /// One part's exact cells.
@@ -68,6 +77,8 @@ pub struct ShownNumber {
 pub trait Console {
     /// What was read for the part at `part`, and how many names of its private key were kept back.
     fn read(&mut self, part: usize, read: &Read, kept_back: usize);
+    /// How many rows, by their weights, have a value that was clamped, where that was looked at: `exact / unit` of them.
+    fn clamped(&mut self, what: &str, exact: i128, unit: i128);
     /// A measure; its numbers follow.
     fn measure(&mut self, measure: &ShownMeasure<'_>);
     /// A number of the measure before it; no more of them are wanted when it returns false.
@@ -94,7 +105,28 @@ impl Inspection {
         let again = Release::make(plan, raw, reservation, as_of, synthetic, rng)?;
         let parts = exact.into_iter().zip(reads);
         let parts = parts.map(|((names, measures), read)| Inspected { names, measures, read }).collect();
-        Some(Self { plan: plan.clone(), parts, again, stored })
+        Some(Self { plan: plan.clone(), parts, clamped: Vec::new(), again, stored })
+    }
+
+    /// With how often values were clamped: `raw` is of the same rows under `biting`, the same question that measures this too.
+    ///
+    /// Returns `None` when the two do not belong together.
+    pub fn with_clamped(mut self, biting: &PrivatePlan, raw: &RawCells) -> Option<Self> {
+        if biting.parts().len() != self.parts.len() || raw.parts.len() != self.parts.len() {
+            return None;
+        }
+        for (part, raw) in biting.parts().iter().zip(&raw.parts) {
+            let mut clamped = Vec::new();
+            for (place, what) in &part.bites {
+                let (measure, numbers) = (part.measures().get(*place)?, raw.measures.get(*place)?);
+                if matches!(measure.quantity, Quantity::Present { .. }) {
+                    let exact = numbers.iter().try_fold(0_i128, |sum, number| sum.checked_add(*number))?;
+                    clamped.push(Clamped { what: what.clone(), exact, unit: part.unit(measure) });
+                }
+            }
+            self.clamped.push(clamped);
+        }
+        Some(self)
     }
 
     /// Whether the release was made again as it was stored.
@@ -111,6 +143,9 @@ impl Inspection {
             let let_out = self.again.header().parts.get(place).and_then(|header| header.names.as_deref());
             let kept_back = let_out.map_or(0, |names| inspected.names.len().saturating_sub(names.len()));
             console.read(place, &inspected.read, kept_back);
+            for Clamped { what, exact, unit } in self.clamped.get(place).into_iter().flatten() {
+                console.clamped(what, *exact, *unit);
+            }
             for i in 0..part.measures().len() {
                 self.show_measure(place, part, i, let_out.unwrap_or_default(), console);
             }

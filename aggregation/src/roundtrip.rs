@@ -346,6 +346,7 @@ struct Seen {
 struct Screen {
     read: Vec<[u64; 4]>,
     kept_back: usize,
+    clamped: Vec<(String, i128, i128)>,
     numbers: Vec<Seen>,
     measure: String,
 }
@@ -355,6 +356,10 @@ impl Console for Screen {
         assert_eq!(part, self.read.len());
         self.read.push([read.rows, read.patients, read.heavy, read.spread]);
         self.kept_back += kept_back;
+    }
+
+    fn clamped(&mut self, what: &str, exact: i128, unit: i128) {
+        self.clamped.push((what.into(), exact, unit));
     }
 
     fn measure(&mut self, measure: &ShownMeasure<'_>) {

@@ -54,6 +54,8 @@ pub struct Inspecting {
     pub signing_key: PathBuf,
     /// Memory of the execution in bytes.
     pub memory_bytes: usize,
+    /// Count what was clamped too, for which the rows are read a second time.
+    pub clamped: bool,
 }
 
 /// What is known of a link, with a sentence for people.

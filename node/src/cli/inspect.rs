@@ -183,6 +183,7 @@ async fn replay(args: &ReplayArgs, clock: &impl Clock) -> Result<()> {
         snapshots: config.state_dir.join("snapshots"),
         signing_key: config.signing_key.clone(),
         memory_bytes: usize::try_from(config.limits.memory_bytes).unwrap_or(usize::MAX),
+        clamped: args.show_exact,
     };
     let replayed = inspecting.replay(charge_id).await.into_diagnostic()?;
     let exact = replayed.exact.as_ref().filter(|_| args.show_exact);

@@ -294,8 +294,28 @@ impl Inspecting {
         let tables = tables.map_err(|_| unknown("a table of the run's snapshot cannot be opened"))?;
         let raw = execute(plan, &reservation, &tables).await;
         let raw = raw.map_err(|error| unknown(format!("the rows could not be read: {error}")))?;
-        Inspection::of(plan, raw, &reservation, release, &mut seed.generator())
-            .ok_or_else(|| broken("no release could be made"))
+        let inspection = Inspection::of(plan, raw, &reservation, release, &mut seed.generator());
+        let inspection = inspection.ok_or_else(|| broken("no release could be made"))?;
+        let Some(biting) = self.biting(question).await else { return Ok(inspection) };
+        let reservation = Reservation::make(&biting, key.permit, key.query_key, key.run, &Settled(kept)).await;
+        let reservation = reservation.map_err(|()| broken("the plan is not what was charged"))?;
+        let raw = execute(&biting, &reservation, &tables).await;
+        let raw = raw.map_err(|error| unknown(format!("the rows could not be read: {error}")))?;
+        inspection.with_clamped(&biting, &raw).ok_or_else(|| broken("what was clamped could not be counted"))
+    }
+
+    /// The plan of the same question that measures how much its bounds bit; none when that is not asked for, or nothing can be clamped.
+    async fn biting(&self, question: &Question) -> Option<Arc<PrivatePlan>> {
+        let mapping = self.mappings.iter().find(|mapping| mapping.schema().digest() == question.permit.schema);
+        let mapping = mapping.filter(|_| self.clamped)?;
+        let (mut query, permit, schema) =
+            (question.query.clone(), question.permit.clone(), Arc::clone(mapping.schema()));
+        // What share of rho it gets changes no exact number.
+        query.terms.bite_percent.get_or_insert(10);
+        let analysis = tokio::task::spawn_blocking(move || {
+            PrivatePlan::analyse_with(&query.sql, schema.document(), &permit, query.micro_rho, &query.terms)
+        });
+        analysis.await.ok()?.ok().map(Arc::new)
     }
 }
 

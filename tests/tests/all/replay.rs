@@ -44,11 +44,16 @@ struct Hospital {
 }
 
 impl Hospital {
-    /// 300 patients, of whom 7 said no before and the first has more rows than count in full.
+    /// 300 patients, of whom 7 said no before, the first has more rows than count in full, and two stayed outside the bounds.
     async fn new(clock: &TestClock) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let csv = dir.path().join("stay.csv");
-        let row = |patient: i64| (patient, if patient % 3 == 0 { "female" } else { "male" }, 50, 3);
+        let days = |patient: i64| match patient {
+            299 => -4,
+            300 => 250,
+            _ => 3,
+        };
+        let row = |patient: i64| (patient, if patient % 3 == 0 { "female" } else { "male" }, 50, days(patient));
         stays(&csv, &[&[row(1); 8][..], &(1..=300).map(row).collect::<Vec<_>>()].concat());
         let plan = Plan {
             data: vec![(SCHEMA, mapping("set", &csv, false))],
@@ -233,8 +238,16 @@ async fn exact_values_and_the_seed_are_shown_on_a_terminal_alone_and_are_nowhere
     let dir = hospital.dir.path();
     hospital.ask(1).await;
     let shown = on_a_terminal(dir, &[&["inspect", "replay", "1", "--show-exact"], &WHO[..]].concat());
-    for words in ["WARNING", "警告", "MATCH", "一致", "307 rows of 299 patients", "1 patients have more rows", SQL]
-    {
+    for words in [
+        "WARNING",
+        "警告",
+        "MATCH",
+        "一致",
+        "307 rows of 299 patients",
+        "1 patients have more rows",
+        "stay.days was clamped: 2.0000, by weight",
+        SQL,
+    ] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     // 199 males without patient 7; the nine rows of the first weigh a little less than five.

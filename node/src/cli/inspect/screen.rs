@@ -51,6 +51,10 @@ impl Console for Screen {
         }
     }
 
+    fn clamped(&mut self, what: &str, exact: i128, unit: i128) {
+        println!("  {}: {}, by weight", plain(what), decimal(exact, unit));
+    }
+
     fn measure(&mut self, measure: &ShownMeasure<'_>) {
         self.flush();
         self.unit = measure.unit;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     generate::{self, generate},
     launch::Launcher,
-    network::{Accept, Network, Rules, Setup, Site},
+    network::{Network, Setup, Site},
     study::{self, PermitText, TrueCell},
 };
 
@@ -114,20 +114,13 @@ async fn play(demo: &Demo, dir: &Path, launcher: Launcher, now: DateTime<Utc>) -
     let names: Vec<String> = (1..=5).map(|i| format!("hospital-{i}")).collect();
     let folders: Vec<PathBuf> = names.iter().map(|n| hospitals.join(n)).collect();
     let site = |(name, folder): (&String, &PathBuf)| Site {
-        name: name.clone(),
-        mapping: study::mapping(name, folder),
         register: Some(folder.join("register.csv")),
-        accept: Accept::Automatic,
+        ..Site::new(name, study::mapping(name, folder))
     };
     let setup = Setup {
-        dir: dir.join("network"),
-        sites: names.iter().zip(&folders).map(site).collect(),
-        schema: study::SCHEMA.into(),
         quic: demo.quic,
         register_rule: "jp-ngmia".into(),
-        budget: None,
-        status_lives: "24h".into(),
-        rules: Rules::default(),
+        ..Setup::new(dir.join("network"), names.iter().zip(&folders).map(site).collect(), study::SCHEMA)
     };
     let network = Network::build(&setup, launcher, &say)?;
     say("one coordinator and five nodes run, each a process of its own");

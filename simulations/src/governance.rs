@@ -66,13 +66,8 @@ pub async fn run(plan: &Governance, launcher: Launcher, now: DateTime<Utc>) -> R
         Site { name, mapping, register: Some(folder.join("register.csv")), accept }
     };
     let setup = Setup {
-        dir: dir.join("network"),
-        sites: (1..).zip(accept).map(site).collect(),
-        schema: study::SCHEMA.into(),
-        quic: false,
         register_rule: "jp-ngmia".into(),
         budget: Some((2 * TOTAL, PER_QUERY)),
-        status_lives: "24h".into(),
         rules: Rules {
             committee: [
                 ("ethicist", "ethicist"),
@@ -82,6 +77,7 @@ pub async fn run(plan: &Governance, launcher: Launcher, now: DateTime<Utc>) -> R
             distinct_roles: true,
             application_required: true,
         },
+        ..Setup::new(dir.join("network"), (1..).zip(accept).map(site).collect(), study::SCHEMA)
     };
     let network = Network::build(&setup, launcher, &|text| eprintln!("{text}"))?;
     let patient = study::somebody(&hospitals.join("hospital-1"), now.date_naive()).await?;

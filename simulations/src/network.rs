@@ -15,6 +15,8 @@ use miette::{IntoDiagnostic, Result, WrapErr, miette};
 
 use crate::launch::{Daemon, Launcher, Party};
 
+/// How long the first status lives, as `sekisho` takes it.
+const STATUS_LIVES: &str = "24h";
 /// How long nodes may take to be connected with fresh documents.
 const CONNECTED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -29,6 +31,13 @@ pub struct Site {
     pub register: Option<PathBuf>,
     /// How it decides on permits.
     pub accept: Accept,
+}
+
+impl Site {
+    /// A hospital without a register, that decides by its policy.
+    pub fn new(name: &str, mapping: String) -> Self {
+        Self { name: name.into(), mapping, register: None, accept: Accept::Automatic }
+    }
 }
 
 /// How a hospital decides on permits.
@@ -75,10 +84,16 @@ pub struct Setup {
     pub register_rule: String,
     /// Lifetime cap and query cap in micro-rho, where not the default.
     pub budget: Option<(u64, u64)>,
-    /// How long the status lives, as `sekisho` takes it: "24h".
-    pub status_lives: String,
     /// Who decides, and what a permit needs.
     pub rules: Rules,
+}
+
+impl Setup {
+    /// A network over TCP, with the rules and caps that are not said to be others.
+    pub fn new(dir: PathBuf, sites: Vec<Site>, schema: &str) -> Self {
+        let (schema, register_rule) = (schema.into(), "eu-ehds".into());
+        Self { dir, sites, schema, quic: false, register_rule, budget: None, rules: Rules::default() }
+    }
 }
 
 /// A network of processes.
@@ -172,7 +187,7 @@ impl Network {
         let mut args = vec!["roster", "add", own.as_str(), "--key", key.as_str()];
         args.extend(members.iter().map(String::as_str));
         network.sekisho(&args)?;
-        network.refresh_status(&setup.status_lives)?;
+        network.refresh_status(STATUS_LIVES)?;
         for site in &setup.sites {
             progress(&format!("{}: register, snapshot, start", site.name));
             network.start_node(&site.name)?;

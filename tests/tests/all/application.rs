@@ -3,7 +3,7 @@
 
 use std::{fs, process::Output};
 
-use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
+use sekisho_sim::network::{Network, Rules, Setup, Site};
 use sekisho_tests::{PermitText, SCHEMA, mapping, permit_toml, stays};
 use serde_json::Value;
 
@@ -72,19 +72,9 @@ impl Case {
         let csv = dir.path().join("stay.csv");
         stays(&csv, &(0..300).map(|i| (i, "female", 50, 3)).collect::<Vec<_>>());
         let setup = Setup {
-            dir: dir.path().join("network"),
-            sites: vec![Site {
-                name: HOSPITAL.into(),
-                mapping: mapping(HOSPITAL, &csv, false),
-                register: None,
-                accept: Accept::Automatic,
-            }],
-            schema: SCHEMA.into(),
-            quic: false,
-            register_rule: "eu-ehds".into(),
             budget: Some((1_000_000, 100_000)),
-            status_lives: "24h".into(),
             rules: Rules { application_required: true, ..Rules::default() },
+            ..Setup::new(dir.path().join("network"), vec![Site::new(HOSPITAL, mapping(HOSPITAL, &csv, false))], SCHEMA)
         };
         Self { network: Network::build(&setup, crate::launcher(), &|_| {}).unwrap(), dir }
     }

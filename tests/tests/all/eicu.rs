@@ -7,7 +7,7 @@ use datafusion::{
     prelude::{CsvReadOptions, SessionContext},
 };
 use sekisho_protocol::{dsse::Envelope, receipt::Receipt};
-use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
+use sekisho_sim::network::{Network, Setup, Site};
 use sekisho_tests::{PermitText, permit_toml, real_data};
 use serde_json::Value;
 
@@ -84,21 +84,10 @@ async fn five_regions_agree_with_the_known_answers() {
     let expected: Value = serde_json::from_str(&std::fs::read_to_string(expected).unwrap()).unwrap();
     let folders: Vec<PathBuf> = REGIONS.iter().map(|r| data.join(format!("region_{r}"))).collect();
     let dir = tempfile::tempdir().unwrap();
-    let site = |(region, folder): (&&str, &PathBuf)| Site {
-        name: (*region).into(),
-        mapping: mapping(region, folder),
-        register: None,
-        accept: Accept::Automatic,
-    };
+    let site = |(region, folder): (&&str, &PathBuf)| Site::new(region, mapping(region, folder));
     let setup = Setup {
-        dir: dir.path().into(),
-        sites: REGIONS.iter().zip(&folders).map(site).collect(),
-        schema: SCHEMA.into(),
-        quic: false,
-        register_rule: "eu-ehds".into(),
         budget: Some((3 * RHO, RHO)),
-        status_lives: "24h".into(),
-        rules: Rules::default(),
+        ..Setup::new(dir.path().into(), REGIONS.iter().zip(&folders).map(site).collect(), SCHEMA)
     };
     let network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     let holders = REGIONS.map(String::from);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sekisho_sim::{
     launch::Party,
-    network::{Accept, Network, Rules, Setup, Site},
+    network::{Network, Setup, Site},
 };
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays, wait_for};
 use serde_json::Value;
@@ -27,17 +27,11 @@ pub(crate) fn case() -> Case {
     let site = |name: &String| {
         let csv = dir.path().join(format!("{name}.csv"));
         stays(&csv, &(0..200).map(|i| (i, if i % 2 == 0 { "female" } else { "male" }, 50, 3)).collect::<Vec<_>>());
-        Site { name: name.clone(), mapping: mapping(name, &csv, true), register: None, accept: Accept::Automatic }
+        Site::new(name, mapping(name, &csv, true))
     };
     let setup = Setup {
-        dir: dir.path().join("network"),
-        sites: names.iter().map(site).collect(),
-        schema: SCHEMA.into(),
-        quic: false,
-        register_rule: "eu-ehds".into(),
         budget: Some((100 * RHO, RHO)),
-        status_lives: "24h".into(),
-        rules: Rules::default(),
+        ..Setup::new(dir.path().join("network"), names.iter().map(site).collect(), SCHEMA)
     };
     let mut network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     network.hide("SEKISHO_TEST_HOLD", hold.path());

@@ -13,7 +13,7 @@ use std::{
 use sekisho_sim::{
     generate::{self, generate},
     launch::Party,
-    network::{Accept, Network, Rules, Setup, Site},
+    network::{Network, Setup, Site},
     study::{self, PermitText},
 };
 use serde_json::Value;
@@ -153,20 +153,12 @@ async fn no_planted_identifier_is_in_logs_state_ledgers_or_on_the_wire() {
     generate(&plan, &hospitals, &|_, _| {}).unwrap();
     let names = ["hospital-1".to_string(), "hospital-2".to_string()];
     let site = |name: &String| Site {
-        name: name.clone(),
-        mapping: study::mapping(name, &hospitals.join(name)),
         register: Some(hospitals.join(name).join("register.csv")),
-        accept: Accept::Automatic,
+        ..Site::new(name, study::mapping(name, &hospitals.join(name)))
     };
     let setup = Setup {
-        dir: dir.path().join("network"),
-        sites: names.iter().map(site).collect(),
-        schema: study::SCHEMA.into(),
-        quic: false,
         register_rule: "jp-ngmia".into(),
-        budget: None,
-        status_lives: "24h".into(),
-        rules: Rules::default(),
+        ..Setup::new(dir.path().join("network"), names.iter().map(site).collect(), study::SCHEMA)
     };
     let mut network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     // The nodes' link and the researcher's go through taps, and logs say all they can.

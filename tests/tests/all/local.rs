@@ -11,7 +11,7 @@ use std::{
 use sekisho_node::local::{self, Local, Running, System};
 use sekisho_protocol::{clock::Clock, token_file::TokenFile};
 use sekisho_sim::{
-    network::{Accept, Network, Rules, Setup, Site},
+    network::{Network, Setup, Site},
     solo::{Plan, Solo},
 };
 use sekisho_tests::{COLUMNS, NEGLIGIBLE_NOISE, PermitText, SCHEMA, TestClock, mapping, permit_toml, stays};
@@ -266,17 +266,10 @@ fn a_no_sent_to_a_running_nodes_endpoint_takes_the_patient_out_of_the_next_new_r
     let dir = tempfile::tempdir().unwrap();
     let (csv, name) = (dir.path().join("stay.csv"), "hospital-1".to_string());
     stays(&csv, &[(1, "female", 50, 3), (2, "male", 60, 5), (3, "male", 61, 7)]);
-    let site =
-        Site { name: name.clone(), mapping: mapping(&name, &csv, true), register: None, accept: Accept::Automatic };
+    let site = Site::new(&name, mapping(&name, &csv, true));
     let setup = Setup {
-        dir: dir.path().join("network"),
-        sites: vec![site],
-        schema: SCHEMA.into(),
-        quic: false,
-        register_rule: "eu-ehds".into(),
         budget: Some((10 * NEGLIGIBLE_NOISE, NEGLIGIBLE_NOISE)),
-        status_lives: "24h".into(),
-        rules: Rules::default(),
+        ..Setup::new(dir.path().join("network"), vec![site], SCHEMA)
     };
     let mut network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     let config = network.node_file(&name, "node.toml");

@@ -17,7 +17,7 @@ use sekisho_protocol::{
     refusal::Code,
 };
 use sekisho_sim::{
-    network::{Accept, Network, Rules, Setup, Site},
+    network::{Network, Setup, Site},
     solo::{Plan, Solo},
 };
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, TestClock, mapping, permit_toml, stays};
@@ -169,19 +169,8 @@ fn network(dir: &Path) -> Network {
     stays(&csv, &(0..200).map(|i| (i, "female", 50, 3)).collect::<Vec<_>>());
     let name = "hospital-1".to_string();
     let setup = Setup {
-        dir: dir.join("network"),
-        sites: vec![Site {
-            name: name.clone(),
-            mapping: mapping(&name, &csv, true),
-            register: None,
-            accept: Accept::Automatic,
-        }],
-        schema: SCHEMA.into(),
-        quic: false,
-        register_rule: "eu-ehds".into(),
         budget: Some((100 * RHO, RHO)),
-        status_lives: "24h".into(),
-        rules: Rules::default(),
+        ..Setup::new(dir.join("network"), vec![Site::new(&name, mapping(&name, &csv, true))], SCHEMA)
     };
     Network::build(&setup, crate::launcher(), &|_| {}).unwrap()
 }

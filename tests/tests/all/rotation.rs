@@ -8,7 +8,7 @@ use std::{
 };
 
 use sekisho_protocol::roster::Member;
-use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
+use sekisho_sim::network::{Network, Setup, Site};
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays};
 
 const RHO: u64 = 1_000_000;
@@ -28,19 +28,8 @@ impl Case {
         let csv = dir.join("stay.csv");
         stays(&csv, &(0..200).map(|i| (i, "female", 50, 3)).collect::<Vec<_>>());
         let setup = Setup {
-            dir: dir.join("network"),
-            sites: vec![Site {
-                name: HOSPITAL.into(),
-                mapping: mapping(HOSPITAL, &csv, true),
-                register: None,
-                accept: Accept::Automatic,
-            }],
-            schema: SCHEMA.into(),
-            quic: false,
-            register_rule: "eu-ehds".into(),
             budget: Some((100 * RHO, RHO)),
-            status_lives: "24h".into(),
-            rules: Rules::default(),
+            ..Setup::new(dir.join("network"), vec![Site::new(HOSPITAL, mapping(HOSPITAL, &csv, true))], SCHEMA)
         };
         let network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
         let researcher = network.public_key("researcher").unwrap();

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
+use sekisho_sim::network::{Network, Setup, Site};
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays};
 use serde_json::Value;
 
@@ -72,18 +72,8 @@ fn lint(scrape: &str) {
 fn watched(dir: &std::path::Path) -> (Network, SocketAddr, SocketAddr) {
     let csv = dir.join("stay.csv");
     stays(&csv, &[(PATIENTS[0], "female", 50, 3), (PATIENTS[1], "male", 60, 5)]);
-    let site =
-        Site { name: NAME.into(), mapping: mapping(NAME, &csv, true), register: None, accept: Accept::Automatic };
-    let setup = Setup {
-        dir: dir.join("network"),
-        sites: vec![site],
-        schema: SCHEMA.into(),
-        quic: false,
-        register_rule: "eu-ehds".into(),
-        budget: Some((100 * RHO, RHO)),
-        status_lives: "24h".into(),
-        rules: Rules::default(),
-    };
+    let site = Site::new(NAME, mapping(NAME, &csv, true));
+    let setup = Setup { budget: Some((100 * RHO, RHO)), ..Setup::new(dir.join("network"), vec![site], SCHEMA) };
     let mut network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     let (node, hub) = (free(), free());
     let write = |file: &str, changes: &[(&str, String)]| {

@@ -11,7 +11,7 @@ use sekisho_protocol::{
     roster::Member,
     transport::{self, Limits, Multiaddr, Network as Transport, P2pIo, PeerId, Role, read_frame, write_frame},
 };
-use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
+use sekisho_sim::network::{Network, Setup, Site};
 use sekisho_tests::{COLUMNS, PermitText, SCHEMA, mapping, permit_toml, stays};
 use tokio::io::AsyncWriteExt;
 
@@ -24,19 +24,9 @@ fn network(dir: &std::path::Path, quic: bool) -> (Network, String) {
     stays(&csv, &(0..200).map(|i| (i, "female", 50, 3)).collect::<Vec<_>>());
     let name = "hospital-1".to_string();
     let setup = Setup {
-        dir: dir.join("network"),
-        sites: vec![Site {
-            name: name.clone(),
-            mapping: mapping(&name, &csv, true),
-            register: None,
-            accept: Accept::Automatic,
-        }],
-        schema: SCHEMA.into(),
         quic,
-        register_rule: "eu-ehds".into(),
         budget: Some((100 * RHO, RHO)),
-        status_lives: "24h".into(),
-        rules: Rules::default(),
+        ..Setup::new(dir.join("network"), vec![Site::new(&name, mapping(&name, &csv, true))], SCHEMA)
     };
     let network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
     let text = PermitText {

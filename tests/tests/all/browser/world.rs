@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, net::SocketAddr};
 
-use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
+use sekisho_sim::network::{Accept, Network, Setup, Site};
 use sekisho_tests::{PermitText, SCHEMA, mapping, permit_toml, stays};
 use serde_json::{Value, json};
 
@@ -62,14 +62,12 @@ impl World {
             Site { name: name.into(), mapping: mapping(name, &csv, true), register: None, accept }
         };
         let setup = Setup {
-            dir: dir.path().join("network"),
-            sites: vec![site(FIRST, Accept::Automatic), site(SECOND, Accept::ByHand)],
-            schema: SCHEMA.into(),
-            quic: false,
-            register_rule: "eu-ehds".into(),
             budget: Some((1000 * PER_QUERY, PER_QUERY / 2)),
-            status_lives: "24h".into(),
-            rules: Rules::default(),
+            ..Setup::new(
+                dir.path().join("network"),
+                vec![site(FIRST, Accept::Automatic), site(SECOND, Accept::ByHand)],
+                SCHEMA,
+            )
         };
         let network = Network::build(&setup, crate::launcher(), &|_| {}).unwrap();
         let (pages, console) = (free(), free());

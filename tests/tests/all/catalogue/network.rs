@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sekisho_node::catalogue::{Declaration, template};
 use sekisho_node::data::mapping::Mapping;
 use sekisho_protocol::keys::PublicKey;
-use sekisho_sim::network::{Accept, Network, Rules, Setup, Site};
+use sekisho_sim::network::{Network, Setup, Site};
 use sekisho_tests::{SCHEMA, mapping, stays};
 use serde_json::Value;
 
@@ -15,17 +15,11 @@ fn network(dir: &std::path::Path) -> Network {
     let site = |name: &str| {
         let csv = dir.join(format!("{name}.csv"));
         stays(&csv, &(0..200).map(|i| (i, if i % 2 == 0 { "female" } else { "male" }, 50, 3)).collect::<Vec<_>>());
-        Site { name: name.into(), mapping: mapping("stays", &csv, true), register: None, accept: Accept::Automatic }
+        Site::new(name, mapping("stays", &csv, true))
     };
     let setup = Setup {
-        dir: dir.join("network"),
-        sites: vec![site("hospital-1"), site("hospital-2")],
-        schema: SCHEMA.into(),
-        quic: false,
-        register_rule: "eu-ehds".into(),
         budget: Some((100 * RHO, RHO)),
-        status_lives: "24h".into(),
-        rules: Rules::default(),
+        ..Setup::new(dir.join("network"), vec![site("hospital-1"), site("hospital-2")], SCHEMA)
     };
     Network::build(&setup, crate::launcher(), &|_| {}).unwrap()
 }

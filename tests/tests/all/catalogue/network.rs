@@ -87,7 +87,6 @@ fn a_catalogue_is_published_found_compared_exported_and_says_who_can_answer() {
     assert!(folder.join("hospital-1.stays.jsonld").exists());
 
     check_study(&network, dir.path(), &json);
-    network.leave();
 }
 
 fn check_study(network: &Network, dir: &std::path::Path, json: &dyn Fn(&[&str]) -> Value) {

@@ -87,13 +87,7 @@ impl Witnesses {
                 *self.published() = Some(offered.clone());
             }
         }
-        let Some((origin, key)) = self.own(&current) else { return Ok(()) };
-        let next = self.store.checkpoint(&origin, key).await?;
-        let size = |checkpoint: &SignedCheckpoint| checkpoint.claimed().head().size();
-        if offered.is_none_or(|offered| size(&offered) < size(&next)) {
-            *self.offered() = Some(next);
-        }
-        Ok(())
+        Ok(self.renew(&current).await?)
     }
 
     /// The name of our log and the key that signs it, once the roster has us.
@@ -134,9 +128,6 @@ impl Witnesses {
                     here,
                     "a hospital witnessed more of the coordinator's log than there is: this is an older copy of its database"
                 );
-            } else {
-                // It will never cosign this one; the next turn offers the log as it is now.
-                self.offered().take_if(|offered| *offered == checkpoint);
             }
             let current = self.documents.current();
             let nodes = current.pinned_roster().map(|roster| roster.members.iter()).into_iter().flatten();
@@ -156,11 +147,15 @@ impl Witnesses {
         Ok(Some(ConsistencyProof { old: witnessed, hashes, checkpoint }))
     }
 
-    /// Offers the log as it is now.
+    /// Offers the log as it is now, when it is longer than what is offered.
     async fn renew(&self, current: &Current) -> Result<(), StoreError> {
         let Some((origin, key)) = self.own(current) else { return Ok(()) };
         let next = self.store.checkpoint(&origin, key).await?;
-        *self.offered() = Some(next);
+        let size = |checkpoint: &SignedCheckpoint| checkpoint.claimed().head().size();
+        let mut offered = self.offered();
+        if offered.as_ref().is_none_or(|offered| size(offered) < size(&next)) {
+            *offered = Some(next);
+        }
         Ok(())
     }
 

@@ -26,7 +26,7 @@ mod token;
 pub use self::fault::{Fault, FaultKind};
 pub use self::gate::{Denied, Gate, Menu, Site, Visitor, guarded};
 pub use self::language::Language;
-pub use self::page::{Link, Moment, Page, show};
+pub use self::page::{Link, Moment, Page, grouped, show};
 pub use self::posted::Posted;
 pub use self::security::{NotAnOrigin, Origin};
 pub use self::session::{Sessions, Who};

@@ -8,8 +8,7 @@ use std::fmt::Write;
 
 use askama::Template;
 use chrono::{DateTime, TimeDelta, Utc};
-
-use super::regulator::table::grouped;
+use sekisho_protocol::pages::grouped;
 
 /// The drawing's size, in units of its own.
 const WIDTH: f64 = 720.0;

@@ -17,7 +17,7 @@ use sekisho_protocol::{
 };
 use tower::ServiceExt;
 
-use super::{Pages, SITE, router};
+use super::{Pages, SITE, regulator::table::part, router};
 use crate::{
     config::QueryLimits,
     daemon::Hooks,
@@ -72,11 +72,7 @@ impl Answer {
 
 /// Fields as a form sends them.
 pub(super) fn form(fields: &[(&str, &str)]) -> String {
-    let escaped = |text: &str| {
-        let plain = |b: u8| b.is_ascii_alphanumeric();
-        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>()
-    };
-    fields.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect::<Vec<_>>().join("&")
+    fields.iter().map(|(name, value)| format!("{}={}", part(name), part(value))).collect::<Vec<_>>().join("&")
 }
 
 /// Pages that are served.

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 
 use chrono::{DateTime, Utc};
-use sekisho_protocol::{alert::Rule, permit::Statistic, units::MicroRho};
+use sekisho_protocol::{alert::Rule, pages, permit::Statistic, units::MicroRho};
 
 use crate::ledger::Act;
 
@@ -17,9 +17,7 @@ pub(super) fn time(at: &DateTime<Utc>) -> String {
 
 /// A number with its thousands apart.
 pub(super) fn grouped(number: impl Borrow<u64>) -> String {
-    let digits = number.borrow().to_string();
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    groups.join(",")
+    pages::grouped(*number.borrow())
 }
 
 /// An amount of the privacy budget, in micro-rho.

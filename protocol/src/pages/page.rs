@@ -136,3 +136,10 @@ pub fn show(template: &impl Template) -> Result<Response, Fault> {
     let text = template.render().map_err(Fault::unavailable)?;
     Ok(Html(text).into_response())
 }
+
+/// A number with its thousands apart: `12,345`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}

@@ -1,11 +1,14 @@
 //! A hospital's budget of a study as a chart, and as the table under it, which has the same numbers.
 
 use chrono::{DateTime, Utc};
-use sekisho_protocol::{pages::Language, refusal::Code};
+use sekisho_protocol::{
+    pages::{Language, grouped},
+    refusal::Code,
+};
 
 use super::{
     spending::{Event, Point, Spending},
-    table::{Cell, Table, grouped},
+    table::{Cell, Table},
 };
 use crate::pages::chart::{Chart, Steps, Stroke, Words};
 

@@ -8,7 +8,7 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::Envelope,
     output_review::OutputReview,
-    pages::Language,
+    pages::{Language, grouped},
     permit::{OutputReview as Rule, Permit},
     receipt::DecidedBy,
     refusal::{Code, Refusal},
@@ -19,7 +19,7 @@ use super::{
     asked::Asked,
     names::{Names, Signer},
     search::{answers, purposes, result},
-    table::{Cell, Line, Table, grouped, part, say, time},
+    table::{Cell, Line, Table, part, say, time},
 };
 use crate::{
     documents::unavailable,

@@ -4,7 +4,7 @@
 
 use askama::Template;
 use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
-use sekisho_protocol::pages::Language;
+use sekisho_protocol::pages::{Language, grouped};
 
 use super::names::Signer;
 use crate::{
@@ -204,20 +204,6 @@ impl Table {
 /// A point in time for people: `2026-11-21 19:07:05 UTC`.
 pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true).replace('T', " ").replace('Z', " UTC")
-}
-
-/// A number with its thousands apart: `12,345`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let first = digits.len() % 3;
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && place % 3 == first {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A part of an address: whatever is not plain is escaped.

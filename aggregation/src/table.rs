@@ -32,16 +32,6 @@ const INCOMPLETE: &str = "incomplete";
 /// The ends of the columns that carry an interval: at the level itself, and at the wider one at which all outputs hold together.
 pub(crate) const ENDS: [&str; 4] = ["low", "high", "wide_low", "wide_high"];
 
-/// Whether the preset hides a cell with this released number of patients.
-pub fn hides(preset: Preset, patients: i128) -> bool {
-    match preset {
-        Preset::JpNdb => (1..=9).contains(&patients),
-        Preset::Cms => (1..=10).contains(&patients),
-        Preset::Opensafely => patients <= 7,
-        Preset::None => false,
-    }
-}
-
 /// `value` in lattice units as whole units, halves away from zero.
 fn rounded(value: i128, unit: i128) -> i128 {
     let half = if value >= 0 { unit / 2 } else { -(unit / 2) };
@@ -233,7 +223,7 @@ fn hidden_rows(part: &Part, views: &[View], preset: Preset) -> Vec<Vec<bool>> {
     let judged = views.iter().zip(&part.guards);
     let mut hidden: Vec<Vec<bool>> = judged
         .map(|(view, guard)| {
-            view.patients(*guard).enumerate().map(|(row, n)| hides(preset, n) && !view.absent(row)).collect()
+            view.patients(*guard).enumerate().map(|(row, n)| preset.rules().hides(n) && !view.absent(row)).collect()
         })
         .collect();
     // The most detailed sets come first. A margin of which exactly one cell is hidden would give that cell away.
@@ -405,9 +395,9 @@ impl Table<'_> {
         };
         let (mut own, mut wide) = (at(self.levels.0), at(self.levels.1));
         let whole = self.whole(output);
-        let five = self.plan.preset == Preset::Opensafely && whole == Some(true);
-        if five {
-            own.iter_mut().chain(&mut wide).flatten().for_each(|i| *i = to_five(*i));
+        let base = if whole == Some(true) { self.plan.preset.rules().rounding } else { 1 };
+        if base > 1 {
+            own.iter_mut().chain(&mut wide).flatten().for_each(|i| *i = to_base(*i, f64::from(base)));
         }
         let end = |of: &dyn Fn(&Interval) -> f64, all: &[Option<Interval>]| {
             let finite = |i: &Option<Interval>| i.as_ref().map(of);
@@ -422,7 +412,8 @@ impl Table<'_> {
             interval.as_ref()?;
             let measure = view.single(output)?;
             let value = rounded(view.number(measure, row), self.part.unit(&self.part.measures[measure]));
-            i64::try_from(if five { rounded(value, 5) * 5 } else { value }).ok()
+            let base = i128::from(base);
+            i64::try_from(rounded(value, base) * base).ok()
         };
         (Arc::new(self.rows().zip(&own).map(value).collect::<Int64Array>()), ends)
     }
@@ -477,31 +468,18 @@ pub(crate) fn note_name(part: usize) -> String {
     format!("__{part}_note")
 }
 
-/// An interval whose ends are multiples of 5, outwards, as `opensafely` rounds.
-fn to_five(interval: Interval) -> Interval {
+/// An interval whose ends are multiples of `base`, outwards.
+fn to_base(interval: Interval, base: f64) -> Interval {
     Interval {
-        estimate: (interval.estimate / 5.0).round() * 5.0,
-        lower: (interval.lower / 5.0).floor() * 5.0,
-        upper: (interval.upper / 5.0).ceil() * 5.0,
+        estimate: (interval.estimate / base).round() * base,
+        lower: (interval.lower / base).floor() * base,
+        upper: (interval.upper / base).ceil() * base,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn presets_judge_released_counts() {
-        for (preset, hidden, shown) in [
-            (Preset::JpNdb, vec![1, 9], vec![-3, 0, 10]),
-            (Preset::Cms, vec![1, 10], vec![0, 11]),
-            (Preset::Opensafely, vec![-3, 0, 7], vec![8]),
-            (Preset::None, vec![], vec![-1, 0, 1]),
-        ] {
-            assert!(hidden.into_iter().all(|n| hides(preset, n)), "{preset:?}");
-            assert!(shown.into_iter().all(|n| !hides(preset, n)), "{preset:?}");
-        }
-    }
 
     #[test]
     fn rounding_is_to_the_nearest_with_halves_away_from_zero() {

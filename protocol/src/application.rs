@@ -187,6 +187,9 @@ pub struct RequestedQuery {
     /// The highest run number.
     #[serde(default = "one")]
     pub max_runs: u32,
+    /// How its answers shall be released: exact ones cost no rho.
+    #[serde(default, skip_serializing_if = "ReleaseKind::is_noised")]
+    pub release: ReleaseKind,
     /// What one run shall cost; without it what one query may cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_rho: Option<MicroRho>,

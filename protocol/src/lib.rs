@@ -18,6 +18,7 @@ pub mod committee;
 pub mod control;
 pub mod decision;
 pub mod digest;
+pub mod disclosure;
 pub mod dsse;
 pub mod governance;
 #[cfg(feature = "transport")]

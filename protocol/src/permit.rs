@@ -129,11 +129,31 @@ impl Statistic {
 }
 
 /// What kind of release a permit allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseKind {
     /// Noised under differential privacy.
+    #[default]
     Noised,
+    /// Exact statistics under the preset's rules: only of queries that the permit lists, once per dated cut of the data, after
+    /// a person at the hospital has looked at them.
+    Aggregated,
+}
+
+impl ReleaseKind {
+    /// The name in documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Noised => "noised",
+            Self::Aggregated => "aggregated",
+        }
+    }
+
+    /// Whether it is the kind of every document that does not say.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    pub fn is_noised(&self) -> bool {
+        *self == Self::Noised
+    }
 }
 
 /// The disclosure rule for published tables.
@@ -146,6 +166,10 @@ pub enum Preset {
     Cms,
     /// OpenSAFELY: 7 and less hidden, the rest rounded to 5.
     Opensafely,
+    /// DataSHIELD: 1-2 hidden.
+    Datashield,
+    /// ACRO: under 10 hidden, dominated sums too, the rest rounded to 5.
+    Acro,
     /// Nothing hidden beyond the noise; for synthetic data and for method studies.
     None,
 }
@@ -284,6 +308,9 @@ pub struct AllowedQuery {
     pub sha256: Digest,
     /// The highest run number that may be asked.
     pub max_runs: u32,
+    /// How its answers are released: a query is `aggregated` when the permit says so here, whatever is asked.
+    #[serde(default, skip_serializing_if = "ReleaseKind::is_noised")]
+    pub release: ReleaseKind,
 }
 
 /// Who sees a result before the person who asked.
@@ -392,9 +419,49 @@ impl Permit {
         names.into_iter().collect()
     }
 
+    /// The entry of this SQL text in the permit's list of queries.
+    pub fn listed(&self, sql: &str) -> Option<&AllowedQuery> {
+        let sha256 = Digest::of(sql.as_bytes());
+        self.allowed_queries.as_ref()?.iter().find(|entry| entry.sha256 == sha256)
+    }
+
+    /// How answers to this SQL text are released: as the permit's list says, and noised where it says nothing.
+    pub fn release_of(&self, sql: &str) -> ReleaseKind {
+        self.listed(sql).map_or(ReleaseKind::Noised, |entry| entry.release)
+    }
+
     /// The authorised person whose key has this fingerprint.
     pub fn person(&self, fingerprint: Digest) -> Option<&AuthorisedPerson> {
         self.authorised_persons.iter().find(|p| p.key_fingerprint == fingerprint)
+    }
+}
+
+impl Permit {
+    /// The rules that kinds of release and listed queries keep together.
+    fn check_releases(&self) -> Result<(), String> {
+        let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_string()) };
+        let kinds = &self.release_kinds;
+        rule(!kinds.is_empty() && kinds.len() <= 2, "release_kinds must name noised, aggregated or both")?;
+        let listed = self.allowed_queries.as_deref().unwrap_or_default();
+        let digests: BTreeSet<_> = listed.iter().map(|entry| entry.sha256).collect();
+        rule(digests.len() == listed.len(), "allowed_queries lists each query once")?;
+        let of = |kind: ReleaseKind| listed.iter().filter(|entry| entry.release == kind).count();
+        if kinds.contains(&ReleaseKind::Aggregated) {
+            rule(
+                of(ReleaseKind::Aggregated) > 0,
+                "release_kinds has aggregated: allowed_queries must list such a query",
+            )?;
+            rule(
+                self.disclosure != Preset::None,
+                "aggregated releases need a disclosure preset: with none nothing would be hidden",
+            )?;
+        } else {
+            rule(of(ReleaseKind::Aggregated) == 0, "a listed query is aggregated, and release_kinds has only noised")?;
+        }
+        rule(
+            kinds.contains(&ReleaseKind::Noised) || (!listed.is_empty() && of(ReleaseKind::Noised) == 0),
+            "release_kinds has only aggregated: allowed_queries must list all queries, as aggregated",
+        )
     }
 }
 
@@ -434,7 +501,7 @@ impl Document for Permit {
         )?;
         rule(self.decision.recused.len() <= MAX_ENTRIES, "decision.recused is too long")?;
         rule(!self.allowed_statistics.is_empty(), "allowed_statistics must name at least one")?;
-        rule(self.release_kinds.contains(&ReleaseKind::Noised), "release_kinds must contain noised")?;
+        self.check_releases()?;
         self.dp.check()?;
         rule(self.validity.from < self.validity.to, "validity.from must be before validity.to")?;
         rule(

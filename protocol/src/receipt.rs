@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     digest::Digest,
     dsse::Document,
+    permit::ReleaseKind,
     refusal::Code,
     units::{AttoDelta, MicroRho},
 };
@@ -49,6 +50,13 @@ pub struct Receipt {
     pub software: String,
     /// When the charge was reserved.
     pub at: DateTime<Utc>,
+    /// Whether the numbers are noised, or exact under disclosure rules.
+    #[serde(default, skip_serializing_if = "ReleaseKind::is_noised")]
+    pub release_kind: ReleaseKind,
+    /// The day since which no guarantee of differential privacy holds for this hospital's patient register: that of its first
+    /// exact release, of whatever study.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_since: Option<chrono::NaiveDate>,
 }
 
 impl Document for Receipt {
@@ -57,6 +65,11 @@ impl Document for Receipt {
     const MAX_BYTES: usize = 16 << 10;
 
     fn check(&self) -> Result<(), String> {
+        if self.release_kind == ReleaseKind::Aggregated
+            && (self.exact_since.is_none() || self.micro_rho != MicroRho::ZERO || !self.atto_delta.is_zero())
+        {
+            return Err("an aggregated release costs no rho, and says since when no guarantee holds".into());
+        }
         Ok(())
     }
 }

@@ -116,6 +116,10 @@ codes! {
     AwaitingReview = "awaiting_review", "ask the same run again when two reviewers have released it; it costs nothing";
     /// The reviewers refused to let the result out.
     OutputRefused = "output_refused", "the reviewers' reasons are on record; ask a coarser question";
+    /// The exact result waits for a person at the hospital.
+    ExactWaiting = "exact_waiting", "a person at the hospital looks at this exact result; ask the same run again later, it costs nothing";
+    /// The hospital does not let this exact result out: a person said no, or it lies too close to an earlier one.
+    ExactRefused = "exact_refused", "the hospital does not let this exact result out; ask for a noised one, or of a later cut of the data";
     /// No such result waits, waited or was released here, as far as the signer may know.
     ResultUnknown = "result_unknown", "name a result that `sekisho output list` or `sekisho release list` shows";
     /// Too few witnesses cosigned a checkpoint that has all of a result.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     application::Application,
-    permit::{Dp, OutputReview, Permit, Preset},
+    permit::{Dp, OutputReview, Permit, Preset, ReleaseKind},
     refusal::{Code, Refusal},
 };
 
@@ -66,17 +66,7 @@ fn word(value: &impl serde::Serialize) -> String {
 impl Preset {
     /// Whether tables under this preset hide all that they hide under `other`, in the same way.
     pub fn is_no_laxer_than(self, other: Self) -> bool {
-        match (self, other) {
-            (_, Self::None)
-            | (Self::JpNdb, Self::JpNdb)
-            | (Self::Cms, Self::JpNdb | Self::Cms)
-            | (Self::Opensafely, Self::Opensafely) => true,
-            // OpenSAFELY rounds and hides nought to seven: neither hides all that the other hides.
-            (Self::JpNdb, Self::Cms | Self::Opensafely)
-            | (Self::Cms, Self::Opensafely)
-            | (Self::Opensafely | Self::None, Self::JpNdb | Self::Cms)
-            | (Self::None, Self::Opensafely) => false,
-        }
+        self.rules().at_least(&other.rules())
     }
 }
 
@@ -164,6 +154,9 @@ impl Permit {
             let runs = requested.map_or("no such query".into(), |q| format!("{} runs of it", q.max_runs));
             let permitted = format!("{} runs of {}", query.max_runs, query.sha256.short());
             rule(requested.is_some_and(|q| query.max_runs <= q.max_runs), "allowed_queries", permitted, runs)?;
+            let asked = requested.map_or(ReleaseKind::Noised, |q| q.release);
+            let as_asked = query.release.is_noised() || query.release == asked;
+            rule(as_asked, "allowed_queries", query.release.as_str(), asked.as_str())?;
         }
         Ok(())
     }

@@ -136,6 +136,8 @@ impl FakeNode {
             release: if other { Digest::of(b"another") } else { release.digest() },
             software: "fake".into(),
             at: now(),
+            release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+            exact_since: None,
         };
         let forger = key();
         let signer = if self.mode == Mode::Forges { &forger } else { &*self.signing };

@@ -12,7 +12,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use chrono::{DateTime, Utc};
-use sekisho_aggregation::{after::CELL_NOTE, release::Release, table::hides};
+use sekisho_aggregation::{after::CELL_NOTE, release::Release};
 use sekisho_protocol::{digest::Digest, permit::Preset, refusal::Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -102,11 +102,12 @@ pub struct Spent {
 }
 
 /// The least number of patients that the preset shows; ten, where it shows everything.
-const fn least_shown(preset: Preset) -> i64 {
+fn least_shown(preset: Preset) -> u32 {
     match preset {
-        Preset::JpNdb | Preset::None => 10,
-        Preset::Cms => 11,
-        Preset::Opensafely => 8,
+        Preset::None => 10,
+        Preset::JpNdb | Preset::Cms | Preset::Opensafely | Preset::Datashield | Preset::Acro => {
+            preset.rules().min_patients
+        }
     }
 }
 
@@ -177,12 +178,12 @@ fn within(judged: &Judged, preset: Preset) -> Facts {
         dominant_from: DOMINANT,
         compared: 0,
         not_compared: 0,
-        close_below: least_shown(preset),
+        close_below: least_shown(preset).into(),
         close: Vec::new(),
         spent: Vec::new(),
     };
     let mut see = |patients: i128, hidden: bool, besides: bool| {
-        if hidden && hides(preset, patients) {
+        if hidden && preset.rules().hides(patients) {
             facts.hidden_by_preset += 1;
         } else if hidden || besides {
             facts.hidden_besides += 1;

@@ -63,6 +63,8 @@ fn receipt(node: &str, run: u32, micro_rho: u64, at: DateTime<Utc>, key: &Secret
         release: zero,
         software: "fake".into(),
         at,
+        release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+        exact_since: None,
     };
     Envelope::sign(&receipt, &[key]).unwrap().to_json()
 }

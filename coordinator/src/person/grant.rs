@@ -39,8 +39,11 @@ pub fn permit(application: &Application, digest: Digest, now: DateTime<Utc>) -> 
         columns: t.columns.clone(),
         holder_nodes: t.holder_nodes.clone(),
     };
-    let allowed =
-        |q: &sekisho_protocol::application::RequestedQuery| AllowedQuery { sha256: q.sha256, max_runs: q.max_runs };
+    let allowed = |q: &sekisho_protocol::application::RequestedQuery| AllowedQuery {
+        sha256: q.sha256,
+        max_runs: q.max_runs,
+        release: q.release,
+    };
     let (Some(from), Some(to)) = (application.period.from, application.period.to) else {
         return Err(lacks("period.from and period.to"));
     };

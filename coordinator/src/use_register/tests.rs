@@ -66,6 +66,8 @@ fn round(name: &str, sql: &str, run: u32, hour: i64, holders: &[(&str, Option<Co
         release: Digest::of(node.as_bytes()),
         software: "sekisho-node 0.1.0".into(),
         at: at(1),
+        release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+        exact_since: None,
     };
     let answered = holders.iter().filter(|(_, code)| code.is_none()).map(|(node, _)| KeptRelease {
         round: name.into(),

@@ -12,6 +12,7 @@ use sekisho_aggregation::{
 use sekisho_protocol::{
     digest::Digest,
     dsse::{DsseError, Envelope},
+    permit::ReleaseKind,
     receipt::{Receipt, ReservationRecord},
     record::RefusalRecord,
     refusal::{Code, Refusal},
@@ -200,6 +201,8 @@ impl Answering {
             release: release.digest(),
             software: SOFTWARE.into(),
             at: run.charged_at,
+            release_kind: ReleaseKind::Noised,
+            exact_since: None,
         };
         Envelope::sign(&receipt, &[&self.signing])
     }

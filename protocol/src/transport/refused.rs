@@ -30,6 +30,7 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::PurposeProhibited
         | Code::ConflictOfInterest
         | Code::OutputRefused
+        | Code::ExactRefused
         | Code::NotAuthorised
         | Code::NotAddressed => Grpc::PermissionDenied,
         Code::StaleMessage
@@ -40,6 +41,7 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::NotReviewed
         | Code::Supersession
         | Code::AwaitingReview
+        | Code::ExactWaiting
         | Code::NotWitnessed
         | Code::SchemaMismatch
         | Code::SourceChanged

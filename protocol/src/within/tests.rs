@@ -107,7 +107,7 @@ const WIDER: [(&str, Change); 34] = [
     ("allowed_queries", |p, _| p.allowed_queries = None),
     ("allowed_queries", |p, n| p.allowed_queries.as_mut().unwrap()[0].max_runs = 3 + n),
     ("allowed_queries", |p, n| {
-        let other = AllowedQuery { sha256: Digest::of(&n.to_be_bytes()), max_runs: 1 };
+        let other = AllowedQuery { sha256: Digest::of(&n.to_be_bytes()), max_runs: 1, release: ReleaseKind::Noised };
         p.allowed_queries.as_mut().unwrap().push(other);
     }),
     ("validity.from", |p, n| p.validity.from = instant("2027-01-01T00:00:00Z") - TimeDelta::seconds(n.into())),

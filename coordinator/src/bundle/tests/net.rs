@@ -249,6 +249,8 @@ impl Net {
             release: release.digest(),
             software: "sekisho-node 0.0.0".into(),
             at: now(),
+            release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+            exact_since: None,
         };
         let receipt = signed(&receipt, &[name]);
         let (origin, log) = (self.origin(name), self.logs.get_mut(name).unwrap());

@@ -216,6 +216,8 @@ impl World {
                 release: release.digest(),
                 software: "fake".into(),
                 at: now(),
+                release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+                exact_since: None,
             };
             let receipt = Envelope::sign(&receipt, &[&key()]).unwrap().to_json();
             self.store.put_release(name, node, &release.to_bytes(), &receipt, b"proof").await.unwrap();

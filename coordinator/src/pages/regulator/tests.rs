@@ -211,6 +211,8 @@ impl Made {
                 release: Digest::of(node.as_bytes()),
                 software: "sekisho-node 0.1.0".into(),
                 at: at(2),
+                release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+                exact_since: None,
             };
             let receipt = Envelope::sign(&receipt, &[self.key(node)]).unwrap().to_json();
             let release = (release_header(digest, &[&[("rows", 2)]]), vec![1]);

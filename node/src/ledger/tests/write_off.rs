@@ -34,6 +34,8 @@ fn recovered(request: &ChargeRequest, key: &SecretKey) -> Recovered {
         release: Digest::of(b"release"),
         software: "test".into(),
         at: request.at,
+        release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+        exact_since: None,
     };
     let envelope = Envelope::sign(&receipt, &[key]).unwrap().to_json();
     Recovered { receipt, envelope }

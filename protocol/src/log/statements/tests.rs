@@ -102,6 +102,8 @@ fn receipt(query: &Query, digest: Digest) -> Receipt {
         release: some,
         software: "test".into(),
         at: at(),
+        release_kind: crate::permit::ReleaseKind::Noised,
+        exact_since: None,
     }
 }
 

@@ -97,6 +97,8 @@ impl Signing {
             release: some,
             software: "benchmark".into(),
             at: at(),
+            release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+            exact_since: None,
         };
         let asked = envelope.digest::<Query>().into_diagnostic()?;
         let mut entries = vec![(Kind::Query, envelope.to_json())];

@@ -134,7 +134,21 @@ pub const KEYS: &[Key] = &[
         "2000",
         "An answer leaves this long after its request if it is ready by then, otherwise `query_timeout_s` later, and at no other time, in milliseconds, 100 to 60000. One bit remains: whether the query took longer than this.",
     ),
-    optional("limits.max_concurrent_queries", "2", "How many queries run at once, 1 to 64."),
+    optional(
+        "limits.max_concurrent_queries",
+        "2",
+        "How many queries run at once, and as many are planned at once, dry runs too, 1 to 64; of one study at most half of them, at least one.",
+    ),
+    optional(
+        "limits.max_concurrent_per_person",
+        "4",
+        "How many messages of one person, of all studies, queries and dry runs together, are worked on at once, 1 to 64.",
+    ),
+    optional(
+        "limits.max_per_person_per_minute",
+        "60",
+        "How many messages of one person are taken in any minute, 1 to 6000; beyond it they are refused with `too_many_requests`.",
+    ),
     optional(
         "limits.max_rows",
         "1000000000",

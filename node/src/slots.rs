@@ -1,6 +1,7 @@
 //! Who may work at once: so many queries in all, half of them of one study, and one request for one run.
 //!
-//! Both are held until the answer leaves: whoever waits for one, or is refused for want of it, learns no other time.
+//! Both are held until the answer leaves: whoever waits for one, or is refused for want of it, learns no other time. Planning, of
+//! queries and of dry runs, has places of its own, so that a dry run is not refused for what runs: a plan depends on no data.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use sekisho_protocol::refusal::{Code, Refusal};
 
 use crate::ledger::RunKey;
 
-/// Places for queries that are worked on at once.
+/// Places for queries that are worked on, or planned, at once.
 #[derive(Debug)]
 pub struct Slots {
     most: usize,

@@ -32,6 +32,7 @@ use sekisho_protocol::{
     schema::Schema,
     status::Status,
     transport::peer_id_of_seed,
+    turns::{Pace, Turns},
     units::{AttoDelta, MicroRho},
 };
 use serde_json::{Value, json};
@@ -151,6 +152,8 @@ impl Solo {
         let mut node = daemon::answering(&config, &|_| {}, clock, Hooks::default()).await.into_diagnostic()?;
         // An answer within this process need not wait.
         node.departure = Departure::AtOnce;
+        // One researcher's key asks for everybody.
+        node.turns = Turns::new(Pace::MOST);
         if let Some(register) = plan.register {
             node.register.import_csv(register, &Importing::by("setup", now), &|_| {}).await.into_diagnostic()?;
         }

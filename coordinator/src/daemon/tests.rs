@@ -45,6 +45,7 @@ use sekisho_protocol::{
     roster::Member,
     schema::Schema,
     transport::{self, Limits, Network, P2pIo, PeerId, peer_id_of_seed, refusal_of, server_builder, status_of},
+    turns::Pace,
     units::{AttoDelta, MicroRho},
 };
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -481,7 +482,7 @@ async fn start(
             regulators: vec![Regulator { name: "ministry".into(), key: ministry().public() }],
             application_required: false,
         },
-        limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
+        limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2, pace: Pace::DEFAULT },
         log_format: LogFormat::Text,
         watch: None,
         log_level: LogLevel::Info,

@@ -408,7 +408,11 @@ impl TryFrom<LimitsFile> for Limits {
             max_concurrent_queries: size(file.max_concurrent_queries, 64, "limits.max_concurrent_queries")?,
             pace: Pace {
                 at_once: size(file.max_concurrent_per_person, Pace::MOST.at_once, "limits.max_concurrent_per_person")?,
-                a_minute: size(file.max_per_person_per_minute, Pace::MOST.a_minute, "limits.max_per_person_per_minute")?,
+                a_minute: size(
+                    file.max_per_person_per_minute,
+                    Pace::MOST.a_minute,
+                    "limits.max_per_person_per_minute",
+                )?,
             },
             max_rows: within(file.max_rows, 1, 1_000_000_000_000, "limits.max_rows")?,
         })

@@ -143,11 +143,14 @@ impl Answering {
             Ok(ready) => ready,
             Err(unready) => return Err(self.unready(&span, watch::Asked::Query, unready).await),
         };
-        let task = tokio::spawn(Arc::clone(self).locked(ready, arrived).instrument(span));
+        // Who waited for a place got it when another answer left: from then on it is as if the query came then.
+        let arrived = ready.question.reading.slot.waited_until().unwrap_or(arrived);
+        let departure = self.departure.of(&ready.question.reading.plan);
+        let task = tokio::spawn(Arc::clone(self).locked(ready, arrived, departure).instrument(span));
         match task.await {
             Ok(answer) => answer,
             Err(_) => {
-                self.departure.wait(arrived).await;
+                departure.wait(arrived).await;
                 Err(Refusal::new(Code::NoAnswer, "the query stopped"))
             }
         }
@@ -247,7 +250,7 @@ impl Answering {
             };
             return Err(Refusal::new(code, detail));
         }
-        let place = self.planning.take(&verified.permit().study_id)?;
+        let place = self.planning.take(&verified.permit().study_id, self.patience()).await?;
         let data = self.data_for(verified.permit().schema)?;
         let admitted = Arc::new(verified.admit(&self.trust, &in_force.status, data.synthetic(), now)?);
         self.ledger.open(&admitted.permit().study_id, admitted.permit().digest()).await?;
@@ -262,10 +265,13 @@ impl Answering {
         let allowed = self.policy.allow(&asked_of(&admitted, &plan, &data))?;
         let snapshot = data.snapshot(plan.tables()).await?;
         let slot = match asked {
-            watch::Asked::Query => self.slots.take(&admitted.permit().study_id)?,
+            watch::Asked::Query => {
+                drop(place);
+                self.slots.take(&admitted.permit().study_id, self.patience()).await?
+            }
             watch::Asked::DryRun => place,
         };
-        let question = Question::admitted(&admitted, &allowed, Reading { plan, data, snapshot, _slot: slot });
+        let question = Question::admitted(&admitted, &allowed, Reading { plan, data, snapshot, slot });
         Ok((admitted, Arc::new(question)))
     }
 
@@ -292,6 +298,11 @@ impl Answering {
         }
     }
 
+    /// How long a message waits for a place: twice that and the time for an answer are within what the coordinator waits.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout / 4
+    }
+
     /// The data sets as the policy sees them, with the digest of the schema of each.
     pub(crate) fn held(&self) -> Vec<(Digest, DataFacts<'_>)> {
         self.data.iter().map(|set| (set.schema().digest(), set.facts())).collect()
@@ -306,15 +317,28 @@ impl Answering {
 
     /// The charge and the run, under the run's lock, until the answer may leave; then what came of it becomes part of ledger
     /// and log. Lock and slot are held until then, so that nothing tells more of a run's time than its departure.
-    async fn locked(self: Arc<Self>, ready: Ready, arrived: Instant) -> Result<Answer, Refusal> {
+    async fn locked(
+        self: Arc<Self>,
+        ready: Ready,
+        mut arrived: Instant,
+        departure: Departure,
+    ) -> Result<Answer, Refusal> {
         let Ready { question, admitted: _, _turn } = ready;
-        let deadline = arrived + self.timeout;
-        let lock = timeout_at(deadline, self.locks.of(question.key).lock_owned()).await;
-        let ended = match &lock {
-            Ok(_) => self.charged(&question, deadline).await,
-            Err(_) => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
+        let lock = self.locks.of(question.key);
+        let lock = match Arc::clone(&lock).try_lock_owned() {
+            Ok(lock) => Some(lock),
+            Err(_) => {
+                let lock = timeout_at(arrived + self.timeout, lock.lock_owned()).await.ok();
+                // Another answer to the same run left now: as with a place.
+                arrived = if lock.is_some() { Instant::now() } else { arrived };
+                lock
+            }
         };
-        self.departure.wait(arrived).await;
+        let ended = match &lock {
+            Some(_) => self.charged(&question, arrived + self.timeout).await,
+            None => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
+        };
+        departure.wait(arrived).await;
         let answer = match ended {
             Ok(ended) => self.settle(&question, ended).await,
             Err(refusal) => Err(refusal),

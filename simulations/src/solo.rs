@@ -258,7 +258,15 @@ impl Solo {
     /// # Errors
     /// When the query breaks its own rules.
     pub fn routed(&self, query: &Query) -> Result<RoutedQuery, Refusal> {
-        let query = Envelope::sign(query, &[&self.researcher])?;
+        self.routed_of(&self.researcher, query)
+    }
+
+    /// Signs a query as `person` and routes it as the coordinator.
+    ///
+    /// # Errors
+    /// When the query breaks its own rules.
+    pub fn routed_of(&self, person: &SecretKey, query: &Query) -> Result<RoutedQuery, Refusal> {
+        let query = Envelope::sign(query, &[person])?;
         let (_, digest) = query.peek::<Query>()?;
         let route =
             Route { query: digest, to: NAME.into(), round: "solo".into(), expires: self.now() + Duration::hours(1) };

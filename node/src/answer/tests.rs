@@ -313,18 +313,22 @@ async fn whoever_hangs_up_stops_no_run_and_the_slot_is_held_until_departure() {
     let query = case.query(permit, SQL, 1);
     let hung_up = timeout(Duration::from_millis(700), case.node.answer(&query)).await;
     assert!(hung_up.is_err());
-    assert_eq!(case.ask(permit, 2).await, "busy", "one of two slots is the study's");
     let dry = case.node.dry_run(&query).await.unwrap();
     assert!(!dry.stored, "a dry run takes no slot, and hears of no run before its departure");
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let asked = Instant::now();
+    assert_eq!(
+        case.ask(permit, 2).await,
+        "ok",
+        "one of two slots is the study's: it waits for it, and then its time begins"
+    );
+    assert!(asked.elapsed() > Duration::from_millis(1800), "{:?}", asked.elapsed());
     assert!(case.node.dry_run(&query).await.unwrap().stored);
-    assert_eq!(case.ask(permit, 2).await, "ok");
 }
 
 #[tokio::test]
 async fn dry_runs_meet_other_planning_alone_and_whatever_plans_too_long_keeps_its_place_until_it_ends() {
     let case = Case::new(|node| {
-        node.analysis = Duration::from_millis(300);
+        (node.analysis, node.timeout) = (Duration::from_millis(300), Duration::from_secs(2));
         let passed = AtomicU32::new(0);
         node.hooks = Hooks::new(move |point| {
             if point == "planning" && passed.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -334,7 +338,10 @@ async fn dry_runs_meet_other_planning_alone_and_whatever_plans_too_long_keeps_it
     })
     .await;
     let permit = case.permit(1, 10_000).await;
-    let (query, slots) = (case.query(permit, SQL, 1), [case.node.slots.take("other"), case.node.slots.take("study")]);
+    let (query, mut slots) = (case.query(permit, SQL, 1), Vec::new());
+    for study in ["other", "study"] {
+        slots.push(case.node.slots.take(study, Duration::ZERO).await.unwrap());
+    }
     let late = case.node.dry_run(&query).await.unwrap_err();
     assert_eq!((late.code, late.detail.as_str()), (Code::Busy, "the analysis of the SQL takes too long"));
     assert_eq!(case.node.planning.taken(), (1, 2), "the thread that still plans");
@@ -477,7 +484,12 @@ async fn delta_is_admitted_up_to_the_permit_the_ceiling_and_the_hospital() {
 async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
     let case = Case::new(|_| {}).await;
     let permit = case.permit_of_delta(1, 10_000, (30, 40)).await;
-    let ready = case.node.ready(&case.query(permit, SQL, 1), watch::Asked::Query).await.map_err(|unready| unready.refusal.code).unwrap();
+    let ready = case
+        .node
+        .ready(&case.query(permit, SQL, 1), watch::Asked::Query)
+        .await
+        .map_err(|unready| unready.refusal.code)
+        .unwrap();
     let durable = Durable { answering: &case.node, question: &ready.question, register_seq: 0 };
     let charge = |run, atto_delta| Charge {
         permit,

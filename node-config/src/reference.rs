@@ -132,7 +132,7 @@ pub const KEYS: &[Key] = &[
     optional(
         "limits.answer_step_ms",
         "2000",
-        "An answer leaves this long after its request if it is ready by then, otherwise `query_timeout_s` later, and at no other time, in milliseconds, 100 to 60000. One bit remains: whether the query took longer than this.",
+        "An answer to a question that reads one table leaves this long after its request if it is ready by then, otherwise `query_timeout_s` later, and at no other time, in milliseconds, 100 to 60000. Where tables are read more often it is twice as long for two reads, four times for three or four, and so on, never more than the late time. One bit remains: whether the query took longer than this.",
     ),
     optional(
         "limits.max_concurrent_queries",

@@ -116,7 +116,7 @@ impl Load {
                 }
                 Err(refusal) if refusal.code == Code::Busy => {
                     self.tell("busy, and asked again");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
                 Err(refusal) => Err(refusal.code),
@@ -138,7 +138,7 @@ impl Load {
         loop {
             match self.solo.node.dry_run(&message).await {
                 Ok(dry) => return self.tell(if dry.stored { "dry run: stored" } else { "dry run: a price" }),
-                Err(refusal) if refusal.code == Code::Busy => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(refusal) if refusal.code == Code::Busy => tokio::time::sleep(Duration::from_millis(50)).await,
                 Err(refusal) => return self.tell(format!("dry run: {}", refusal.code)),
             }
         }

@@ -20,6 +20,7 @@ use sekisho_protocol::{
     pages::Origin,
     roster::is_name,
     transport::Multiaddr,
+    turns::Pace,
 };
 use serde::Deserialize;
 
@@ -222,11 +223,21 @@ pub struct LimitsFile {
     pub query_deadline_s: u64,
     /// How many queries run at once.
     pub max_concurrent_queries: usize,
+    /// How many messages of one person are worked on at once.
+    pub max_concurrent_per_person: usize,
+    /// How many messages of one person are taken in any minute.
+    pub max_per_person_per_minute: usize,
 }
 
 impl Default for LimitsFile {
     fn default() -> Self {
-        Self { query_deadline_s: 120, max_concurrent_queries: 8 }
+        let Pace { at_once, a_minute } = Pace::DEFAULT;
+        Self {
+            query_deadline_s: 120,
+            max_concurrent_queries: 8,
+            max_concurrent_per_person: at_once,
+            max_per_person_per_minute: a_minute,
+        }
     }
 }
 
@@ -324,6 +335,8 @@ pub struct QueryLimits {
     pub deadline: Duration,
     /// How many queries run at once.
     pub concurrent: usize,
+    /// How much one person may ask.
+    pub pace: Pace,
 }
 
 /// The checked settings.
@@ -389,14 +402,24 @@ impl Config {
     /// # Errors
     /// When a value is not allowed.
     pub fn check(file: ConfigFile, base: &Path) -> Result<Self, ConfigError> {
-        let LimitsFile { query_deadline_s, max_concurrent_queries } = file.limits;
+        let LimitsFile {
+            query_deadline_s,
+            max_concurrent_queries,
+            max_concurrent_per_person: at_once,
+            max_per_person_per_minute: a_minute,
+        } = file.limits;
         // The door's own calls end after 600 s.
         if !(1..=540).contains(&query_deadline_s) {
             return Err(value("limits.query_deadline_s", format!("{query_deadline_s} is not between 1 and 540")));
         }
-        if !(1..=64).contains(&max_concurrent_queries) {
-            let reason = format!("{max_concurrent_queries} is not between 1 and 64");
-            return Err(value("limits.max_concurrent_queries", reason));
+        for (key, number, most) in [
+            ("limits.max_concurrent_queries", max_concurrent_queries, 64),
+            ("limits.max_concurrent_per_person", at_once, Pace::MOST.at_once),
+            ("limits.max_per_person_per_minute", a_minute, Pace::MOST.a_minute),
+        ] {
+            if !(1..=most).contains(&number) {
+                return Err(value(key, format!("{number} is not between 1 and {most}")));
+            }
         }
         if file.network.listen.is_empty() {
             return Err(value("network.listen", "name at least one multiaddr, such as /ip4/0.0.0.0/tcp/4001"));
@@ -413,7 +436,11 @@ impl Config {
             listen: listen.collect::<Result<_, _>>()?,
             door: door(file.door, base)?,
             trust: trust(file.trust, &file.governance)?,
-            limits: QueryLimits { deadline: Duration::from_secs(query_deadline_s), concurrent: max_concurrent_queries },
+            limits: QueryLimits {
+                deadline: Duration::from_secs(query_deadline_s),
+                concurrent: max_concurrent_queries,
+                pace: Pace { at_once, a_minute },
+            },
             watch: file.watch.address.as_deref().map(watch).transpose()?,
             log_format: file.log.format,
             log_level: file.log.level,
@@ -556,6 +583,8 @@ key = "{}"
             ("sato", "Sato", "trust.committee.name"),
             ("[network]", "[limits]\nquery_deadline_s = 0\n[network]", "limits.query_deadline_s"),
             ("[network]", "[limits]\nmax_concurrent_queries = 65\n[network]", "limits.max_concurrent_queries"),
+            ("[network]", "[limits]\nmax_concurrent_per_person = 0\n[network]", "limits.max_concurrent_per_person"),
+            ("[network]", "[limits]\nmax_per_person_per_minute = 6001\n[network]", "limits.max_per_person_per_minute"),
             ("[network]", "[watch]\naddress = \"0.0.0.0:9817\"\n[network]", "watch.address"),
             ("[network]", "[watch]\naddress = \"localhost\"\n[network]", "watch.address"),
             ("[network]", "[transparency]\naddress = \"localhost\"\n[network]", "transparency.address"),

@@ -29,6 +29,7 @@ use sekisho_protocol::{
     receipt::{DryRun, Receipt},
     refusal::{Code, Refusal},
     roster::Member,
+    turns::{Turn, Turns},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -38,7 +39,7 @@ use tokio::{
 use tracing::Instrument;
 
 use self::{
-    authorise::PermittedQuery,
+    authorise::{PermittedQuery, SignedQuery},
     collect::{NoRelease, unbelieved},
 };
 use crate::{
@@ -91,7 +92,14 @@ pub struct Rounds {
     clock: Arc<dyn Clock>,
     limits: QueryLimits,
     places: Arc<Semaphore>,
+    turns: Arc<Turns>,
     hooks: Hooks,
+}
+
+/// One message that is worked on: a place among all, and a turn of the person who signed it.
+struct Taken {
+    _place: OwnedSemaphorePermit,
+    _turn: Option<Turn>,
 }
 
 /// What a round is made of.
@@ -116,8 +124,8 @@ impl Rounds {
     /// Rounds over these parts.
     pub fn new(parts: RoundParts) -> Self {
         let RoundParts { documents, nodes, store, signing_keys, clock, limits, hooks } = parts;
-        let places = Arc::new(Semaphore::new(limits.concurrent));
-        Self { documents, nodes, store, signing_keys, clock, limits, places, hooks }
+        let (places, turns) = (Arc::new(Semaphore::new(limits.concurrent)), Turns::new(limits.pace));
+        Self { documents, nodes, store, signing_keys, clock, limits, places, turns, hooks }
     }
 
     /// Asks the hospitals of a signed query: the report, and the table of all hospitals followed by one of each.
@@ -130,8 +138,7 @@ impl Rounds {
         envelope: &[u8],
         confidence: f64,
     ) -> Result<(ResultReport, Vec<RecordBatch>), Refusal> {
-        let place = self.place()?;
-        let query = self.authorised(Request::Query, envelope).await?;
+        let (query, taken) = self.authorised(Request::Query, envelope).await?;
         let round = format!("{:032x}", rand::random::<u128>());
         let key = query.key.short();
         let span = tracing::info_span!("round", round, query = key);
@@ -139,7 +146,7 @@ impl Rounds {
         // A task of its own: hospitals charge whether or not the person who asked is still there.
         let running = async move {
             let outcome = rounds.run(query, round, confidence).await;
-            drop(place);
+            drop(taken);
             outcome
         };
         tokio::spawn(running.instrument(span)).await.unwrap_or_else(|error| Err(crashed(&error)))
@@ -150,8 +157,7 @@ impl Rounds {
     /// # Errors
     /// A refusal before any hospital was asked.
     pub async fn dry_run(&self, envelope: &[u8]) -> Result<DryRunReport, Refusal> {
-        let _place = self.place()?;
-        let query = self.authorised(Request::DryRun, envelope).await?;
+        let (query, _taken) = self.authorised(Request::DryRun, envelope).await?;
         let late = || Refusal::new(Code::Offline, self.late());
         let one = async |member: &Member| {
             let asked = timeout(self.limits.deadline, self.dry_run_at(&query, member)).await;
@@ -182,14 +188,27 @@ impl Rounds {
         (self.limits.concurrent.saturating_sub(self.places.available_permits()), self.limits.concurrent)
     }
 
-    /// The query, when it may be asked; of one that may not, and that a person of some permit signed, a record is kept.
-    async fn authorised(&self, request: Request, envelope: &[u8]) -> Result<PermittedQuery, Refusal> {
+    /// The query, when it may be asked; of one that may not, and that a person of some permit signed, a record is kept. What
+    /// nobody signed who may ask something takes no place, and is not planned; whoever may has so many turns.
+    async fn authorised(&self, request: Request, envelope: &[u8]) -> Result<(PermittedQuery, Taken), Refusal> {
         let now = self.clock.now();
-        let refusal = match authorise::authorise(&self.documents, envelope, now).await {
-            Ok(query) => return Ok(query),
+        let signed = SignedQuery::of(&self.documents, envelope);
+        let asker = match &signed {
+            Ok(signed) => signed.asker(),
+            Err(_) => authorise::asked_by(&self.documents.current(), envelope),
+        };
+        let turn = asker.as_ref().map(|(_, person)| self.turns.take(*person, Instant::now().into_std())).transpose()?;
+        let refusal = match signed {
+            Ok(signed) => {
+                let taken = Taken { _place: self.place()?, _turn: turn };
+                match signed.permitted(now).await {
+                    Ok(query) => return Ok((query, taken)),
+                    Err(refusal) => refusal,
+                }
+            }
             Err(refusal) => refusal,
         };
-        if let Some((study, person)) = authorise::asked_by(&self.documents.current(), envelope)
+        if let Some((study, person)) = asker
             && let Err(error) = self.store.note_refused(request, refusal.code, &study, person, now).await
         {
             tracing::error!(%error, "a refused request could not be recorded");

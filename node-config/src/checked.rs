@@ -19,6 +19,7 @@ use sekisho_protocol::{
     orders::{MAX_REGULATORS, Regulator},
     permit::OptOut,
     roster::is_name,
+    turns::Pace,
     units::{AttoDelta, DeltaTooLarge, MicroRho},
 };
 
@@ -152,8 +153,10 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Answers that are ready by then leave this long after the request; all others the time limit later.
     pub answer_step: Duration,
-    /// How many queries run at once.
+    /// How many queries run at once, and as many are planned at once.
     pub max_concurrent_queries: usize,
+    /// How much one person may ask.
+    pub pace: Pace,
     /// How many rows a table may have.
     pub max_rows: u64,
 }
@@ -397,12 +400,20 @@ impl TryFrom<LimitsFile> for Limits {
     type Error = ConfigError;
 
     fn try_from(file: LimitsFile) -> Result<Self, ConfigError> {
-        let concurrent = within(file.max_concurrent_queries, 1, 64, "limits.max_concurrent_queries")?;
+        let size = |value, most, key| within(value, 1, most as u64, key).map(|n| usize::try_from(n).unwrap_or(1));
         Ok(Self {
             query_timeout: Duration::from_secs(within(file.query_timeout_s, 1, 3600, "limits.query_timeout_s")?),
             memory_bytes: within(file.memory_mb, 64, 1 << 20, "limits.memory_mb")? << 20,
             answer_step: Duration::from_millis(within(file.answer_step_ms, 100, 60_000, "limits.answer_step_ms")?),
-            max_concurrent_queries: usize::try_from(concurrent).unwrap_or(1),
+            max_concurrent_queries: size(file.max_concurrent_queries, 64, "limits.max_concurrent_queries")?,
+            pace: Pace {
+                at_once: size(file.max_concurrent_per_person, Pace::MOST.at_once, "limits.max_concurrent_per_person")?,
+                a_minute: size(
+                    file.max_per_person_per_minute,
+                    Pace::MOST.a_minute,
+                    "limits.max_per_person_per_minute",
+                )?,
+            },
             max_rows: within(file.max_rows, 1, 1_000_000_000_000, "limits.max_rows")?,
         })
     }

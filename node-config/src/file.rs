@@ -1,5 +1,6 @@
 //! The configuration as it is written: nothing is checked yet but names and types.
 
+use sekisho_protocol::turns::Pace;
 use serde::Deserialize;
 
 /// A `node.toml`.
@@ -149,6 +150,8 @@ pub(crate) struct LimitsFile {
     pub(crate) memory_mb: u64,
     pub(crate) answer_step_ms: u64,
     pub(crate) max_concurrent_queries: u64,
+    pub(crate) max_concurrent_per_person: u64,
+    pub(crate) max_per_person_per_minute: u64,
     pub(crate) max_rows: u64,
 }
 
@@ -159,6 +162,8 @@ impl Default for LimitsFile {
             memory_mb: 2048,
             answer_step_ms: 2000,
             max_concurrent_queries: 2,
+            max_concurrent_per_person: Pace::DEFAULT.at_once as u64,
+            max_per_person_per_minute: Pace::DEFAULT.a_minute as u64,
             max_rows: 1_000_000_000,
         }
     }

@@ -132,9 +132,23 @@ pub const KEYS: &[Key] = &[
     optional(
         "limits.answer_step_ms",
         "2000",
-        "An answer leaves this long after its request if it is ready by then, otherwise `query_timeout_s` later, and at no other time, in milliseconds, 100 to 60000. One bit remains: whether the query took longer than this.",
+        "An answer to a question that reads one table leaves this long after its request if it is ready by then, otherwise `query_timeout_s` later, and at no other time, in milliseconds, 100 to 60000. Where tables are read more often it is twice as long for two reads, four times for three or four, and so on, never more than the late time. One bit remains: whether the query took longer than this.",
     ),
-    optional("limits.max_concurrent_queries", "2", "How many queries run at once, 1 to 64."),
+    optional(
+        "limits.max_concurrent_queries",
+        "2",
+        "How many queries run at once, and as many are planned at once, dry runs too, 1 to 64; of one study at most half of them, at least one.",
+    ),
+    optional(
+        "limits.max_concurrent_per_person",
+        "4",
+        "How many messages of one person, of all studies, queries and dry runs together, are worked on at once, 1 to 64.",
+    ),
+    optional(
+        "limits.max_per_person_per_minute",
+        "60",
+        "How many messages of one person are taken in any minute, 1 to 6000; beyond it they are refused with `too_many_requests`.",
+    ),
     optional(
         "limits.max_rows",
         "1000000000",

@@ -142,6 +142,9 @@ memory_mb = {memory}
 # answers leave this long after the request, or query_timeout_s later
 answer_step_ms = {step}
 max_concurrent_queries = {concurrent}
+# 一人が同時に、また一分間に送れる照会と事前確認の数 / what one person may ask at once, and in a minute
+max_concurrent_per_person = {person}
+max_per_person_per_minute = {minute}
 max_rows = {rows}
 
 {watch}
@@ -172,6 +175,8 @@ level = {level}
         memory = limits.memory_mb,
         step = limits.answer_step_ms,
         concurrent = limits.max_concurrent_queries,
+        person = limits.max_concurrent_per_person,
+        minute = limits.max_per_person_per_minute,
         rows = limits.max_rows,
         format = text(&log.format),
         level = text(&log.level),

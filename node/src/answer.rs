@@ -23,6 +23,7 @@ use sekisho_protocol::{
     permit::OptOut,
     receipt::DryRun,
     refusal::{Code, Refusal},
+    turns::{Turn, Turns},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span, field, info, info_span};
@@ -51,7 +52,7 @@ use crate::{
 /// This node's software, as receipts name it.
 pub const SOFTWARE: &str = concat!("sekisho-node ", env!("CARGO_PKG_VERSION"));
 /// How long the analysis of one query may take.
-const ANALYSIS: Duration = Duration::from_secs(10);
+pub const ANALYSIS: Duration = Duration::from_secs(10);
 
 /// Everything that answering needs.
 pub struct Answering {
@@ -83,6 +84,12 @@ pub struct Answering {
     pub memory_bytes: usize,
     /// When answers leave.
     pub departure: Departure,
+    /// How long the analysis of one query may take.
+    pub analysis: Duration,
+    /// How much one person may ask.
+    pub turns: Arc<Turns>,
+    /// How many messages are planned at once.
+    pub planning: Arc<Slots>,
     /// How many queries run at once.
     pub slots: Arc<Slots>,
     /// Kill points of the tests.
@@ -120,6 +127,8 @@ impl From<Refusal> for Unready {
 struct Ready {
     admitted: Arc<AdmittedQuery>,
     question: Arc<Question>,
+    /// Held until the answer leaves.
+    _turn: Turn,
 }
 
 impl Answering {
@@ -130,15 +139,18 @@ impl Answering {
     pub async fn answer(self: &Arc<Self>, bytes: &[u8]) -> Result<Answer, Refusal> {
         let arrived = Instant::now();
         let span = asked("query");
-        let ready = match self.ready(bytes).instrument(span.clone()).await {
+        let ready = match self.ready(bytes, watch::Asked::Query).instrument(span.clone()).await {
             Ok(ready) => ready,
             Err(unready) => return Err(self.unready(&span, watch::Asked::Query, unready).await),
         };
-        let task = tokio::spawn(Arc::clone(self).locked(ready, arrived).instrument(span));
+        // Who waited for a place got it when another answer left: from then on it is as if the query came then.
+        let arrived = ready.question.reading.slot.waited_until().unwrap_or(arrived);
+        let departure = self.departure.of(&ready.question.reading.plan);
+        let task = tokio::spawn(Arc::clone(self).locked(ready, arrived, departure).instrument(span));
         match task.await {
             Ok(answer) => answer,
             Err(_) => {
-                self.departure.wait(arrived).await;
+                departure.wait(arrived).await;
                 Err(Refusal::new(Code::NoAnswer, "the query stopped"))
             }
         }
@@ -159,7 +171,7 @@ impl Answering {
     pub async fn dry_run(&self, bytes: &[u8]) -> Result<DryRun, Refusal> {
         let span = asked("dry run");
         let report = async {
-            let ready = self.ready(bytes).await?;
+            let ready = self.ready(bytes, watch::Asked::DryRun).await?;
             let study = ready.admitted.permit().study_id.clone();
             let report = self.price(&ready).await;
             report.map_err(|refusal| Unready { refusal, study: Some(study) })
@@ -189,7 +201,7 @@ impl Answering {
     }
 
     /// Verify, admit, plan: everything before the reservation. What is known of the asker is noted in the span.
-    async fn ready(&self, bytes: &[u8]) -> Result<Ready, Unready> {
+    async fn ready(&self, bytes: &[u8], asked: watch::Asked) -> Result<Ready, Unready> {
         let (now, span) = (self.clock.now(), Span::current());
         self.standing.check()?;
         let signed = SignedQuery::from_json(bytes)?;
@@ -209,18 +221,25 @@ impl Answering {
         span.record("person", field::debug(verified.person()));
         span.record("query", verified.query().key().short()).record("run", verified.query().run);
         let study = stored.study_id.clone();
-        let ready = self.admitted(verified, &stored, &in_force, now).await;
-        ready.map_err(|refusal| Unready { refusal, study: Some(study) })
+        let ready = async {
+            let person = verified.key().ok_or_else(|| Refusal::new(Code::UnknownPerson, "nobody signed"))?;
+            let turn = self.turns.take(person, Instant::now().into_std())?;
+            let (admitted, question) = self.admitted(verified, &stored, &in_force, now, asked).await?;
+            Ok(Ready { admitted, question, _turn: turn })
+        };
+        ready.await.map_err(|refusal| Unready { refusal, study: Some(study) })
     }
 
-    /// Admit, plan: what the hospital says to a query that an authorised person signed.
+    /// Admit, plan: what the hospital says to a query that an authorised person signed. Planning has places of its own, so that
+    /// a dry run meets other planning alone and never a run; only what is to be charged takes the place of a run.
     async fn admitted(
         &self,
         verified: VerifiedQuery,
         stored: &StoredPermit,
         in_force: &InForce,
         now: DateTime<Utc>,
-    ) -> Result<Ready, Refusal> {
+        asked: watch::Asked,
+    ) -> Result<(Arc<AdmittedQuery>, Arc<Question>), Refusal> {
         if let Some(code) = stored.refused() {
             let detail = match (code, stored.reason.as_deref()) {
                 (Code::PermitWaiting, _) => {
@@ -231,11 +250,11 @@ impl Answering {
             };
             return Err(Refusal::new(code, detail));
         }
-        let slot = self.slots.take(&verified.permit().study_id)?;
+        let place = self.planning.take(&verified.permit().study_id, self.patience()).await?;
         let data = self.data_for(verified.permit().schema)?;
         let admitted = Arc::new(verified.admit(&self.trust, &in_force.status, data.synthetic(), now)?);
         self.ledger.open(&admitted.permit().study_id, admitted.permit().digest()).await?;
-        let plan = analyse(&admitted, &data, &slot).await?;
+        let plan = self.analyse(&admitted, &data, &place).await?;
         for table in plan.tables() {
             let named = admitted.permit().table(table);
             if !named.is_some_and(|t| t.holder_nodes.contains(&self.trust.name)) {
@@ -245,8 +264,43 @@ impl Answering {
         }
         let allowed = self.policy.allow(&asked_of(&admitted, &plan, &data))?;
         let snapshot = data.snapshot(plan.tables()).await?;
-        let question = Question::admitted(&admitted, &allowed, Reading { plan, data, snapshot, _slot: slot });
-        Ok(Ready { admitted, question: Arc::new(question) })
+        let slot = match asked {
+            watch::Asked::Query => {
+                drop(place);
+                self.slots.take(&admitted.permit().study_id, self.patience()).await?
+            }
+            watch::Asked::DryRun => place,
+        };
+        let question = Question::admitted(&admitted, &allowed, Reading { plan, data, snapshot, slot });
+        Ok((admitted, Arc::new(question)))
+    }
+
+    /// The plan of an admitted query. The text is hostile, so it is read on a thread of its own that has a deep stack, for a
+    /// while; the place is taken for as long as that thread works.
+    async fn analyse(
+        &self,
+        admitted: &Arc<AdmittedQuery>,
+        data: &Arc<DataSet>,
+        place: &Arc<Slot>,
+    ) -> Result<Arc<PrivatePlan>, Refusal> {
+        let (admitted, data, place, hooks) =
+            (Arc::clone(admitted), Arc::clone(data), Arc::clone(place), self.hooks.clone());
+        let analysis = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            hooks.at("planning");
+            let query = admitted.query();
+            PrivatePlan::analyse_with(&query.sql, data.schema(), admitted.permit(), query.micro_rho, &query.terms)
+        });
+        match timeout(self.analysis, analysis).await {
+            Ok(Ok(plan)) => plan.map(Arc::new),
+            Ok(Err(_)) => Err(Refusal::new(Code::Unavailable, "the analysis of the SQL stopped")),
+            Err(_) => Err(Refusal::new(Code::Busy, "the analysis of the SQL takes too long")),
+        }
+    }
+
+    /// How long a message waits for a place: twice that and the time for an answer are within what the coordinator waits.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout / 4
     }
 
     /// The data sets as the policy sees them, with the digest of the schema of each.
@@ -263,14 +317,28 @@ impl Answering {
 
     /// The charge and the run, under the run's lock, until the answer may leave; then what came of it becomes part of ledger
     /// and log. Lock and slot are held until then, so that nothing tells more of a run's time than its departure.
-    async fn locked(self: Arc<Self>, ready: Ready, arrived: Instant) -> Result<Answer, Refusal> {
-        let (question, deadline) = (ready.question, arrived + self.timeout);
-        let lock = timeout_at(deadline, self.locks.of(question.key).lock_owned()).await;
-        let ended = match &lock {
-            Ok(_) => self.charged(&question, deadline).await,
-            Err(_) => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
+    async fn locked(
+        self: Arc<Self>,
+        ready: Ready,
+        mut arrived: Instant,
+        departure: Departure,
+    ) -> Result<Answer, Refusal> {
+        let Ready { question, admitted: _, _turn } = ready;
+        let lock = self.locks.of(question.key);
+        let lock = match Arc::clone(&lock).try_lock_owned() {
+            Ok(lock) => Some(lock),
+            Err(_) => {
+                let lock = timeout_at(arrived + self.timeout, lock.lock_owned()).await.ok();
+                // Another answer to the same run left now: as with a place.
+                arrived = if lock.is_some() { Instant::now() } else { arrived };
+                lock
+            }
         };
-        self.departure.wait(arrived).await;
+        let ended = match &lock {
+            Some(_) => self.charged(&question, arrived + self.timeout).await,
+            None => Err(Refusal::new(Code::Busy, "this run was asked for before, and is not done yet")),
+        };
+        departure.wait(arrived).await;
         let answer = match ended {
             Ok(ended) => self.settle(&question, ended).await,
             Err(refusal) => Err(refusal),
@@ -301,24 +369,4 @@ fn refused(span: &Span, refusal: &Refusal) {
 fn asked_of(admitted: &AdmittedQuery, plan: &PrivatePlan, data: &DataSet) -> Asked {
     let person = admitted.person().map(|p| Person { id: p.id.clone(), role: p.role.clone() }).unwrap_or_default();
     Asked::new(admitted.permit(), person, plan, admitted.query().terms.atto_delta, data.facts())
-}
-
-/// The plan of an admitted query. The text is hostile, so it is read on a thread of its own that has a deep stack, for a
-/// while; the slot is taken for as long as that thread works.
-async fn analyse(
-    admitted: &Arc<AdmittedQuery>,
-    data: &Arc<DataSet>,
-    slot: &Arc<Slot>,
-) -> Result<Arc<PrivatePlan>, Refusal> {
-    let (admitted, data, slot) = (Arc::clone(admitted), Arc::clone(data), Arc::clone(slot));
-    let analysis = tokio::task::spawn_blocking(move || {
-        let _slot = slot;
-        let query = admitted.query();
-        PrivatePlan::analyse_with(&query.sql, data.schema(), admitted.permit(), query.micro_rho, &query.terms)
-    });
-    match timeout(ANALYSIS, analysis).await {
-        Ok(Ok(plan)) => plan.map(Arc::new),
-        Ok(Err(_)) => Err(Refusal::new(Code::Unavailable, "the analysis of the SQL stopped")),
-        Err(_) => Err(Refusal::new(Code::Busy, "the analysis of the SQL takes too long")),
-    }
 }

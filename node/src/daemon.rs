@@ -19,13 +19,14 @@ use sekisho_protocol::{
     refusal::Refusal,
     token_file::{TokenFile, TokenFileError},
     transport::{Limits, Multiaddr, Network, PeerId, Role, TransportError, server_builder},
+    turns::Turns,
     watching,
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    answer::{Answering, SOFTWARE},
+    answer::{ANALYSIS, Answering, SOFTWARE},
     catalogue::Shelf,
     console::{self, Console},
     data::snapshot::{Progress, Settings},
@@ -243,6 +244,9 @@ pub async fn answering(
         timeout: config.limits.query_timeout,
         memory_bytes: usize::try_from(config.limits.memory_bytes).unwrap_or(usize::MAX),
         departure: Departure::fixed(config.limits.answer_step, config.limits.query_timeout),
+        analysis: ANALYSIS,
+        turns: Turns::new(config.limits.pace),
+        planning: Slots::new(config.limits.max_concurrent_queries),
         slots: Slots::new(config.limits.max_concurrent_queries),
         hooks,
         locks: RunLocks::default(),

@@ -1,8 +1,14 @@
 //! When an answer leaves: at one of two times that the request and the configuration fix, so that how long a query took
 //! tells one bit at most.
+//!
+//! A question that reads more has more time until the first of them, by a class that its public plan alone decides: else what
+//! is large would always miss it, and what is between would tell by missing it. Cells and noise take no part in it: the most
+//! that a release may have are drawn in a tenth of a second.
 
 use std::time::Duration;
 
+use datafusion::{common::tree_node::TreeNodeRecursion, logical_expr::LogicalPlan};
+use sekisho_aggregation::plan::PrivatePlan;
 use tokio::time::Instant;
 
 /// When what was asked is answered, counted from its arrival.
@@ -25,6 +31,18 @@ impl Departure {
         Self::Fixed { step, latest: timeout.saturating_add(step) }
     }
 
+    /// The same for a question with this plan: the step is longer by its [class](size_class), and never beyond the late time.
+    pub fn of(self, plan: &PrivatePlan) -> Self {
+        self.of_class(size_class(plan))
+    }
+
+    fn of_class(self, class: u32) -> Self {
+        match self {
+            Self::Fixed { step, latest } => Self::Fixed { step: step.saturating_mul(class).min(latest), latest },
+            Self::AtOnce => self,
+        }
+    }
+
     /// How long after its arrival an answer leaves that is `ready` so long after it.
     fn leaves(self, ready: Duration) -> Duration {
         match self {
@@ -41,9 +59,32 @@ impl Departure {
     }
 }
 
+/// How often a plan reads a table, views put in place, rounded up to a power of two.
+fn size_class(plan: &PrivatePlan) -> u32 {
+    let mut scans = 0_u32;
+    for part in plan.parts() {
+        // The closure never fails, so neither does the walk.
+        let _ = part.rows().apply_with_subqueries(|node| {
+            scans += u32::from(matches!(node, LogicalPlan::TableScan(_)));
+            Ok(TreeNodeRecursion::Continue)
+        });
+    }
+    scans.max(1).next_power_of_two()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_reads_more_has_more_time_and_never_more_than_the_late_time() {
+        let (step, latest) = (Duration::from_secs(2), Duration::from_secs(62));
+        for (class, expect) in [(1, 2), (2, 4), (8, 16), (16, 32), (32, 62), (512, 62)] {
+            let expect = Departure::Fixed { step: Duration::from_secs(expect), latest };
+            assert_eq!(Departure::Fixed { step, latest }.of_class(class), expect, "{class}");
+        }
+        assert_eq!(Departure::AtOnce.of_class(8), Departure::AtOnce);
+    }
 
     #[test]
     fn an_answer_leaves_at_the_step_or_after_the_time_limit_and_nowhere_between() {

@@ -196,6 +196,11 @@ impl VerifiedQuery {
         signer(&self.query, &self.permit).map_or("", |p| &p.id)
     }
 
+    /// The fingerprint of the key with which that person signed.
+    pub fn key(&self) -> Option<Digest> {
+        signer(&self.query, &self.permit).map(|p| p.key.fingerprint())
+    }
+
     /// The permit that the query names.
     pub fn permit(&self) -> &Verified<Permit> {
         &self.permit

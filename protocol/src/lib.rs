@@ -50,6 +50,7 @@ pub mod supersession;
 pub mod token_file;
 #[cfg(feature = "transport")]
 pub mod transport;
+pub mod turns;
 pub mod units;
 #[cfg(feature = "transport")]
 pub mod watching;

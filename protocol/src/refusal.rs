@@ -162,6 +162,8 @@ codes! {
     LedgerForked = "ledger_forked", "the hospital showed two histories of its log; its operator and the governing body must look into it";
     /// Too much at once.
     Busy = "busy", "ask again in a minute";
+    /// One person asks too much at once, or too much in a minute.
+    TooManyRequests = "too_many_requests", "ask more slowly: wait as long as the message says";
     /// Something failed before any row was touched; nothing was charged.
     Unavailable = "unavailable", "ask the operator; nothing was charged";
     /// Charged, but no answer: one code, whatever the cause.

@@ -32,6 +32,7 @@ use sekisho_protocol::{
     schema::Schema,
     status::Status,
     transport::peer_id_of_seed,
+    turns::{Pace, Turns},
     units::{AttoDelta, MicroRho},
 };
 use serde_json::{Value, json};
@@ -151,6 +152,8 @@ impl Solo {
         let mut node = daemon::answering(&config, &|_| {}, clock, Hooks::default()).await.into_diagnostic()?;
         // An answer within this process need not wait.
         node.departure = Departure::AtOnce;
+        // One researcher's key asks for everybody.
+        node.turns = Turns::new(Pace::MOST);
         if let Some(register) = plan.register {
             node.register.import_csv(register, &Importing::by("setup", now), &|_| {}).await.into_diagnostic()?;
         }
@@ -255,7 +258,15 @@ impl Solo {
     /// # Errors
     /// When the query breaks its own rules.
     pub fn routed(&self, query: &Query) -> Result<RoutedQuery, Refusal> {
-        let query = Envelope::sign(query, &[&self.researcher])?;
+        self.routed_of(&self.researcher, query)
+    }
+
+    /// Signs a query as `person` and routes it as the coordinator.
+    ///
+    /// # Errors
+    /// When the query breaks its own rules.
+    pub fn routed_of(&self, person: &SecretKey, query: &Query) -> Result<RoutedQuery, Refusal> {
+        let query = Envelope::sign(query, &[person])?;
         let (_, digest) = query.peek::<Query>()?;
         let route =
             Route { query: digest, to: NAME.into(), round: "solo".into(), expires: self.now() + Duration::hours(1) };

@@ -168,6 +168,10 @@ application_required = {required}
 query_deadline_s = 120
 # 同時に実行する問い合わせの数 / How many queries run at once (1-64).
 max_concurrent_queries = 8
+# 一人の問い合わせと事前確認: 同時に、また一分間に送れる数
+# What one person may ask, dry runs too: at once (1-64), and in any minute (1-6000).
+max_concurrent_per_person = 4
+max_per_person_per_minute = 60
 
 [watch]
 # 指標と稼働状態 (任意、このマシンからのみ) / Metrics and health (optional, this machine only).

@@ -45,6 +45,7 @@ use sekisho_protocol::{
     roster::Member,
     schema::Schema,
     transport::{self, Limits, Network, P2pIo, PeerId, peer_id_of_seed, refusal_of, server_builder, status_of},
+    turns::Pace,
     units::{AttoDelta, MicroRho},
 };
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -483,7 +484,7 @@ async fn start(
             regulators: vec![Regulator { name: "ministry".into(), key: ministry().public() }],
             application_required: false,
         },
-        limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2 },
+        limits: QueryLimits { deadline: Duration::from_secs(3), concurrent: 2, pace: Pace::DEFAULT },
         log_format: LogFormat::Text,
         watch: None,
         log_level: LogLevel::Info,
@@ -701,6 +702,33 @@ async fn a_query_is_refused_by_the_first_thing_that_is_wrong_with_it() {
     assert_eq!(w.ask(&w.query(SQL)).await.unwrap_err().code, Code::Suspended);
     w.permit.id = "another".into();
     assert_eq!(w.ask(&w.query(SQL)).await.unwrap_err().code, Code::PermitUnknown);
+}
+
+#[tokio::test]
+async fn one_person_asks_so_much_at_the_door_and_what_nobody_signed_who_may_ask_takes_no_place() {
+    let mut w = World::with_documents(&[Mode::Hangs]).await;
+    w.connect("h0").await;
+    let stranger = Envelope::sign(&w.query(SQL).peek::<Query>().unwrap().0, &[&key()]).unwrap();
+    let code = async |query: &Envelope| w.ask(query).await.map(|_| ()).unwrap_err().code;
+    let query = w.query(SQL);
+    let meanwhile = async {
+        // Both places are taken for three seconds.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!((code(&query).await, code(&stranger).await), (Code::Busy, Code::UnknownPerson));
+    };
+    tokio::join!(async { w.ask(&query).await.unwrap() }, async { w.ask(&query).await.unwrap() }, meanwhile);
+    let unwritten = w.query("SELEC 1");
+    for _ in 3..Pace::DEFAULT.a_minute {
+        assert_eq!(code(&unwritten).await, Code::SqlSyntax);
+    }
+    for _ in 0..9 {
+        assert_eq!((code(&query).await, code(&stranger).await), (Code::TooManyRequests, Code::UnknownPerson));
+    }
+    let descriptor = FlightDescriptor::new_cmd(query.to_json());
+    let dry = w.client().await.get_flight_info(descriptor).await.unwrap_err();
+    assert_eq!(refusal(dry).code, Code::TooManyRequests);
+    let noted = w.daemon.store.refused_requests(9).await.unwrap();
+    assert_eq!(noted.iter().map(|n| n.times).sum::<u64>(), 57, "those of a turn");
 }
 
 #[tokio::test]

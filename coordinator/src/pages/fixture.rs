@@ -14,6 +14,7 @@ use sekisho_protocol::{
     keys::SecretKey,
     pages::{Gate, PageToken, guarded},
     token_file::TokenFile,
+    turns::Pace,
 };
 use tower::ServiceExt;
 
@@ -98,7 +99,7 @@ impl Served {
             store: store.clone(),
             signing_keys: keys,
             clock: clock.clone(),
-            limits: QueryLimits { deadline: Duration::from_secs(1), concurrent: 1 },
+            limits: QueryLimits { deadline: Duration::from_secs(1), concurrent: 1, pace: Pace::DEFAULT },
             hooks: Hooks::default(),
         }));
         let (log, address) = (dir.join("log"), "http://127.0.0.1:8818".into());

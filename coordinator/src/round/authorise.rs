@@ -1,4 +1,4 @@
-//! From bytes to a [`PermittedQuery`]: what the coordinator checks before it troubles a hospital.
+//! From bytes to a [`SignedQuery`] and a [`PermittedQuery`]: what the coordinator checks before it troubles a hospital.
 //!
 //! Every hospital checks all of this again, and more; a coordinator that skipped it would gain nothing.
 
@@ -38,33 +38,57 @@ pub struct PermittedQuery {
     pub current: Arc<Current>,
 }
 
+/// A query that a person whom its permit authorises signed; nothing else of it was looked at.
+pub struct SignedQuery {
+    query: Verified<Query>,
+    envelope: Envelope,
+    permit: Arc<Held<Permit>>,
+    current: Arc<Current>,
+}
+
 fn refuse<T>(code: Code, detail: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(code, detail))
 }
 
-/// Checks who asks, under which permit, whom, for how much, and what.
-///
-/// # Errors
-/// The first refusal, in that order.
-pub async fn authorise(documents: &Documents, envelope: &[u8], now: DateTime<Utc>) -> Result<PermittedQuery, Refusal> {
-    let envelope = Envelope::from_json::<Query>(envelope)?;
-    let (claimed, _) = envelope.peek::<Query>()?;
-    let current = documents.current();
-    let permit = current.permit(claimed.permit)?.clone();
-    let query = verify(&envelope, &permit, &current)?;
-    let members = check(&query, &permit, &current, now)?;
-    let schema = current.schema(permit.schema)?.clone();
-    let (sql, granted, micro_rho, terms) = (query.sql.clone(), permit.clone(), query.micro_rho, query.terms.clone());
-    // Planning takes processor time in proportion to the SQL, so it keeps off the threads that answer.
-    let planning =
-        tokio::task::spawn_blocking(move || PrivatePlan::analyse_with(&sql, &schema, &granted, micro_rho, &terms));
-    let plan = planning.await.map_err(|_| Refusal::new(Code::SqlUnsupported, "the SQL could not be planned"))??;
-    let numbers = plan.most_numbers().saturating_mul(members.len());
-    if numbers > MAX_NUMBERS {
-        let detail = format!("hospitals times numbers are {numbers}; at most {MAX_NUMBERS} are combined");
-        return refuse(Code::TooLarge, detail);
+impl SignedQuery {
+    /// Checks who asks, under which permit.
+    ///
+    /// # Errors
+    /// The first refusal, in that order.
+    pub fn of(documents: &Documents, envelope: &[u8]) -> Result<Self, Refusal> {
+        let envelope = Envelope::from_json::<Query>(envelope)?;
+        let (claimed, _) = envelope.peek::<Query>()?;
+        let current = documents.current();
+        let permit = current.permit(claimed.permit)?.clone();
+        let query = verify(&envelope, &permit, &current)?;
+        Ok(Self { query, envelope, permit, current })
     }
-    Ok(PermittedQuery { key: query.key(), query, envelope, permit, plan, members, current })
+
+    /// The study, and the fingerprint of the key that signed.
+    pub fn asker(&self) -> Option<(String, Digest)> {
+        Some((self.permit.study_id.clone(), *self.query.signers().first()?))
+    }
+
+    /// Checks whom is asked, for how much, and what.
+    ///
+    /// # Errors
+    /// The first refusal, in that order.
+    pub async fn permitted(self, now: DateTime<Utc>) -> Result<PermittedQuery, Refusal> {
+        let Self { query, envelope, permit, current } = self;
+        let members = check(&query, &permit, &current, now)?;
+        let schema = current.schema(permit.schema)?.clone();
+        let (sql, granted, rho, terms) = (query.sql.clone(), permit.clone(), query.micro_rho, query.terms.clone());
+        // Planning takes processor time in proportion to the SQL, so it keeps off the threads that answer.
+        let planning =
+            tokio::task::spawn_blocking(move || PrivatePlan::analyse_with(&sql, &schema, &granted, rho, &terms));
+        let plan = planning.await.map_err(|_| Refusal::new(Code::SqlUnsupported, "the SQL could not be planned"))??;
+        let numbers = plan.most_numbers().saturating_mul(members.len());
+        if numbers > MAX_NUMBERS {
+            let detail = format!("hospitals times numbers are {numbers}; at most {MAX_NUMBERS} are combined");
+            return refuse(Code::TooLarge, detail);
+        }
+        Ok(PermittedQuery { key: query.key(), query, envelope, permit, plan, members, current })
+    }
 }
 
 /// The query, when a person whom the permit authorises signed it.

@@ -139,7 +139,7 @@ impl Answering {
         if let RunState::Released(stored) = &run.state {
             return served(stored).map(Box::new).map(How::Served).map_err(|e| failed(e.detail));
         }
-        let Reading { plan, data, snapshot, _slot: _ } = &question.reading;
+        let Reading { plan, data, snapshot, slot: _ } = &question.reading;
         // The hospital's own rule is fixed by the charge, as the day is.
         let rules = [question.optout, run.own_rule.unwrap_or(self.own_rule)];
         let kind = plan.patient_kind().ok_or_else(|| failed("patients of two types".into()))?;

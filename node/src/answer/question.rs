@@ -32,7 +32,7 @@ pub(crate) struct Reading {
     /// Its current snapshot.
     pub(crate) snapshot: Arc<Snapshot>,
     /// Held for as long as anything works on the question.
-    pub(crate) _slot: Arc<Slot>,
+    pub(crate) slot: Arc<Slot>,
 }
 
 /// Query and permit in the bytes that were signed, or of the hospital's own counts in those that were written down.

@@ -30,6 +30,7 @@ use sekisho_protocol::{
     roster::{Member, Role, Roster},
     schema::Schema,
     status::Status,
+    turns::Pace,
     units::{AttoDelta, MicroRho},
 };
 
@@ -127,6 +128,9 @@ impl Case {
             timeout: Duration::from_secs(60),
             memory_bytes: 1 << 28,
             departure: Departure::AtOnce,
+            analysis: ANALYSIS,
+            turns: Turns::new(Pace::DEFAULT),
+            planning: Slots::new(2),
             slots: Slots::new(2),
             hooks: Hooks::default(),
             locks: RunLocks::default(),
@@ -251,6 +255,10 @@ impl Case {
     }
 }
 
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
 fn code<T>(result: Result<T, Refusal>) -> String {
     result.err().map_or("ok".into(), |refusal| refusal.code.to_string())
 }
@@ -305,9 +313,73 @@ async fn whoever_hangs_up_stops_no_run_and_the_slot_is_held_until_departure() {
     let query = case.query(permit, SQL, 1);
     let hung_up = timeout(Duration::from_millis(700), case.node.answer(&query)).await;
     assert!(hung_up.is_err());
-    assert_eq!(code(case.node.dry_run(&query).await), "busy", "one of two slots is the study's");
-    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let dry = case.node.dry_run(&query).await.unwrap();
+    assert!(!dry.stored, "a dry run takes no slot, and hears of no run before its departure");
+    let asked = Instant::now();
+    assert_eq!(
+        case.ask(permit, 2).await,
+        "ok",
+        "one of two slots is the study's: it waits for it, and then its time begins"
+    );
+    assert!(asked.elapsed() > Duration::from_millis(1800), "{:?}", asked.elapsed());
     assert!(case.node.dry_run(&query).await.unwrap().stored);
+}
+
+#[tokio::test]
+async fn dry_runs_meet_other_planning_alone_and_whatever_plans_too_long_keeps_its_place_until_it_ends() {
+    let case = Case::new(|node| {
+        (node.analysis, node.timeout) = (Duration::from_millis(300), Duration::from_secs(2));
+        let passed = AtomicU32::new(0);
+        node.hooks = Hooks::new(move |point| {
+            if point == "planning" && passed.fetch_add(1, Ordering::Relaxed) == 0 {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+        });
+    })
+    .await;
+    let permit = case.permit(1, 10_000).await;
+    let (query, mut slots) = (case.query(permit, SQL, 1), Vec::new());
+    for study in ["other", "study"] {
+        slots.push(case.node.slots.take(study, Duration::ZERO).await.unwrap());
+    }
+    let late = case.node.dry_run(&query).await.unwrap_err();
+    assert_eq!((late.code, late.detail.as_str()), (Code::Busy, "the analysis of the SQL takes too long"));
+    assert_eq!(case.node.planning.taken(), (1, 2), "the thread that still plans");
+    assert_eq!(code(case.node.dry_run(&query).await), "busy", "one of two places is the study's");
+    while case.node.planning.taken().0 > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(code(case.node.dry_run(&query).await), "ok", "though both slots are taken");
+    assert_eq!(code(case.node.answer(&query).await), "busy", "a query takes a slot");
+    drop(slots);
+    assert_eq!(code(case.node.answer(&query).await), "ok");
+    assert_eq!((case.node.planning.taken(), case.node.slots.taken()), ((0, 2), (0, 2)));
+}
+
+#[tokio::test]
+async fn a_person_asks_so_much_and_no_more_whatever_it_is_and_strangers_take_no_turn() {
+    let mut case = Case::new(|node| node.turns = Turns::new(Pace { at_once: 2, a_minute: 5 })).await;
+    let permit = case.permit(1, 10_000).await;
+    let unsupported = case.query(permit, "SELECT planted FROM stay", 1);
+    let other = std::mem::replace(&mut case.researcher, key());
+    for _ in 0..9 {
+        assert_eq!(case.ask(permit, 1).await, "unknown_person");
+    }
+    case.researcher = other;
+    let held = [(); 2].map(|()| case.node.turns.take(case.researcher.public().fingerprint(), now()).unwrap());
+    assert_eq!(case.ask(permit, 1).await, "too_many_requests", "two are worked on");
+    drop(held);
+    assert_eq!(case.ask(permit, 1).await, "ok");
+    assert_eq!(case.ask(permit, 1).await, "ok", "a stored release counts too");
+    assert_eq!(code(case.node.dry_run(&unsupported).await), "sql_unknown_name", "and so does what is refused");
+    for _ in 0..40 {
+        let refusal = case.node.dry_run(&case.query(permit, SQL, 2)).await.unwrap_err();
+        assert_eq!(refusal.code, Code::TooManyRequests);
+        assert!(refusal.detail.contains("wait ") && refusal.detail.ends_with(" s"), "{}", refusal.detail);
+    }
+    assert_eq!(case.ask(permit, 2).await, "too_many_requests");
+    assert_eq!(case.alerts().await, [(Rule::Refusals, None)], "of the strangers alone");
+    assert_eq!(case.node.ledger.budget().await.unwrap().spent.get(), 1000);
 }
 
 #[tokio::test]
@@ -412,7 +484,12 @@ async fn delta_is_admitted_up_to_the_permit_the_ceiling_and_the_hospital() {
 async fn a_charges_delta_is_in_the_ledger_and_in_the_signed_record() {
     let case = Case::new(|_| {}).await;
     let permit = case.permit_of_delta(1, 10_000, (30, 40)).await;
-    let ready = case.node.ready(&case.query(permit, SQL, 1)).await.map_err(|unready| unready.refusal.code).unwrap();
+    let ready = case
+        .node
+        .ready(&case.query(permit, SQL, 1), watch::Asked::Query)
+        .await
+        .map_err(|unready| unready.refusal.code)
+        .unwrap();
     let durable = Durable { answering: &case.node, question: &ready.question, register_seq: 0 };
     let charge = |run, atto_delta| Charge {
         permit,
@@ -494,7 +571,9 @@ fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
 async fn a_new_snapshot_is_taken_up_by_the_next_query_and_earlier_runs_keep_theirs() {
     let case = Case::new(|node| {
         let passed = AtomicU32::new(0);
-        node.hooks = Hooks::new(move |_| assert_ne!(passed.fetch_add(1, Ordering::Relaxed), 0, "the first run fails"));
+        node.hooks = Hooks::new(move |point| {
+            assert!(point != "reserved" || passed.fetch_add(1, Ordering::Relaxed) != 0, "the first run fails");
+        });
     })
     .await;
     let permit = case.permit(1, 10_000).await;

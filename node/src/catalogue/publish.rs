@@ -320,12 +320,12 @@ async fn drawn(
     node.hooks.at("catalogue_begun");
     let question = draw.question;
     check(node, set, question.query().micro_rho)?;
-    let slot = node.slots.take(STUDY)?;
+    let slot = node.slots.take(STUDY, node.patience()).await?;
     node.ledger.open(STUDY, question.key().permit).await?;
     let charged_before = node.ledger.find(&question.key()).await?.is_some();
     let plan = Arc::new(question.plan(set.schema())?);
     let snapshot = set.snapshot(plan.tables()).await?;
-    let reading = Reading { plan: Arc::clone(&plan), data: Arc::clone(set), snapshot, _slot: slot };
+    let reading = Reading { plan: Arc::clone(&plan), data: Arc::clone(set), snapshot, slot };
     let asked = Arc::new(Question::own(&question, reading));
     let ended = node.charged(&asked, Instant::now() + node.timeout).await?;
     let answer = node.settle(&asked, ended).await?;

@@ -35,6 +35,8 @@ pub fn is_askers(code: Code) -> bool {
             | Code::NotOnRoster
             | Code::SourceChanged
             | Code::Busy
+            // Whoever routes messages can send one that was signed again and again.
+            | Code::TooManyRequests
             | Code::Unavailable
             | Code::NoAnswer
             | Code::Offline
@@ -185,6 +187,7 @@ mod tests {
             (Code::ReplayedNonce, true),
             (Code::BadSignature, true),
             (Code::Busy, false),
+            (Code::TooManyRequests, false),
             (Code::Suspended, false),
             (Code::StaleStatus, false),
             (Code::NoAnswer, false),

@@ -47,9 +47,12 @@ pub fn status_of(refusal: &Refusal) -> Status {
         | Code::SourceChanged
         | Code::LedgerRolledBack
         | Code::LedgerForked => Grpc::FailedPrecondition,
-        Code::BudgetQuery | Code::BudgetStudy | Code::BudgetLifetime | Code::BudgetWindow | Code::Busy => {
-            Grpc::ResourceExhausted
-        }
+        Code::BudgetQuery
+        | Code::BudgetStudy
+        | Code::BudgetLifetime
+        | Code::BudgetWindow
+        | Code::Busy
+        | Code::TooManyRequests => Grpc::ResourceExhausted,
         Code::RowLevel
         | Code::Terms
         | Code::UnboundedColumn

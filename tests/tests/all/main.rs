@@ -16,6 +16,8 @@ mod layering;
 mod leaks;
 mod library;
 mod lifetime;
+mod limits;
+mod load;
 mod local;
 mod log;
 mod mimic;

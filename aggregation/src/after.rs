@@ -23,6 +23,7 @@ use datafusion_functions_aggregate::{average::avg_udaf, sum::sum_udaf};
 use crate::{
     enclosure::{Notes, enclose},
     plan::PrivatePlan,
+    scalar::function::{Kind, function},
     table::{ENDS, hidden_name, note_name},
 };
 
@@ -325,6 +326,10 @@ fn total_inside(expr: &Expr) -> Result<Expr, DataFusionError> {
                     else_expr: Some(Box::new(Expr::BinaryExpr(b))),
                 };
                 Transformed::yes(Expr::Case(case))
+            }
+            // The engine's own puts texts of any length together.
+            Expr::BinaryExpr(b) if b.op == Operator::StringConcat => {
+                Transformed::yes(function(Kind::Join).call(vec![*b.left, *b.right]))
             }
             // The engine's own functions take the place of those that are exact and total over rows.
             Expr::ScalarFunction(mut function) => {

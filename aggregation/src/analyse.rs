@@ -26,7 +26,7 @@ use crate::{
     price,
     reduce::{Reduction, reduce},
     relation::{NESTED, Step, Walk, unsupported},
-    scalar::{MAX_DEPTH, MAX_NODES, nodes, shallow},
+    scalar::{MAX_DEPTH, MAX_NODES, nodes, shallow, shrinks},
     sql, terms,
 };
 
@@ -34,6 +34,8 @@ use crate::{
 pub const MAX_CELLS: usize = 50_000;
 /// The most numbers of one release: cells times measures.
 pub const MAX_NUMBERS: usize = 500_000;
+/// The most rows of a join of released tables under a window.
+const MAX_WINDOW_ROWS: usize = 500_000;
 /// The most aggregates across patients of one query.
 const MAX_PARTS: usize = 8;
 
@@ -252,7 +254,9 @@ impl Analysis<'_> {
             }
             LogicalPlan::Window(window) => {
                 after_release(&window.window_expr)?;
-                self.released(&window.input, below)
+                let before = self.parts.len();
+                self.released(&window.input, below)?;
+                check_window(&window.input, self.parts.get(before..).unwrap_or_default())
             }
             LogicalPlan::SubqueryAlias(alias) => self.released(&alias.input, depth),
             LogicalPlan::Join(join) => self.join(join, below),
@@ -376,6 +380,28 @@ fn literals(plan: &LogicalPlan) -> bool {
     }
 }
 
+/// That a window over released cells has few rows: the engine keeps all of them, and joins may multiply them.
+fn check_window(input: &LogicalPlan, parts: &[Part]) -> Result<(), Refusal> {
+    let mut joined = false;
+    let mut rows = parts.iter().map(Part::most_rows).fold(1, usize::saturating_mul);
+    // The closure never fails, so neither does the walk.
+    let _ = input.apply(|node| {
+        joined |= matches!(node, LogicalPlan::Join(_));
+        if let LogicalPlan::Values(values) = node {
+            rows = rows.saturating_mul(values.values.len().max(1));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    if joined && rows > MAX_WINDOW_ROWS {
+        let detail = format!(
+            "a window over a join of released tables that may have more than {MAX_WINDOW_ROWS} rows is not admitted: put the window into \
+             one of the tables"
+        );
+        return Err(unsupported(detail));
+    }
+    Ok(())
+}
+
 /// Expressions over released cells: anything that the planner knows, within its size.
 fn after_release(exprs: &[Expr]) -> Result<(), Refusal> {
     for expr in exprs {
@@ -389,6 +415,9 @@ fn after_release(exprs: &[Expr]) -> Result<(), Refusal> {
             return Err(unsupported(
                 "a subquery in an expression over released cells is not admitted: join the released tables instead",
             ));
+        }
+        if expr.exists(|e| Ok(matches!(e, Expr::ScalarFunction(f) if f.name() == "replace" && !shrinks(&f.args)))).unwrap_or(true) {
+            return Err(unsupported("replace by a longer text, or a computed one, is not admitted: write two literals"));
         }
     }
     Ok(())

@@ -138,8 +138,8 @@ struct OnePatient {
     count: Vec<u64>,
     present: Vec<Vec<u64>>,
     sum: Vec<Vec<i128>>,
-    /// For each histogram the slot and leaf of each row that has a value.
-    leaves: Vec<Vec<(u32, u32)>>,
+    /// For each histogram how many rows have a value in a slot and leaf: no more of these than cells, however many rows.
+    leaves: Vec<BTreeMap<(u32, u32), u64>>,
 }
 
 impl OnePatient {
@@ -218,7 +218,7 @@ impl Fold {
                 count: Vec::new(),
                 present: vec![Vec::new(); arguments],
                 sum: vec![Vec::new(); arguments],
-                leaves: vec![Vec::new(); histograms.len()],
+                leaves: vec![BTreeMap::new(); histograms.len()],
             },
             histograms,
             places: Vec::new(),
@@ -316,7 +316,7 @@ impl Fold {
         }
         for ((argument, tree), leaves) in self.histograms.iter().zip(&mut self.one.leaves) {
             if let Some(value) = columns.get(*argument).and_then(|v| v.get(row)) {
-                leaves.push((slot, tree.leaf_of(value)));
+                *leaves.entry((slot, tree.leaf_of(value))).or_default() += 1;
             }
         }
     }
@@ -369,8 +369,9 @@ impl Fold {
                     }
                 }
                 What::Histogram(histogram, width) => {
-                    for (slot, leaf) in &one.leaves[histogram] {
-                        measured.add(measured.place(*slot as usize, rest) * width + *leaf as usize, Some(of_row))?;
+                    for ((slot, leaf), rows) in &one.leaves[histogram] {
+                        let place = measured.place(*slot as usize, rest) * width + *leaf as usize;
+                        measured.add(place, i128::from(*rows).checked_mul(of_row))?;
                     }
                 }
                 What::Rows | What::Present(_) | What::Sum(..) => {
@@ -399,7 +400,7 @@ impl Fold {
                 one.sum[argument][slot] = 0;
             }
         }
-        one.leaves.iter_mut().for_each(Vec::clear);
+        one.leaves.iter_mut().for_each(BTreeMap::clear);
         one.rows = 0;
         Ok(())
     }

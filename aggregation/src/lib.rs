@@ -37,5 +37,6 @@ mod scalar;
 pub mod sql;
 pub mod table;
 mod terms;
+pub mod texts;
 mod threshold;
 mod tree;

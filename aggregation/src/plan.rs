@@ -21,6 +21,7 @@ use crate::{
     domain::{Image, KeyValue},
     noise::Noise,
     relation::Step,
+    release::MAX_NAMES,
     tree::Tree,
 };
 
@@ -349,6 +350,12 @@ impl Part {
     /// How many cells the public keys make.
     pub fn cells(&self) -> usize {
         self.cells_over(self.every_key())
+    }
+
+    /// The most rows of the released table, margins included.
+    pub(crate) fn most_rows(&self) -> usize {
+        let names = if self.names.is_some() { MAX_NAMES } else { 1 };
+        self.sets.iter().map(|set| self.cells_over(*set)).fold(0, usize::saturating_add).saturating_mul(names)
     }
 
     /// How many cells the public ones of these keys make.

@@ -37,7 +37,7 @@ const HEADER_KEY: &str = "sekisho.release";
 /// The most bytes of a header.
 const MAX_HEADER_BYTES: usize = 2 << 20;
 /// The most names of a part that are released: those with the most patients.
-const MAX_NAMES: usize = 2_000;
+pub(crate) const MAX_NAMES: usize = 2_000;
 
 /// What one measure of a release is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,6 +41,7 @@ use sekisho_protocol::refusal::{Code, Refusal};
 
 use crate::{place, relation::Relation};
 use function::{Kind, function};
+pub(crate) use call::shrinks;
 pub(crate) use range::{Range, scale_of};
 
 /// The most nodes of all expressions of a query after views and CTEs were put in place, and of any one of them after the

@@ -5,7 +5,7 @@
 //! combined table says `incomplete`, and without any answer it has no rows); all of it is post-processing of released
 //! numbers and costs nothing.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, StringArray},
@@ -15,7 +15,16 @@ use arrow::{
 };
 use chrono::{DateTime, Utc};
 use datafusion::{
-    error::DataFusionError, execution::context::SessionContext, physical_plan::execute_stream, prelude::SessionConfig,
+    common::{config::ConfigNonZeroUsize, utils::memory::get_record_batch_memory_size},
+    error::DataFusionError,
+    execution::{
+        context::SessionContext,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        memory_pool::GreedyMemoryPool,
+        runtime_env::RuntimeEnvBuilder,
+    },
+    physical_plan::execute_stream,
+    prelude::SessionConfig,
 };
 use futures::TryStreamExt;
 use sekisho_aggregation::{
@@ -23,8 +32,11 @@ use sekisho_aggregation::{
     combine::{CombineError, Combined, combine},
     plan::{PrivatePlan, Quantity},
     release::Release,
+    texts::rows_per_batch,
 };
 use sekisho_protocol::{permit::Permit, units::MicroRho};
+
+use tokio::time::timeout;
 
 use crate::{
     report::{ALL_HOLDERS, BiteReport, HOLDER, HolderReport, NoiseReport, PrivacyReport, RESULT_KEY, ResultReport},
@@ -33,6 +45,12 @@ use crate::{
 
 /// The most rows of one table: joins of released tables may multiply them.
 const MAX_ROWS: usize = 500_000;
+/// The most bytes of one table.
+const MAX_BYTES: usize = 256 << 20;
+/// The memory in which what follows the release runs.
+const MEMORY: usize = 512 << 20;
+/// How long what follows the release may take, for all tables together.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What averages are.
 pub(crate) const METHOD: &str = "Values are clamped to the schema's bounds; a patient with more rows than the permit's bound \
@@ -47,13 +65,25 @@ pub enum ResultError {
     Combine(#[from] CombineError),
     /// What follows the aggregate in the SQL failed.
     #[error("after the release: {0}")]
-    After(#[from] DataFusionError),
+    After(DataFusionError),
+    /// What follows the aggregate in the SQL takes more than this coordinator gives to it.
+    #[error("what the SQL does with its released cells takes too much {0}: join on all keys, or ask for less")]
+    TooMuch(&'static str),
     /// The report could not be written.
     #[error("the report: {0}")]
     Report(#[from] serde_json::Error),
     /// The tables differ.
     #[error("the tables: {0}")]
     Table(#[from] arrow::error::ArrowError),
+}
+
+impl From<DataFusionError> for ResultError {
+    fn from(error: DataFusionError) -> Self {
+        if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
+            return Self::TooMuch("memory");
+        }
+        Self::After(error)
+    }
 }
 
 /// What the query costs and protects.
@@ -150,8 +180,17 @@ pub fn judged(plan: &PrivatePlan, releases: &[(&str, &Release)]) -> Result<(Comb
 /// returned as it is there.
 ///
 /// # Errors
-/// When the sums overflow, or the SQL after the aggregate cannot be run over released cells.
+/// When the sums overflow, or the SQL after the aggregate cannot be run over released cells, or takes too much.
 pub async fn tables(
+    plan: &PrivatePlan,
+    report: ResultReport,
+    releases: &[(&str, &Release)],
+) -> Result<(ResultReport, Vec<RecordBatch>), ResultError> {
+    let made = timeout(PATIENCE, all_tables(plan, report, releases)).await;
+    made.map_err(|_| ResultError::TooMuch("time"))?
+}
+
+async fn all_tables(
     plan: &PrivatePlan,
     mut report: ResultReport,
     releases: &[(&str, &Release)],
@@ -206,27 +245,39 @@ async fn table(
     also_hidden: &[bool],
 ) -> Result<RecordBatch, ResultError> {
     let cells = plan.released_cells(sums, complete, confidence, also_hidden)?;
-    // One partition: rows keep the order of the cells, or that of the SQL.
-    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let session = session()?;
     let mut scans = Vec::new();
     for (place, cells) in cells.into_iter().enumerate() {
         let name = format!("cells_{place}");
         session.register_batch(&name, cells)?;
         scans.push(session.table(&name).await?.into_unoptimized_plan());
     }
-    let after = session.execute_logical_plan(plan.after_release(scans)?).await?;
-    let physical = after.create_physical_plan().await?;
+    let mut state = session.state();
+    let after = state.optimize(&plan.after_release(scans)?)?;
+    state.config_mut().options_mut().execution.batch_size =
+        ConfigNonZeroUsize::try_new(rows_per_batch(&after, MEMORY))?;
+    let physical = state.query_planner().create_physical_plan(&after, &state).await?;
     let schema = physical.schema();
-    let mut stream = execute_stream(physical, session.task_ctx())?;
-    let (mut parts, mut rows) = (Vec::new(), 0);
+    let mut stream = execute_stream(physical, state.task_ctx())?;
+    let (mut parts, mut rows, mut bytes) = (Vec::new(), 0, 0);
     while let Some(batch) = stream.try_next().await? {
         rows += batch.num_rows();
-        if rows > MAX_ROWS {
-            return Err(DataFusionError::ResourcesExhausted(format!("the answer has more than {MAX_ROWS} rows")).into());
+        bytes += get_record_batch_memory_size(&batch);
+        if rows > MAX_ROWS || bytes > MAX_BYTES {
+            return Err(ResultError::TooMuch("room"));
         }
         parts.push(batch);
     }
     Ok(concat_batches(&schema, &parts)?)
+}
+
+/// An engine for released cells, which spills nothing. One partition: rows keep the order of the cells, or that of the SQL.
+fn session() -> Result<SessionContext, DataFusionError> {
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(MEMORY)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()?;
+    Ok(SessionContext::new_with_config_rt(SessionConfig::new().with_target_partitions(1), runtime))
 }
 
 /// The same table with the column [`HOLDER`] before its own, every column nullable, and the report in its schema.

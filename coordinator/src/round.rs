@@ -50,7 +50,7 @@ use crate::{
     held,
     network::{Nodes, holder, holder_refused, refusal_of_node},
     report::{DryRunReport, HolderReport, HolderState, ResultReport},
-    result,
+    result::{self, ResultError},
     store::{KeptStatement, NewRound, Request, Store},
 };
 
@@ -308,7 +308,10 @@ impl Rounds {
             result::tables(&query.plan, report, &released).await
         };
         let made = tokio::spawn(making.in_current_span()).await;
-        let (report, batches) = made.map_err(|error| crashed(&error))?.map_err(|error| failed(&error))?;
+        let (report, batches) = made.map_err(|error| crashed(&error))?.map_err(|error| match error {
+            ResultError::TooMuch(_) => Refusal::new(Code::TooLarge, error.to_string()),
+            other => failed(&other),
+        })?;
         Ok(Made { report, batches, releases })
     }
 

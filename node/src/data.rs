@@ -10,6 +10,7 @@
 //! Deliberately absent: SQL analysis, budgets, noise, and any way to change a snapshot.
 
 mod columns;
+mod counted;
 mod eligibility;
 mod files;
 pub mod known;

@@ -111,9 +111,7 @@ impl Relation {
                 }
             }
             "strpos" | "btrim" | "ltrim" | "rtrim" | "replace" => {
-                let length = |e: &Expr| raw_text(e).map_or(0, str::len);
-                let shrinks = matches!(rest, [from, to] if length(from) > 0 && length(to) <= length(from));
-                if (name == "replace" && !shrinks) || !rest.iter().all(short_text) {
+                if (name == "replace" && !shrinks(&args)) || !rest.iter().all(short_text) {
                     return Err(unsupported(
                         &format!("the function {name} with such arguments"),
                         "write literals of at most 256 bytes, and replace by no longer a text",
@@ -124,6 +122,12 @@ impl Relation {
         }
         Ok(Expr::ScalarFunction(expr::ScalarFunction { func: function.func, args }))
     }
+}
+
+/// Whether `replace` with these arguments makes no text longer.
+pub(crate) fn shrinks(args: &[Expr]) -> bool {
+    let length = |e: &Expr| raw_text(e).map_or(0, str::len);
+    matches!(args, [_, from, to] if length(from) > 0 && raw_text(to).is_some() && length(to) <= length(from))
 }
 
 /// `coalesce(a, b, c)` as a CASE, whose branches the analysis knows.

@@ -24,7 +24,7 @@ use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 /// The longest text that is put together, in bytes.
-const MAX_TEXT: usize = 65_536;
+pub(crate) const MAX_TEXT: usize = 65_536;
 
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,8 +101,9 @@ impl ScalarUDFImpl for Function {
                 Some(vec![DataType::Utf8, DataType::Date32])
             }
             (Kind::Concat, [_, ..]) => Some(vec![DataType::Utf8; types.len()]),
+            (Kind::Join, [_, _]) => Some(vec![DataType::Utf8; 2]),
             // Put in by the analysis, after types were made equal.
-            (Kind::Quotient | Kind::DecimalQuotient(..) | Kind::Remainder | Kind::Join, [_, _])
+            (Kind::Quotient | Kind::DecimalQuotient(..) | Kind::Remainder, [_, _])
             | (Kind::Shift, [_, _, _]) => Some(types.to_vec()),
             _ => None,
         };

@@ -8,16 +8,22 @@ use std::{collections::HashMap, sync::Arc};
 
 use datafusion::{
     catalog::TableProvider,
-    common::tree_node::{Transformed, TreeNodeRecursion},
+    common::{
+        config::ConfigNonZeroUsize,
+        tree_node::{Transformed, TreeNodeRecursion},
+    },
     datasource::{provider_as_source, source_as_provider},
     error::DataFusionError,
-    execution::{SendableRecordBatchStream, session_state::SessionState},
+    execution::{SendableRecordBatchStream, memory_pool::MemoryLimit, session_state::SessionState},
     logical_expr::{LogicalPlan, LogicalPlanBuilder, TableScan, col},
     physical_plan::{ExecutionPlan, execute_stream},
     prelude::SessionContext,
 };
 
+use sekisho_aggregation::texts::rows_per_batch;
+
 use super::{
+    counted::counted,
     protected::{PatientRange, ProtectedTable, ranges},
     row_plan::{RowPlanError, assert_row_plan},
 };
@@ -57,6 +63,10 @@ impl RangeRows {
         let sorted =
             LogicalPlanBuilder::from(bound(plan, tables).await?).sort([col("c0").sort(true, true)])?.build()?;
         let plan = state.optimize(&sorted)?;
+        if let MemoryLimit::Finite(memory) = state.runtime_env().memory_pool.memory_limit() {
+            let rows = ConfigNonZeroUsize::try_new(rows_per_batch(&plan, memory / workers))?;
+            state.config_mut().options_mut().execution.batch_size = rows;
+        }
         let scanned = scanned(&plan)?;
         let protected: Vec<_> = scanned.iter().filter_map(|table| table.downcast_ref::<ProtectedTable>()).collect();
         let ranges = ranges(&protected, workers as u64, rows_per_range);
@@ -84,7 +94,7 @@ impl RangeRows {
             }
             Ok(())
         })?;
-        let physical = self.state.query_planner().create_physical_plan(&plan, &self.state).await?;
+        let physical = counted(self.state.query_planner().create_physical_plan(&plan, &self.state).await?)?;
         assert_row_plan(&physical)?;
         Ok(physical)
     }

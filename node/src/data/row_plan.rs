@@ -26,7 +26,7 @@ use datafusion::{
 };
 use sekisho_protocol::refusal::{Code, Refusal};
 
-use super::protected::EligibleExec;
+use super::{counted::CountedExec, protected::EligibleExec};
 
 /// A plan has an operator that no admitted query needs, or drops rows.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -76,6 +76,7 @@ fn is_of_rows(plan: &Arc<dyn ExecutionPlan>) -> bool {
     plan.is::<FilterExec>()
         || plan.is::<ProjectionExec>()
         || plan.is::<CooperativeExec>()
+        || plan.is::<CountedExec>()
         || plan.is::<UnionExec>()
         || plan.is::<CoalescePartitionsExec>()
         || plan.is::<SortExec>()

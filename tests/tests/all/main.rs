@@ -1,6 +1,7 @@
 //! What crosses crates: real processes, sockets, files and attacks. One binary, so that it links once.
 
 mod application;
+mod attacks;
 mod bounds;
 mod browser;
 mod bundle;

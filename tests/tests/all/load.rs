@@ -39,14 +39,17 @@ const GREEDY: usize = 0;
 /// The run of a study; all of a study ask the same question.
 type Run = (usize, u32);
 
+/// A release and its receipt, in bytes.
+type Answered = (Vec<u8>, Vec<u8>);
+
 struct Load {
     solo: Solo,
     permits: Vec<Digest>,
     persons: Vec<Vec<SecretKey>>,
     /// The next run of each study that nobody asked for yet.
     next: Vec<AtomicU32>,
-    /// What was answered: the release and its receipt.
-    answers: Mutex<BTreeMap<Run, BTreeSet<(Vec<u8>, Vec<u8>)>>>,
+    /// What was answered.
+    answers: Mutex<BTreeMap<Run, BTreeSet<Answered>>>,
     told: Mutex<BTreeMap<String, usize>>,
     _dir: tempfile::TempDir,
 }

@@ -276,6 +276,7 @@ pub async fn run(
     }
     let node = Arc::new(answering(&config, progress, clock, hooks).await?);
     enter_policy(&node).await?;
+    node.interrupted().await?;
     let peer: PeerId = config.coordinator.peer_id.parse().map_err(|_| RunError::Coordinator("peer_id"))?;
     let addr: Multiaddr = config.coordinator.address.parse().map_err(|_| RunError::Coordinator("address"))?;
     let endpoint = endpoint(&config, &node).await?;

@@ -118,13 +118,30 @@ impl Answering {
 
     /// Counts and logs a charged run that gave no answer.
     async fn failed(&self, charge_id: i64, question: &Question) -> Result<(), Refusal> {
+        self.no_answer(charge_id, &question.key, question.query).await
+    }
+
+    /// Counts and logs the runs during which the process ended: that it did may depend on data, like any other failure. Each is
+    /// counted once, and may be asked for again. To be called when the node starts, before it answers anything.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn interrupted(&self) -> Result<(), Refusal> {
+        for run in self.ledger.interrupted().await? {
+            warn!(charge = run.charge_id, "charged, and the node stopped before there was an answer");
+            self.no_answer(run.charge_id, &run.key, run.query).await?;
+        }
+        Ok(())
+    }
+
+    async fn no_answer(&self, charge_id: i64, key: &RunKey, query: Digest) -> Result<(), Refusal> {
         let at = self.clock.now();
         let record = RefusalRecord {
             node: self.trust.name.clone(),
-            permit: question.key.permit,
-            query: question.query,
-            query_key: question.key.query_key,
-            run: question.key.run,
+            permit: key.permit,
+            query,
+            query_key: key.query_key,
+            run: key.run,
             code: Code::NoAnswer,
             at,
         };

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use sekisho_protocol::{digest::Digest, refusal::Code};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Act, Ledger, LedgerError, Said, note, rests};
-use crate::store::{StoreError, instant, read_instant};
+use super::{Act, Ledger, LedgerError, RunKey, Said, note, rests};
+use crate::store::{StoreError, instant, read_digest, read_instant};
 
 /// What stands for every study; no study has this name.
 const EVERYTHING: &str = "*";
@@ -31,6 +31,14 @@ pub struct Suspension {
     pub reason: String,
     /// Since when.
     pub at: DateTime<Utc>,
+}
+
+/// A charged run that ended with the process.
+pub(crate) struct Interrupted {
+    pub(crate) charge_id: i64,
+    pub(crate) key: RunKey,
+    /// The message that asked.
+    pub(crate) query: Digest,
 }
 
 impl Suspended {
@@ -99,6 +107,30 @@ impl Ledger {
     pub async fn open(&self, study_id: &str, permit: Digest) -> Result<(), LedgerError> {
         let mut tx = self.store.read().begin().await.map_err(StoreError::from)?;
         open(&mut tx, study_id, permit).await
+    }
+
+    /// The charged runs that ended with the process: they have no release, and were never counted as runs without an answer.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn interrupted(&self) -> Result<Vec<Interrupted>, LedgerError> {
+        let rows = sqlx::query(
+            "SELECT c.charge_id, c.permit, c.query_key, c.run, c.query FROM charge c
+            WHERE NOT EXISTS (SELECT 1 FROM release r WHERE r.charge_id = c.charge_id)
+                AND NOT EXISTS (SELECT 1 FROM no_answer n WHERE n.charge_id = c.charge_id)
+                AND NOT EXISTS (SELECT 1 FROM lost_run l WHERE l.charge_id = c.charge_id)
+            ORDER BY c.charge_id",
+        );
+        let rows = rows.fetch_all(self.store.read()).await?;
+        let read = |row: SqliteRow| {
+            let key = RunKey {
+                permit: read_digest(row.try_get("permit")?)?,
+                query_key: read_digest(row.try_get("query_key")?)?,
+                run: row.try_get("run")?,
+            };
+            Ok(Interrupted { charge_id: row.try_get("charge_id")?, key, query: read_digest(row.try_get("query")?)? })
+        };
+        rows.into_iter().map(read).collect()
     }
 
     /// Suspends a study or everything; a suspension that is there gets the new reason.

@@ -180,6 +180,24 @@ fn a_kill_between_noise_and_its_release_or_after_it_leaves_a_run_that_can_be_mad
     }
 }
 
+/// What takes the process down may depend on a row, like any other cause of no answer; so it is counted like one, when the node starts.
+#[test]
+fn runs_that_take_the_node_down_count_as_no_answer_and_the_third_suspends_the_study() {
+    let mut case = case();
+    restart(&mut case.network);
+    for run in 1..=3 {
+        let (code, _) = case.killed_at("reserved", run, |network| network.kill_node("hospital-1"));
+        assert_eq!(code, Some(4), "an incomplete answer");
+        restart(&mut case.network);
+        let log = case.network.node("hospital-1", &["log", "show", "--output", "json"]).unwrap();
+        assert_eq!(log.matches("\"refusal\"").count(), run as usize, "{log}");
+    }
+    let (_, refused) = case.ask(4);
+    let first = refused["report"]["holders"].as_array().unwrap().iter().find(|h| h["name"] == "hospital-1").unwrap();
+    assert_eq!(first["code"], "suspended", "{refused:#}");
+    assert_eq!(case.spent("hospital-1"), 3 * RHO, "three charges, and none for what was refused");
+}
+
 fn restart(network: &mut Network) {
     network.kill_node("hospital-1");
     network.start_node("hospital-1").unwrap();

@@ -37,6 +37,7 @@ mod roundtrip;
 mod scalar;
 pub mod sql;
 pub mod table;
+mod suppress;
 mod terms;
 mod threshold;
 mod tree;

@@ -175,13 +175,16 @@ fn an_explanation_for_people() {
         micro_rho: 50_000,
         atto_delta: 1_000_000_000,
         mechanism: "laplace".into(),
+        exact: None,
     };
     let privacy = PrivacyReport {
         micro_rho: MicroRho::try_from(50_000).unwrap(),
-        delta: "1e-6".into(),
-        epsilon: 1.5,
-        sites_per_patient: 2,
-        epsilon_all_sites: 2.25,
+        protection: Protection::Noised(Guarantee {
+            delta: "1e-6".into(),
+            epsilon: 1.5,
+            sites_per_patient: 2,
+            epsilon_all_sites: 2.25,
+        }),
         noise: Vec::new(),
     };
     let text = text::explanation(vec![("schema", "stays version 1".into())], &privacy, &explanation);

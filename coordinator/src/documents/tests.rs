@@ -39,7 +39,7 @@ pub(crate) fn release_of(
         kind: "rows".into(),
         unit: part.unit(m).to_string(),
         numbers: part.cells(),
-        noise: part.noise(m).unwrap(),
+        noise: Some(part.noise(m).unwrap()),
     };
     let header = ReleaseHeader {
         permit: query.permit,
@@ -51,7 +51,8 @@ pub(crate) fn release_of(
         synthetic: true,
         nonce,
         atto_delta: AttoDelta::ZERO,
-        parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
+        parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect(), hidden: vec![] }],
+        exact: None,
     };
     let cells: Vec<u8> = numbers.flat_map(i128::to_le_bytes).collect();
     Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap()

@@ -175,6 +175,7 @@ fn an_explanation_for_people() {
         micro_rho: 50_000,
         atto_delta: 1_000_000_000,
         mechanism: "laplace".into(),
+        exact: None,
     };
     let privacy = PrivacyReport {
         micro_rho: MicroRho::try_from(50_000).unwrap(),

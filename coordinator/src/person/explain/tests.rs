@@ -1,5 +1,5 @@
 use clap::Parser;
-use sekisho_protocol::dsse::Envelope;
+use sekisho_protocol::{dsse::Envelope, permit::AllowedQuery};
 
 use super::{
     engine::{KeyExplanation, MeasureExplanation, PartExplanation, Step},

@@ -26,8 +26,8 @@ mod combined;
 mod fit;
 mod reviewed;
 
-pub use cohort::{Cohort, CohortKey, NotACohort};
 pub(crate) use cohort::first_bytes;
+pub use cohort::{Cohort, CohortKey, NotACohort};
 pub(crate) use combined::{combined, is_of};
 pub(crate) use fit::{Fit, fit};
 pub use fit::{HiddenWhy, Preview};
@@ -44,12 +44,7 @@ const MAX_KEPT: usize = 4_000_000;
 ///
 /// # Errors
 /// `budget_query` and `terms`: an exact query costs nothing and has no terms.
-pub(crate) fn rules(
-    sql: &str,
-    permit: &Permit,
-    micro_rho: MicroRho,
-    terms: &Terms,
-) -> Result<Option<Rules>, Refusal> {
+pub(crate) fn rules(sql: &str, permit: &Permit, micro_rho: MicroRho, terms: &Terms) -> Result<Option<Rules>, Refusal> {
     if permit.release_of(sql) == ReleaseKind::Noised {
         return Ok(None);
     }
@@ -90,7 +85,8 @@ pub(crate) fn check(plan: &PrivatePlan) -> Result<(), Refusal> {
         return Err(unsupported("an aggregated query has one aggregate across patients: ask the others by themselves"));
     };
     if part.keys.len() > MAX_KEYS || part.cells() > MAX_CELLS {
-        let detail = format!("an aggregated query has at most {MAX_KEYS} group keys and {MAX_CELLS} cells: group more coarsely");
+        let detail =
+            format!("an aggregated query has at most {MAX_KEYS} group keys and {MAX_CELLS} cells: group more coarsely");
         return Err(unsupported(detail));
     }
     if kept(part) > MAX_KEPT {

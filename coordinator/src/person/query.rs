@@ -519,7 +519,8 @@ mod tests {
             asked_of(more, false, |permit| {
                 permit.release_kinds = vec![ReleaseKind::Aggregated];
                 let sha256 = Digest::of(b"SELECT 1");
-                permit.allowed_queries = Some(vec![AllowedQuery { sha256, max_runs: 1, release: ReleaseKind::Aggregated }]);
+                permit.allowed_queries =
+                    Some(vec![AllowedQuery { sha256, max_runs: 1, release: ReleaseKind::Aggregated }]);
             })
         };
         let query = exact(&[]).unwrap();

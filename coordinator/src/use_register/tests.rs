@@ -233,7 +233,8 @@ fn each_use_stands_where_its_documents_say() {
     // The second round of run 1 served what the first had paid for.
     let expect = [(1, "released", 1000, Some(2), 1, 1), (2, "awaiting", 2000, None, 2, 0), (1, "none", 0, None, 0, 2)];
     assert_eq!(queries, expect);
-    let kinds: Vec<_> = granted.queries.iter().map(|q| (q.release_kind.as_ref().unwrap().code.as_str(), q.is_exact())).collect();
+    let kinds: Vec<_> =
+        granted.queries.iter().map(|q| (q.release_kind.as_ref().unwrap().code.as_str(), q.is_exact())).collect();
     assert_eq!(kinds, [("noised", false), ("noised", false), ("aggregated", true)]);
     let missing: Vec<_> = granted.queries[2].missing.iter().map(|m| (m.name.as_str(), m.state.code.as_str())).collect();
     assert_eq!(missing, [("nara", "refused"), ("uji", "waiting")], "a person who looks has not refused");

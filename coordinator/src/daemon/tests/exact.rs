@@ -13,8 +13,7 @@ async fn world(modes: &[Mode]) -> World {
     let mut w = World::with_permit(modes, |permit, _| {
         permit.release_kinds = vec![ReleaseKind::Noised, ReleaseKind::Aggregated];
         permit.disclosure = Preset::JpNdb;
-        permit.allowed_queries =
-            Some(vec![listed(SQL, ReleaseKind::Aggregated), listed(NOISED, ReleaseKind::Noised)]);
+        permit.allowed_queries = Some(vec![listed(SQL, ReleaseKind::Aggregated), listed(NOISED, ReleaseKind::Noised)]);
     })
     .await;
     for name in w.modes.keys().cloned().collect::<Vec<_>>() {

@@ -154,7 +154,10 @@ async fn of_an_exact_release_it_is_said_that_it_is_exact_and_that_no_guarantee_h
         assert!(text.contains(exact) && text.contains(since), "{text}");
         let register = use_register::export(&net.documents, &net.store, None, now()).await.unwrap();
         let study = study::of(&register, "study-1", &visitor(language)).unwrap().render().unwrap();
-        assert!(study.contains(exact) && study.matches(&Digest::of(SQL.as_bytes()).to_string()).count() == 1, "{study}");
+        assert!(
+            study.contains(exact) && study.matches(&Digest::of(SQL.as_bytes()).to_string()).count() == 1,
+            "{study}"
+        );
         for nothing in ["(rho)</dt>", "rho 0", "rho</dt>", "added noise", "ノイズを加え、"] {
             assert!(!text.contains(nothing) && !way.picture.contains(nothing), "{nothing}: {text}");
         }

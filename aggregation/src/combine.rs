@@ -11,7 +11,7 @@ use sekisho_protocol::digest::Digest;
 
 use crate::{
     domain::KeyValue,
-    exact,
+    exact::{self, Slack},
     plan::{Part, PrivatePlan},
     release::{PartHeader, Release, part_header},
 };
@@ -39,8 +39,8 @@ pub(crate) struct CombinedPart {
 pub(crate) struct CombinedExact {
     /// Of each row whether some hospital hides it; all of them where none answered.
     pub(crate) hidden: Vec<bool>,
-    /// For each number how far rounding may have moved it, in lattice units.
-    pub(crate) slack: Vec<Vec<f64>>,
+    /// For each number how far rounding may have moved it.
+    pub(crate) slack: Vec<Vec<Slack>>,
 }
 
 /// One hospital's numbers of one part.
@@ -137,8 +137,7 @@ fn is_of(part: &Part, header: &PartHeader) -> bool {
         (Some(_), None) | (None, Some(_)) => false,
     };
     // Which rows are hidden is looked at with their numbers.
-    let expected =
-        part_header(part, header.names.clone()).map(|own| PartHeader { hidden: header.hidden.clone(), ..own });
+    let expected = part_header(part, header.names.clone()).map(|own| PartHeader { hidden: header.hidden.clone(), ..own });
     names_fit && expected.as_ref() == Some(header)
 }
 
@@ -157,7 +156,8 @@ pub fn combine(plan: &PrivatePlan, releases: &[&Release]) -> Result<Combined, Co
 /// Adds the numbers of hospitals.
 pub(crate) fn combine_part(part: &Part, all: &[Own]) -> Result<CombinedPart, CombineError> {
     let nameless = vec![None];
-    let own: Vec<_> = all.iter().map(|own| (own.header.names.as_ref().unwrap_or(&nameless), own.numbers)).collect();
+    let own: Vec<_> =
+        all.iter().map(|own| (own.header.names.as_ref().unwrap_or(&nameless), own.numbers)).collect();
     let mut names: BTreeMap<&Option<KeyValue>, u32> = BTreeMap::new();
     if part.names.is_none() {
         names.insert(&None, 0);

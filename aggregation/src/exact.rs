@@ -25,13 +25,17 @@ mod cohort;
 mod combined;
 mod fit;
 mod reviewed;
+mod slack;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use cohort::first_bytes;
 pub use cohort::{Cohort, CohortKey, NotACohort};
+pub(crate) use cohort::first_bytes;
 pub(crate) use combined::{combined, is_of};
 pub(crate) use fit::{Fit, fit};
 pub use fit::{HiddenWhy, Preview};
 pub use reviewed::{Claim, History, Reviewed};
+pub(crate) use slack::Slack;
 
 /// The most group keys of an exact table: each doubles the margins that are looked at.
 const MAX_KEYS: usize = 4;
@@ -44,7 +48,12 @@ const MAX_KEPT: usize = 4_000_000;
 ///
 /// # Errors
 /// `budget_query` and `terms`: an exact query costs nothing and has no terms.
-pub(crate) fn rules(sql: &str, permit: &Permit, micro_rho: MicroRho, terms: &Terms) -> Result<Option<Rules>, Refusal> {
+pub(crate) fn rules(
+    sql: &str,
+    permit: &Permit,
+    micro_rho: MicroRho,
+    terms: &Terms,
+) -> Result<Option<Rules>, Refusal> {
     if permit.release_of(sql) == ReleaseKind::Noised {
         return Ok(None);
     }
@@ -85,8 +94,7 @@ pub(crate) fn check(plan: &PrivatePlan) -> Result<(), Refusal> {
         return Err(unsupported("an aggregated query has one aggregate across patients: ask the others by themselves"));
     };
     if part.keys.len() > MAX_KEYS || part.cells() > MAX_CELLS {
-        let detail =
-            format!("an aggregated query has at most {MAX_KEYS} group keys and {MAX_CELLS} cells: group more coarsely");
+        let detail = format!("an aggregated query has at most {MAX_KEYS} group keys and {MAX_CELLS} cells: group more coarsely");
         return Err(unsupported(detail));
     }
     if kept(part) > MAX_KEPT {

@@ -191,11 +191,7 @@ impl Contributions {
                 low,
                 high,
                 totals: of.totals.clone(),
-                shares: self
-                    .margins
-                    .iter()
-                    .map(|m| m.arguments.get(i).map(|a| a.shares.clone()).unwrap_or_default())
-                    .collect(),
+                shares: self.margins.iter().map(|m| m.arguments.get(i).map(|a| a.shares.clone()).unwrap_or_default()).collect(),
             });
             columns.push(Column { present: population(|own| &own.present, of.present.clone()), sum });
             let with: Vec<u64> = if of.indicator {
@@ -203,8 +199,7 @@ impl Contributions {
             } else {
                 of.present.clone()
             };
-            let without: Vec<u64> =
-                self.rows.iter().zip(&with).map(|(rows, with)| rows.saturating_sub(*with)).collect();
+            let without: Vec<u64> = self.rows.iter().zip(&with).map(|(rows, with)| rows.saturating_sub(*with)).collect();
             if of.indicator {
                 columns.push(Column { present: population(|own| &own.ones, with), sum: None });
             }

@@ -21,7 +21,7 @@ use sekisho_protocol::{
 };
 
 use crate::{
-    place,
+    exact, place,
     plan::{MAX_PATIENTS, Part, PrivatePlan},
     price,
     reduce::{Reduction, reduce},
@@ -72,9 +72,10 @@ impl PrivatePlan {
         micro_rho: MicroRho,
         terms: &Terms,
     ) -> Result<Self, Refusal> {
+        let exact = exact::rules(sql, permit, micro_rho, terms)?;
         let planned = sql::plan(sql, schema)?;
         let narrowed = terms::narrowed(schema, &terms.bounds)?;
-        let limits = terms::limits(permit, terms)?;
+        let limits = if exact.is_some() { terms::unbounded(permit) } else { terms::limits(permit, terms)? };
         let mut analysis = Analysis {
             schema: &narrowed,
             limits: &limits,
@@ -87,13 +88,16 @@ impl PrivatePlan {
         };
         analysis.released(&planned.typed, 0)?;
         let Analysis { mut parts, reducing, tables, columns, statistics, steps, .. } = analysis;
-        price::price(&mut parts, micro_rho, permit.dp.mechanism, terms)?;
+        if exact.is_none() {
+            price::price(&mut parts, micro_rho, permit.dp.mechanism, terms)?;
+        }
         let mut plan = Self {
             parts,
             tables: tables.into_iter().collect(),
             columns: columns.into_iter().collect(),
             statistics: statistics.into_iter().collect(),
             preset: permit.disclosure,
+            exact,
             mechanism: permit.dp.mechanism,
             micro_rho,
             as_written: planned.as_written,
@@ -102,6 +106,9 @@ impl PrivatePlan {
             digest: Digest::of(b""),
         };
         plan.check_size()?;
+        if plan.exact.is_some() {
+            exact::check(&plan)?;
+        }
         plan.check_permit(permit)?;
         plan.digest = Digest::of(plan.canonical().as_bytes());
         Ok(plan)
@@ -114,9 +121,12 @@ impl PrivatePlan {
                 let detail = format!("the groups have more than {MAX_CELLS} cells; group more coarsely");
                 return Err(Refusal::new(Code::UnknownDomain, detail));
             }
-            numbers = part.measures.iter().fold(numbers, |n, m| n.saturating_add(part.numbers(m, 1)));
+            numbers = part.measures.iter().fold(numbers, |n, m| n.saturating_add(part.released(m, 1)));
             part.check_expressions()?;
-            part.check_sums()?;
+            // Without noise sums are those of the rows that there are, and the fold checks each.
+            if !part.exact {
+                part.check_sums()?;
+            }
         }
         if self.patient_kind().is_none() {
             return Err(unsupported("tables whose patient columns have different types: ask of each by itself"));
@@ -158,6 +168,9 @@ impl PrivatePlan {
             "sekisho plan v2\nrho {} mechanism {:?} preset {:?}\n",
             self.micro_rho, self.mechanism, self.preset
         );
+        if let Some(rules) = &self.exact {
+            let _ = writeln!(text, "exact {rules:?}");
+        }
         for part in &self.parts {
             let (k, g) = (part.rows_per_patient, part.groups_per_patient);
             let _ = writeln!(text, "part k {k} G {g} unit {} names {:?}", part.weight_one(), part.names);

@@ -17,6 +17,7 @@ pub mod analyse;
 pub mod combine;
 pub mod domain;
 mod enclosure;
+pub mod exact;
 #[cfg(test)]
 mod example;
 pub mod explain;

@@ -1,5 +1,6 @@
 //! A coordinator over real sockets, with nodes that are only as good as a row of a test says.
 
+mod exact;
 mod logs;
 mod output;
 
@@ -38,7 +39,7 @@ use sekisho_protocol::{
         proof::{ConsistencyProof, InclusionProof},
     },
     orders::Regulator,
-    permit::Permit,
+    permit::{Permit, ReleaseKind},
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Acceptance, DecidedBy, DryRun, Receipt},
     refusal::{Code, Refusal},
@@ -88,6 +89,12 @@ enum Mode {
     /// Its log has another receipt.
     LogsAnotherReceipt,
     Refuses,
+    /// A person there looks at exact results: the first time it waits.
+    WaitsOnce,
+    /// It calls what is exact noised.
+    CallsItNoised,
+    /// It has released exact results before.
+    SaysSince,
     ChargesAndFails,
     Hangs,
 }
@@ -120,6 +127,7 @@ impl FakeNode {
     fn batches(&self, query: &Query, digest: Digest) -> Vec<RecordBatch> {
         let (plan, release) = self.release(query);
         let other = self.mode == Mode::OtherRelease;
+        let kind = self.permit.release_of(&query.sql);
         let receipt = Receipt {
             node: self.name.clone(),
             permit: query.permit,
@@ -137,8 +145,8 @@ impl FakeNode {
             release: if other { Digest::of(b"another") } else { release.digest() },
             software: "fake".into(),
             at: now(),
-            release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
-            exact_since: None,
+            release_kind: if self.mode == Mode::CallsItNoised { ReleaseKind::Noised } else { kind },
+            exact_since: (self.mode == Mode::SaysSince || kind == ReleaseKind::Aggregated).then(|| now().date_naive()),
         };
         let forger = key();
         let signer = if self.mode == Mode::Forges { &forger } else { &*self.signing };
@@ -170,6 +178,7 @@ impl FakeNode {
             Mode::Empty => Vec::new(),
             Mode::Forges | Mode::OtherRelease | Mode::HidesItsLog | Mode::ShowsAnothersLog => vec![batch],
             Mode::HidesItsReceipt | Mode::LogsAnotherReceipt => vec![batch],
+            Mode::WaitsOnce | Mode::CallsItNoised | Mode::SaysSince => vec![batch],
             Mode::Refuses | Mode::ChargesAndFails | Mode::Hangs => vec![batch],
         }
     }
@@ -238,7 +247,12 @@ impl FlightService for FakeNode {
             Mode::Hangs => std::future::pending().await,
             Mode::Answers | Mode::Forges | Mode::OtherRelease | Mode::Floods | Mode::Garbage | Mode::Empty => {}
             Mode::HidesItsLog | Mode::ShowsAnothersLog | Mode::ForksItsLog | Mode::CutsItsLog => {}
-            Mode::HidesItsReceipt | Mode::LogsAnotherReceipt => {}
+            Mode::HidesItsReceipt | Mode::LogsAnotherReceipt | Mode::CallsItNoised | Mode::SaysSince => {}
+            Mode::WaitsOnce => {
+                if self.answers.fetch_add(1, Ordering::Relaxed) == 0 {
+                    return Err(status_of(&Refusal::new(Code::ExactWaiting, "a person looks at it")));
+                }
+            }
         }
         let batches = self.batches(&query, digest).into_iter().map(Ok);
         let data = FlightDataEncoderBuilder::new().build(stream::iter(batches));
@@ -426,7 +440,7 @@ impl World {
             permit: Digest::of(&serde_json::to_vec(&self.permit).unwrap()),
             sql: sql.into(),
             holders: self.modes.keys().cloned().collect(),
-            micro_rho: MicroRho::try_from(1000).unwrap(),
+            micro_rho: MicroRho::try_from(if self.permit.release_of(sql).is_noised() { 1000 } else { 0 }).unwrap(),
             run: 1,
             expires: now() + Days::hours(1),
             nonce: "0".repeat(32),
@@ -621,7 +635,7 @@ async fn a_round_has_a_state_for_each_hospital_and_its_tables_are_of_those_that_
         assert_eq!(holder.receipt.is_some(), *state == Answered, "{mode:?}");
         assert!(!holder.detail.as_ref().is_some_and(|detail| detail.contains('\u{1b}')));
     }
-    assert!(!report.complete && report.synthetic && report.privacy.epsilon > 0.0);
+    assert!(!report.complete && report.synthetic && report.privacy.protection.guarantee().unwrap().epsilon > 0.0);
 
     // Three or four cells of 100, 200, … at each of two hospitals; the SQL keeps the two largest.
     let table: Vec<(String, i64, String)> = batches

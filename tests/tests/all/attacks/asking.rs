@@ -85,7 +85,7 @@ async fn the_mean_of_many_runs_is_no_more_exact_than_their_price() {
     let again = hospital.solo.ask(&hospital.solo.query(hospital.permit, COUNT, RHO, 1)).await.unwrap().release;
     assert_eq!((again.parts()[0][0][0], hospital.spent().await), (numbers[0], u64::from(RUNS) * RHO), "served again, free");
     assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), numbers.len(), "noise of its own each time");
-    let Some(Noise::Gaussian(variance)) = noise else { panic!("Gaussian noise") };
+    let Some(Some(Noise::Gaussian(variance))) = noise else { panic!("Gaussian noise") };
     let schema = serde_json::from_str(SCHEMA).unwrap();
     let whole = PrivatePlan::analyse(COUNT, &schema, &hospital.granted, MicroRho::try_from(u64::from(RUNS) * RHO).unwrap()).unwrap();
     let Some(Noise::Gaussian(at_once)) = whole.parts()[0].noise(&whole.parts()[0].measures()[0]) else { panic!("Gaussian noise") };
@@ -211,7 +211,7 @@ async fn terms_narrow_and_never_widen_and_none_takes_the_noise_away() {
         let Ok(answer) = answer else { continue };
         // The report of how much the bounds bit is noised at its own price, like everything else.
         let measures = &answer.release.header().parts[0].measures;
-        assert!(measures.iter().all(|m| matches!(&m.noise, Noise::Gaussian(v) if v.as_f64() > 1.0)), "{measures:?}");
+        assert!(measures.iter().all(|m| matches!(&m.noise, Some(Noise::Gaussian(v)) if v.as_f64() > 1.0)), "{measures:?}");
     }
     assert_eq!(hospital.spent().await, 20_000);
 }

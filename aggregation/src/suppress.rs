@@ -1,6 +1,8 @@
 //! Which cells of an exact table are hidden, and how what is shown is rounded.
 
 mod grid;
+#[cfg(test)]
+mod made;
 mod room;
 #[cfg(test)]
 mod solver;

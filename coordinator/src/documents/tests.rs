@@ -51,7 +51,11 @@ pub(crate) fn release_of(
         synthetic: true,
         nonce,
         atto_delta: AttoDelta::ZERO,
-        parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect(), hidden: vec![] }],
+        parts: vec![PartHeader {
+            names: None,
+            measures: part.measures().iter().map(measure).collect(),
+            hidden: vec![],
+        }],
         exact: None,
     };
     let cells: Vec<u8> = numbers.flat_map(i128::to_le_bytes).collect();

@@ -28,7 +28,11 @@ pub(crate) fn header(permit: Digest, parts: &[&[(&str, usize)]]) -> Vec<u8> {
         numbers: *numbers,
         noise: Some(Noise::Gaussian(Variance::for_sensitivity(1, MicroRho::try_from(1000).unwrap()).unwrap())),
     };
-    let part = |part: &&[(&str, usize)]| PartHeader { names: None, measures: part.iter().map(measure).collect(), hidden: vec![] };
+    let part = |part: &&[(&str, usize)]| PartHeader {
+        names: None,
+        measures: part.iter().map(measure).collect(),
+        hidden: vec![],
+    };
     let header = ReleaseHeader {
         permit,
         query_key: permit,

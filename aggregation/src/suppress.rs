@@ -96,9 +96,9 @@ impl Shares {
             let largest = self.largest.iter().take(n as usize).fold(0_i128, |all, share| all.saturating_add(*share));
             largest.saturating_mul(100) > self.all.saturating_mul(k_percent.into())
         });
-        let told = rules.p_percent.is_some_and(|p| {
-            (self.all - first - second).saturating_mul(100) < first.saturating_mul(p.into())
-        });
+        let told = rules
+            .p_percent
+            .is_some_and(|p| (self.all - first - second).saturating_mul(100) < first.saturating_mul(p.into()));
         few || told
     }
 }

@@ -242,7 +242,11 @@ fn check(facts: &Facts, rules: &Rules, single: bool, case: &str) -> usize {
                 };
                 let up = column.high <= 0 || high - total.truth >= open - SLACK;
                 let down = column.low >= 0 || total.truth - low >= open - SLACK;
-                assert!(up && down && high - low >= 1.0 - SLACK, "{case}: a sum is {}, told {low} to {high}", total.truth);
+                assert!(
+                    up && down && high - low >= 1.0 - SLACK,
+                    "{case}: a sum is {}, told {low} to {high}",
+                    total.truth
+                );
             }
         }
     }
@@ -302,7 +306,8 @@ fn nor_a_hidden_sum() {
         .enumerate()
         {
             for (null, giants) in [(0, 40), (20, u64::MAX)] {
-                let recipe = Recipe { ranges: ranges.clone(), null, giants, ..Recipe::counts(sizes, patients, rows, 50) };
+                let recipe =
+                    Recipe { ranges: ranges.clone(), null, giants, ..Recipe::counts(sizes, patients, rows, 50) };
                 let case = format!("{preset:?} {recipe:?}");
                 looked += check(&recipe.make(seed as u64), &preset.rules(), rows == 1, &case);
             }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sekisho_tests::fuzzed::{batch, documents, frames, plan, sql};
+use sekisho_tests::fuzzed::{answer, batch, bundle, documents, frames, plan, sql};
 
 /// An input takes milliseconds; a hang takes longer than this on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,4 +72,14 @@ fn frames_that_a_fuzzer_wrote_are_read_or_refused() {
 #[test]
 fn releases_that_a_fuzzer_wrote_are_believed_or_not() {
     replay("batch", batch::run);
+}
+
+#[test]
+fn answers_that_a_fuzzer_wrote_are_read_within_their_bounds() {
+    replay("answer", answer::run);
+}
+
+#[test]
+fn no_bundle_that_a_fuzzer_changed_verifies() {
+    replay("bundle", bundle::run);
 }

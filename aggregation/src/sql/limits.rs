@@ -210,3 +210,36 @@ pub(super) fn check_views(query: &ast::Query) -> Result<(), Refusal> {
     );
     Err(Refusal::new(Code::SqlUnsupported, detail))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(sql: &str, said: Option<&str>) {
+        let refused = check_operators(sql).err();
+        match (refused, said) {
+            (None, None) => {}
+            (Some(refusal), Some(said)) => assert!(refusal.detail.contains(said), "{refusal}: {said}"),
+            (refused, said) => panic!("{refused:?}, not {said:?}: {:.80}", sql),
+        }
+    }
+
+    #[test]
+    fn a_text_is_bounded_by_its_words_before_it_is_parsed() {
+        let selecting = |condition: &str| format!("SELECT count(*) FROM visit WHERE {condition}");
+        for link in [" LIKE b", " ILIKE b", " SIMILAR TO b", " IN (1)", " NOTNULL", " IS NULL", " AT TIME ZONE 'x'", " AND b"] {
+            check(&selecting(&format!("a{}", link.repeat(300))), Some("operators"));
+            check(&selecting(&format!("a{}", link.repeat(100))), None);
+        }
+        for before in ["INTERVAL ", "NOT ", "PRIOR ", "- "] {
+            check(&selecting(&format!("{}a", before.repeat(300))), Some("operators"));
+        }
+        for set in [" EXCEPT SELECT 1", " INTERSECT SELECT 1", " UNION SELECT 1"] {
+            check(&format!("SELECT 1{}", set.repeat(300)), Some("operators"));
+        }
+        check(&selecting(&format!("a = {}1{}", "ARRAY[".repeat(13), "]".repeat(13))), Some("nested 13 deep"));
+        check(&format!("SELECT {}", "a, ".repeat(1_600)), Some("1500 columns"));
+        check(&selecting(&format!("a IN ({}1)", "'E11', 2, ".repeat(4_000))), None);
+        check(&selecting(&format!("{} = 1", "x".repeat(257))), Some("257 bytes"));
+    }
+}

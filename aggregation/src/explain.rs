@@ -14,6 +14,7 @@ use crate::{
     accounting::pure_epsilon_cost,
     domain::KeyKind,
     plan::{Keys, Measure, Output, Part, Price, PrivatePlan, Quantity},
+    relation::different,
     release::kind,
 };
 
@@ -277,7 +278,7 @@ fn trace(
                 sources.insert((place, output));
                 return true;
             }
-            let expr = aggregate.group_expr.iter().chain(&aggregate.aggr_expr).nth(index);
+            let expr = different(&aggregate.group_expr).into_iter().chain(&aggregate.aggr_expr).nth(index);
             if let Some(expr) = expr {
                 of(expr, &aggregate.input);
             }

@@ -370,7 +370,8 @@ impl Part {
 
     /// How many cells the public ones of these keys make.
     pub(crate) fn cells_over(&self, over: Keys) -> usize {
-        self.keys.iter().enumerate().filter(|(i, _)| over & (1 << i) != 0).map(|(_, k)| k.cells()).product()
+        let keys = self.keys.iter().enumerate().filter(|(i, _)| over & (1 << i) != 0);
+        keys.fold(1, |cells: usize, (_, key)| cells.saturating_mul(key.cells()))
     }
 
     /// Whether a private key is among these.

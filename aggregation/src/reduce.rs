@@ -23,7 +23,7 @@ use crate::{
     domain::{Image, KeyKind, image},
     exact,
     plan::{Argument, Key, Keys, Measure, Moment, Output, Part, Price, Quantity},
-    relation::{Relation, Walk, unsupported},
+    relation::{Relation, Walk, different, unsupported},
     scalar::scale_of,
     terms::Limits,
     tree::Tree,
@@ -130,13 +130,16 @@ fn grouping(aggregate: &Aggregate) -> Result<(Vec<Expr>, Vec<Keys>), Refusal> {
         if mixed {
             return Err(unsupported("GROUPING SETS beside other group keys: write them as one GROUPING SETS"));
         }
-        let keys = (0..aggregate.group_expr.len().min(MAX_KEYS)).map(|i| 1 << i).sum();
-        return Ok((aggregate.group_expr.clone(), vec![keys]));
+        let exprs: Vec<Expr> = different(&aggregate.group_expr).into_iter().cloned().collect();
+        let keys = (0..exprs.len().min(MAX_KEYS)).map(|i| 1 << i).sum();
+        return Ok((exprs, vec![keys]));
     };
     let exprs = grouping_set_to_exprlist(&aggregate.group_expr)
         .map_err(|_| unsupported("these grouping sets: write GROUPING SETS ((a, b), (a), ())"))?;
     let exprs: Vec<Expr> = exprs.into_iter().cloned().collect();
-    let keys_of = |list: &[Expr]| list.iter().filter_map(|e| exprs.iter().position(|x| x == e)).map(|i| 1 << i).sum();
+    let place = |e: &Expr| exprs.iter().position(|x| x == e);
+    // A key that a set names twice is one key of it.
+    let keys_of = |list: &[Expr]| list.iter().filter_map(place).fold(0, |keys, i| keys | 1 << i);
     if exprs.len() > MAX_KEYS {
         return Err(unsupported(format!("more than {MAX_KEYS} group keys: ask in parts")));
     }

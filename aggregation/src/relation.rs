@@ -27,7 +27,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use datafusion_common::{Column, DFSchema};
 use datafusion_expr::{
@@ -102,6 +102,12 @@ pub(crate) struct Walk<'a> {
 
 pub(crate) fn unsupported(detail: impl Into<String>) -> Refusal {
     Refusal::new(Code::SqlUnsupported, detail)
+}
+
+/// Each group key once, as an aggregate has a column for it.
+pub(crate) fn different(keys: &[Expr]) -> Vec<&Expr> {
+    let mut seen = HashSet::new();
+    keys.iter().filter(|key| seen.insert(*key)).collect()
 }
 
 fn cannot_build<E>(_: E) -> Refusal {
@@ -202,6 +208,10 @@ impl<'a> Walk<'a> {
             place::at(refusal, plan.expressions().iter().filter_map(place::of).min().filter(|_| first))
         })?;
         self.depth -= 1;
+        // Facts are found by the place of their column: none may be about another one.
+        if relation.facts.len() != relation.schema().fields().len() {
+            return Err(cannot_build(()));
+        }
         if let Some(step) = self.steps.get_mut(place) {
             step.operator = operator;
             step.facts = steps::facts(&relation);

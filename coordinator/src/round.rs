@@ -9,7 +9,7 @@
 //! people a detour. SQL and cells are never logged.
 
 pub mod authorise;
-mod collect;
+pub mod collect;
 mod receipt_proof;
 mod witness;
 

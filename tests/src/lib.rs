@@ -1,6 +1,7 @@
 //! What the end-to-end tests share; the tests themselves are in `tests/tests/`.
 
 pub mod charging;
+pub mod fuzzed;
 pub mod zero_noise;
 
 use std::{

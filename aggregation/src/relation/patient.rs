@@ -32,7 +32,7 @@ use datafusion_expr::{
 };
 use sekisho_protocol::refusal::{Code, Refusal};
 
-use super::{Fact, NESTED, Relation, Walk, cannot_build, exact, fact_of, unsupported};
+use super::{Fact, NESTED, Relation, Walk, cannot_build, different, exact, fact_of, unsupported};
 use crate::{domain::Image, place, scalar::Range};
 
 /// The largest count of one patient's rows for which a range is promised.
@@ -51,7 +51,7 @@ impl Walk<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Relation, Refusal> {
         let input = self.relation(&aggregate.input)?;
         let (mut groups, mut facts) = (Vec::new(), Vec::new());
-        for expr in &aggregate.group_expr {
+        for expr in different(&aggregate.group_expr) {
             let (expr, fact) = self.passed(expr, &input)?;
             self.uses(&expr, &input);
             groups.push(expr);

@@ -18,22 +18,45 @@ use super::MAX_NESTING;
 const MAX_PARENTHESES: usize = 12;
 /// The most operators of a statement.
 const MAX_OPERATORS: usize = 256;
+/// The most commas, those between literals aside: what a list names is compared with all else that it names.
+const MAX_COMMAS: usize = 1_500;
+/// The most bytes of a name: one that is not known is compared with all that are.
+const MAX_NAME: usize = 256;
+/// The most relations that one SELECT names after FROM: the columns of each are put beside all others, one after another.
+const MAX_FROM: usize = 32;
+/// The most columns of VALUES.
+const MAX_VALUES_COLUMNS: usize = 64;
 /// The most parts of a plan, views and CTEs put in place.
 const MAX_PARTS: usize = 500;
+
+/// Whether a word is an operator, or nests without parentheses: a chain of any of them is as deep as it is long.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other words do not nest")]
+fn nests(word: Keyword) -> bool {
+    use Keyword as K;
+    match word {
+        K::AND | K::OR | K::XOR | K::NOT | K::IS | K::NOTNULL | K::IN | K::BETWEEN | K::LIKE | K::ILIKE => true,
+        K::RLIKE | K::REGEXP | K::MATCH | K::SIMILAR | K::MEMBER | K::OVERLAPS | K::OPERATOR | K::DIV | K::COLLATE => true,
+        K::AT | K::INTERVAL | K::PRIOR | K::CONNECT_BY_ROOT | K::EXPLAIN | K::JOIN | K::APPLY => true,
+        K::UNION | K::EXCEPT | K::INTERSECT | K::MINUS => true,
+        _ => false,
+    }
+}
 
 /// Counts the operators of the text: a chain of them is as deep as it is long, and what walks it recurses.
 pub(super) fn check_operators(sql: &str) -> Result<(), Refusal> {
     let dialect = PostgreSqlDialect {};
     let tokens = Tokenizer::new(&dialect, sql).tokenize();
     let tokens = tokens.map_err(|e| Refusal::new(Code::SqlSyntax, e.to_string()))?;
+    check_nesting(&tokens)?;
+    check_lists(&tokens)?;
+    // Names that begin so are those of the hidden columns that carry the patient and the intervals.
+    let reserved = |token: &Token| matches!(token, Token::Word(word) if word.value.starts_with("__"));
+    if tokens.iter().any(reserved) {
+        return Err(unsupported("a name that begins with __ is reserved: choose another"));
+    }
     #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other tokens do not nest")]
     let operator = |token: &&Token| match token {
-        Token::Word(word) => {
-            matches!(
-                word.keyword,
-                Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::UNION | Keyword::JOIN | Keyword::IS
-            )
-        }
+        Token::Word(word) => nests(word.keyword),
         Token::Whitespace(_)
         | Token::Number(..)
         | Token::SingleQuotedString(_)
@@ -44,31 +67,52 @@ pub(super) fn check_operators(sql: &str) -> Result<(), Refusal> {
         | Token::SemiColon => false,
         _ => true,
     };
-    // The planner types nested calls anew at each level: its work doubles with the depth.
+    let operators = tokens.iter().filter(operator).count();
+    if operators > MAX_OPERATORS {
+        return Err(unsupported(format!(
+            "the SQL has {operators} operators; at most {MAX_OPERATORS} are read (a list of values is better written with IN)"
+        )));
+    }
+    Ok(())
+}
+
+fn unsupported(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Code::SqlUnsupported, detail)
+}
+
+/// The planner types nested calls, and the parser nested arrays, anew at each level: its work doubles with the depth.
+fn check_nesting(tokens: &[Token]) -> Result<(), Refusal> {
     let (mut depth, mut deepest) = (0_usize, 0);
-    for token in &tokens {
-        if *token == Token::LParen {
+    for token in tokens {
+        if matches!(token, Token::LParen | Token::LBracket | Token::LBrace) {
             depth += 1;
-        } else if *token == Token::RParen {
+        } else if matches!(token, Token::RParen | Token::RBracket | Token::RBrace) {
             depth = depth.saturating_sub(1);
         }
         deepest = deepest.max(depth);
     }
     if deepest > MAX_PARENTHESES {
-        let detail = format!("parentheses are nested {deepest} deep; at most {MAX_PARENTHESES} are read");
-        return Err(Refusal::new(Code::SqlUnsupported, detail));
+        return Err(unsupported(format!(
+            "parentheses are nested {deepest} deep; at most {MAX_PARENTHESES} are read"
+        )));
     }
-    // Names that begin so are those of the hidden columns that carry the patient and the intervals.
-    let reserved = |token: &Token| matches!(token, Token::Word(word) if word.value.starts_with("__"));
-    if tokens.iter().any(reserved) {
-        return Err(Refusal::new(Code::SqlUnsupported, "a name that begins with __ is reserved: choose another"));
+    Ok(())
+}
+
+/// The planner's work grows with the square of a list of names, and with the length of a name that is not known.
+fn check_lists(tokens: &[Token]) -> Result<(), Refusal> {
+    if let Some(long) = tokens.iter().find_map(|t| match t {
+        Token::Word(word) if word.value.len() > MAX_NAME => Some(word.value.len()),
+        _ => None,
+    }) {
+        return Err(unsupported(format!("a name has {long} bytes; at most {MAX_NAME} are read")));
     }
-    let operators = tokens.iter().filter(operator).count();
-    if operators > MAX_OPERATORS {
-        let detail = format!(
-            "the SQL has {operators} operators; at most {MAX_OPERATORS} are read (a list of values is better written with IN)"
-        );
-        return Err(Refusal::new(Code::SqlUnsupported, detail));
+    let literal = |token: &Token| matches!(token, Token::Number(..) | Token::SingleQuotedString(_));
+    let words: Vec<&Token> = tokens.iter().filter(|t| !matches!(t, Token::Whitespace(_))).collect();
+    let names = words.windows(3).filter(|w| *w[1] == Token::Comma && !(literal(w[0]) && literal(w[2])));
+    let commas = names.count();
+    if commas > MAX_COMMAS {
+        return Err(unsupported(format!("the SQL lists more than {MAX_COMMAS} columns or rows; ask in parts")));
     }
     Ok(())
 }
@@ -83,7 +127,7 @@ pub(super) fn check_parts(plan: &LogicalPlan) -> Result<(), Refusal> {
     });
     if parts > MAX_PARTS {
         let detail = format!("the query has more than {MAX_PARTS} parts, views put in place; write it shorter");
-        return Err(Refusal::new(Code::SqlUnsupported, detail));
+        return Err(unsupported(detail));
     }
     Ok(())
 }
@@ -113,6 +157,32 @@ impl ast::Visitor for Views {
     }
 }
 
+/// Finds a SELECT that names too many relations, and VALUES that are too wide.
+struct Wide;
+
+impl ast::Visitor for Wide {
+    type Break = Refusal;
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Refusal> {
+        let relations = select.from.iter().map(|from| 1 + from.joins.len()).sum::<usize>();
+        if relations > MAX_FROM {
+            let detail = format!("a SELECT reads {relations} relations; at most {MAX_FROM} are joined at once");
+            return ControlFlow::Break(unsupported(detail));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Refusal> {
+        let ast::SetExpr::Values(values) = &*query.body else { return ControlFlow::Continue(()) };
+        let columns = values.rows.iter().map(|row| row.content.len()).max().unwrap_or(0);
+        if columns > MAX_VALUES_COLUMNS {
+            let detail = format!("VALUES of {columns} columns; at most {MAX_VALUES_COLUMNS} are read");
+            return ControlFlow::Break(unsupported(detail));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 impl Views {
     /// Takes what `name` stands for off `left`; false when it does not suffice.
     fn fits(&self, name: &str, left: &mut usize, depth: usize) -> bool {
@@ -126,6 +196,9 @@ impl Views {
 /// twice make 2^n of n lines, and the planner walks them all.
 pub(super) fn check_views(query: &ast::Query) -> Result<(), Refusal> {
     use ast::Visit;
+    if let ControlFlow::Break(refusal) = query.visit(&mut Wide) {
+        return Err(refusal);
+    }
     let mut views = Views::default();
     let _ = query.visit(&mut views);
     let mut left = MAX_PARTS;
@@ -136,4 +209,37 @@ pub(super) fn check_views(query: &ast::Query) -> Result<(), Refusal> {
         "the query reads more than {MAX_PARTS} parts, CTEs put in place, or nests them deeper than {MAX_NESTING}"
     );
     Err(Refusal::new(Code::SqlUnsupported, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(sql: &str, said: Option<&str>) {
+        let refused = check_operators(sql).err();
+        match (refused, said) {
+            (None, None) => {}
+            (Some(refusal), Some(said)) => assert!(refusal.detail.contains(said), "{refusal}: {said}"),
+            (refused, said) => panic!("{refused:?}, not {said:?}: {:.80}", sql),
+        }
+    }
+
+    #[test]
+    fn a_text_is_bounded_by_its_words_before_it_is_parsed() {
+        let selecting = |condition: &str| format!("SELECT count(*) FROM visit WHERE {condition}");
+        for link in [" LIKE b", " ILIKE b", " SIMILAR TO b", " IN (1)", " NOTNULL", " IS NULL", " AT TIME ZONE 'x'", " AND b"] {
+            check(&selecting(&format!("a{}", link.repeat(300))), Some("operators"));
+            check(&selecting(&format!("a{}", link.repeat(100))), None);
+        }
+        for before in ["INTERVAL ", "NOT ", "PRIOR ", "- "] {
+            check(&selecting(&format!("{}a", before.repeat(300))), Some("operators"));
+        }
+        for set in [" EXCEPT SELECT 1", " INTERSECT SELECT 1", " UNION SELECT 1"] {
+            check(&format!("SELECT 1{}", set.repeat(300)), Some("operators"));
+        }
+        check(&selecting(&format!("a = {}1{}", "ARRAY[".repeat(13), "]".repeat(13))), Some("nested 13 deep"));
+        check(&format!("SELECT {}", "a, ".repeat(1_600)), Some("1500 columns"));
+        check(&selecting(&format!("a IN ({}1)", "'E11', 2, ".repeat(4_000))), None);
+        check(&selecting(&format!("{} = 1", "x".repeat(257))), Some("257 bytes"));
+    }
 }

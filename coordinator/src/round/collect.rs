@@ -34,7 +34,7 @@ const OVERHEAD_BYTES: usize = 4 << 20;
 
 /// Why there is no release of a hospital.
 #[derive(Debug)]
-pub(super) enum NoRelease {
+pub enum NoRelease {
     /// It said so, or was not reached.
     Said(Refusal),
     /// What it sent cannot be believed; it may have charged.
@@ -103,7 +103,10 @@ impl Rounds {
 }
 
 /// Reads one release: no more rows than the plan has numbers, one column, and not many more bytes than these take.
-async fn read(
+///
+/// # Errors
+/// When the messages are more, or no release; or what the hospital said instead.
+pub async fn read(
     plan: &PrivatePlan,
     messages: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
 ) -> Result<RecordBatch, NoRelease> {

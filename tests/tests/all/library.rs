@@ -22,50 +22,11 @@ use sekisho_aggregation::{
     fold::{Fold, RawCells},
     plan::{Part, PrivatePlan},
     release::Release,
-    reservation::{Charge, Ledger, Reservation},
+    reservation::Reservation,
 };
 use sekisho_protocol::{digest::Digest, permit::Permit, refusal::Refusal, schema::Schema, units::MicroRho};
-use sekisho_tests::zero_noise::ZeroNoise;
-use serde_json::json;
-
-/// What a query costs: much, since extremes are told from noise by how much there may be.
-const RHO: u64 = 1_000_000_000_000_000;
-
-/// A permit for everything in `schema`, at these bounds.
-pub fn permit(schema: &Schema, rows_per_patient: u32, groups_per_patient: u32) -> Permit {
-    let key = "O2onvM62pC1io6jQKm8Nc2UyFXcd4kOmOsBIoYtZ2ik=";
-    let fingerprint = key.parse::<sekisho_protocol::keys::PublicKey>().unwrap().fingerprint();
-    let table = |t: &sekisho_protocol::schema::Table| {
-        let columns = t.columns.iter().filter(|c| Some(&c.name) != t.patient.as_ref()).map(|c| c.name.clone());
-        json!({"table": t.name, "columns": columns.collect::<Vec<_>>(), "holder_nodes": ["h"]})
-    };
-    let permit = json!({
-        "id": "p", "version": 1, "basis": "EHDS-69", "issuer": "i", "study_id": "s", "schema": Digest::of(b"schema"),
-        "decision": {"date": "2026-01-01", "reasons": "r"}, "purposes": ["scientific_research"],
-        "data_user": "u", "principal_investigator": "pi",
-        "authorised_persons": [{"id": "a", "role": "r", "key": key, "key_fingerprint": fingerprint}],
-        "data": schema.tables.iter().map(table).collect::<Vec<_>>(),
-        "allowed_statistics": ["count", "count_distinct", "sum", "avg", "variance", "covariance", "quantile", "extreme"],
-        "release_kinds": ["noised"], "disclosure": "none",
-        "dp": {"rows_per_patient": rows_per_patient, "groups_per_patient": groups_per_patient, "sites_per_patient": 1,
-               "micro_rho_per_query": 1_000_000, "micro_rho_total": 10_000_000, "delta_for_reports": "1e-7"},
-        "optout": {"rule": "eu-ehds", "days": 0},
-        "validity": {"from": "2026-01-01T00:00:00Z", "to": "2027-01-01T00:00:00Z"},
-    });
-    serde_json::from_value(permit).unwrap()
-}
-
-/// Every charge is durable at once.
-pub struct NoLedger;
-
-impl Ledger for NoLedger {
-    type Record = ();
-    type Error = std::convert::Infallible;
-
-    async fn charge(&self, _: &Charge) -> Result<(), Self::Error> {
-        Ok(())
-    }
-}
+pub use sekisho_tests::fuzzed::world::{NoLedger, permit};
+use sekisho_tests::{fuzzed::world::RHO, zero_noise::ZeroNoise};
 
 /// A schema, a permit for all of it, and tables of that schema.
 pub struct Library {

@@ -11,6 +11,7 @@ mod demo;
 mod distinguish;
 mod eicu;
 mod engine;
+mod fuzzed;
 mod governance;
 mod kill;
 mod layering;

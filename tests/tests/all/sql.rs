@@ -8,8 +8,9 @@
 use std::path::Path;
 
 use sekisho_aggregation::release::kind;
+use sekisho_tests::fuzzed::world::world;
 
-use crate::library::{Library, permit, session};
+use crate::library::{Library, session};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -21,14 +22,7 @@ struct Record {
 }
 
 fn library() -> Library {
-    let text = std::fs::read_to_string(format!("{ROOT}/sql/schema.json")).unwrap();
-    let schema = serde_json::from_str(&text).unwrap();
-    let mut permit = permit(&schema, 5, 3);
-    permit.data.retain(|t| t.table != "genome");
-    for table in &mut permit.data {
-        table.columns.retain(|column| column != "income");
-    }
-    Library { schema, permit, tables: session() }
+    Library { schema: world().schema.clone(), permit: world().permit.clone(), tables: session() }
 }
 
 /// What becomes of a statement, as a record says it.

@@ -17,7 +17,6 @@ mod overview;
 mod patients;
 mod permits;
 mod queries;
-mod released;
 mod studies;
 #[cfg(test)]
 mod tests;

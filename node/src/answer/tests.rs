@@ -113,6 +113,7 @@ impl Case {
                 coordinator_peer: "peer-1".into(),
                 max_micro_rho_per_query: micro_rho(1000),
                 max_atto_delta_per_query: AttoDelta::ZERO,
+                exact_min_patients: None,
             },
             policy: Policy::parse(&crate::policy::default_text(true)).unwrap(),
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },

@@ -21,10 +21,11 @@ use sekisho_protocol::{
 };
 use serde::Deserialize;
 
-use super::{Console, Looks, released::Table, words};
+use super::{Console, Looks, words};
 use crate::{
     answer::Answering,
     ledger::{Charged, RunState, Which},
+    released::Table,
     watch::{self, RefusedMessage},
 };
 

@@ -59,6 +59,8 @@ pub(super) const fn act(act: &Act) -> Pair {
         Act::RefusePermit => ("refused the permit", "許可証を拒否"),
         Act::Suspend => ("suspended", "停止"),
         Act::Resume => ("resumed", "再開"),
+        Act::ReleaseExact => ("let out the exact result", "正確な集計を公開"),
+        Act::RefuseExact => ("refused the exact result", "正確な集計を拒否"),
         Act::SeeAlerts => ("looked at the alerts", "警報を確認"),
     }
 }

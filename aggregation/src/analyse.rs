@@ -21,7 +21,7 @@ use sekisho_protocol::{
 };
 
 use crate::{
-    place,
+    exact, place,
     plan::{MAX_PATIENTS, Part, PrivatePlan},
     price,
     reduce::{Reduction, reduce},
@@ -70,9 +70,10 @@ impl PrivatePlan {
         micro_rho: MicroRho,
         terms: &Terms,
     ) -> Result<Self, Refusal> {
+        let exact = exact::rules(sql, permit, micro_rho, terms)?;
         let planned = sql::plan(sql, schema)?;
         let narrowed = terms::narrowed(schema, &terms.bounds)?;
-        let limits = terms::limits(permit, terms)?;
+        let limits = if exact.is_some() { terms::unbounded(permit) } else { terms::limits(permit, terms)? };
         let mut analysis = Analysis {
             schema: &narrowed,
             limits: &limits,
@@ -85,13 +86,16 @@ impl PrivatePlan {
         };
         analysis.released(&planned.typed, 0)?;
         let Analysis { mut parts, reducing, tables, columns, statistics, steps, .. } = analysis;
-        price::price(&mut parts, micro_rho, permit.dp.mechanism, terms)?;
+        if exact.is_none() {
+            price::price(&mut parts, micro_rho, permit.dp.mechanism, terms)?;
+        }
         let mut plan = Self {
             parts,
             tables: tables.into_iter().collect(),
             columns: columns.into_iter().collect(),
             statistics: statistics.into_iter().collect(),
             preset: permit.disclosure,
+            exact,
             mechanism: permit.dp.mechanism,
             micro_rho,
             as_written: planned.as_written,
@@ -100,6 +104,9 @@ impl PrivatePlan {
             digest: Digest::of(b""),
         };
         plan.check_size()?;
+        if plan.exact.is_some() {
+            exact::check(&plan)?;
+        }
         plan.check_permit(permit)?;
         plan.digest = Digest::of(plan.canonical().as_bytes());
         Ok(plan)
@@ -112,7 +119,7 @@ impl PrivatePlan {
                 let detail = format!("the groups have more than {MAX_CELLS} cells; group more coarsely");
                 return Err(Refusal::new(Code::UnknownDomain, detail));
             }
-            numbers = part.measures.iter().fold(numbers, |n, m| n.saturating_add(part.numbers(m, 1)));
+            numbers = part.measures.iter().fold(numbers, |n, m| n.saturating_add(part.released(m, 1)));
             part.check_expressions()?;
             part.check_sums()?;
         }
@@ -156,6 +163,9 @@ impl PrivatePlan {
             "sekisho plan v2\nrho {} mechanism {:?} preset {:?}\n",
             self.micro_rho, self.mechanism, self.preset
         );
+        if let Some(rules) = &self.exact {
+            let _ = writeln!(text, "exact {rules:?}");
+        }
         for part in &self.parts {
             let (k, g) = (part.rows_per_patient, part.groups_per_patient);
             let _ = writeln!(text, "part k {k} G {g} unit {} names {:?}", part.weight_one(), part.names);
@@ -205,7 +215,7 @@ impl Part {
                 let detail = "rows per patient times the bound is too large for an exact sum over 10^9 patients";
                 return Err(Refusal::new(Code::UnboundedColumn, detail));
             }
-            if self.noise(measure).is_none() {
+            if !self.exact && self.noise(measure).is_none() {
                 return Err(Refusal::new(Code::UnboundedColumn, "a sum over a range of a single value tells nothing"));
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! A release is believed to be of the plan only if its header says exactly what this party's own analysis of the
 //! signed SQL says: plan digest, units and noise. Numbers add in checked i128. The names of a private key are those that some
-//! hospital let out; a hospital that did not let a name out adds nothing to it, and the table says how many did.
+//! hospital let out; a hospital that did not let a name out adds nothing to it, and the table says how many did. A row of exact
+//! releases is shown only where every hospital shows it.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use sekisho_protocol::digest::Digest;
 
 use crate::{
     domain::KeyValue,
+    exact,
     plan::{Part, PrivatePlan},
     release::{PartHeader, Release, part_header},
 };
@@ -28,6 +30,25 @@ pub(crate) struct CombinedPart {
     pub(crate) measures: Vec<Vec<i128>>,
     /// How many hospitals answered.
     pub(crate) hospitals: u32,
+    /// Of exact releases; none of noised ones.
+    pub(crate) exact: Option<CombinedExact>,
+}
+
+/// What is known of sums of exact numbers.
+#[derive(Clone)]
+pub(crate) struct CombinedExact {
+    /// Of each row whether some hospital hides it; all of them where none answered.
+    pub(crate) hidden: Vec<bool>,
+    /// For each number how far rounding may have moved it, in lattice units.
+    pub(crate) slack: Vec<Vec<f64>>,
+}
+
+/// One hospital's numbers of one part.
+pub(crate) struct Own<'a> {
+    pub(crate) header: &'a PartHeader,
+    pub(crate) numbers: &'a [Vec<i128>],
+    /// To which multiple exact counts are rounded.
+    pub(crate) rounding: u32,
 }
 
 impl Combined {
@@ -90,7 +111,8 @@ pub fn check(
         && header.micro_rho == plan.micro_rho()
         && header.atto_delta == plan.atto_delta()
         && header.parts.len() == plan.parts().len()
-        && plan.parts().iter().zip(&header.parts).all(|(part, header)| is_of(part, header));
+        && plan.parts().iter().zip(&header.parts).all(|(part, header)| is_of(part, header))
+        && exact::is_of(plan, release);
     // Reading it made sure that there are as many numbers as the header says.
     if same { Ok(()) } else { Err(CombineError::OtherPlan) }
 }
@@ -106,7 +128,9 @@ fn is_of(part: &Part, header: &PartHeader) -> bool {
         (None, None) => true,
         (Some(_), None) | (None, Some(_)) => false,
     };
-    names_fit && part_header(part, header.names.clone()).as_ref() == Some(header)
+    // Which rows are hidden is looked at with their numbers.
+    let expected = part_header(part, header.names.clone()).map(|own| PartHeader { hidden: header.hidden.clone(), ..own });
+    names_fit && expected.as_ref() == Some(header)
 }
 
 /// Adds checked releases. With none, every cell is 0 and has no noise: callers show such a table as missing.
@@ -114,19 +138,22 @@ fn is_of(part: &Part, header: &PartHeader) -> bool {
 /// # Errors
 /// [`CombineError::Overflow`] when a sum leaves i128, or a release was not checked.
 pub fn combine(plan: &PrivatePlan, releases: &[&Release]) -> Result<Combined, CombineError> {
-    let parts = plan.parts().iter().enumerate().map(|(i, part)| combine_part(part, i, releases));
-    Ok(Combined { parts: parts.collect::<Result<_, _>>()? })
+    let of_part = |(place, part): (usize, &Part)| {
+        let own = |release: &&Release| {
+            let (header, numbers) = (release.header().parts.get(place)?, release.parts().get(place)?.as_slice());
+            let rounding = release.header().exact.as_ref().map_or(1, |exact| exact.rules.rounding);
+            Some(Own { header, numbers, rounding })
+        };
+        combine_part(part, &releases.iter().filter_map(own).collect::<Vec<_>>())
+    };
+    Ok(Combined { parts: plan.parts().iter().enumerate().map(of_part).collect::<Result<_, _>>()? })
 }
 
-fn combine_part(part: &Part, place: usize, releases: &[&Release]) -> Result<CombinedPart, CombineError> {
+/// Adds the numbers of hospitals.
+pub(crate) fn combine_part(part: &Part, all: &[Own]) -> Result<CombinedPart, CombineError> {
     let nameless = vec![None];
-    let own: Vec<_> = releases
-        .iter()
-        .filter_map(|r| {
-            let header = r.header().parts.get(place)?;
-            Some((header.names.as_ref().unwrap_or(&nameless), r.parts().get(place)?))
-        })
-        .collect();
+    let own: Vec<_> =
+        all.iter().map(|own| (own.header.names.as_ref().unwrap_or(&nameless), own.numbers)).collect();
     let mut names: BTreeMap<&Option<KeyValue>, u32> = BTreeMap::new();
     if part.names.is_none() {
         names.insert(&None, 0);
@@ -135,10 +162,10 @@ fn combine_part(part: &Part, place: usize, releases: &[&Release]) -> Result<Comb
         *names.entry(name).or_default() += 1;
     }
     let places: BTreeMap<&Option<KeyValue>, usize> = names.keys().enumerate().map(|(i, name)| (*name, i)).collect();
-    let mut measures: Vec<Vec<i128>> = part.measures().iter().map(|m| vec![0; part.numbers(m, names.len())]).collect();
+    let mut measures: Vec<Vec<i128>> = part.measures().iter().map(|m| vec![0; part.released(m, names.len())]).collect();
     for (own_names, own_measures) in &own {
         for ((total, numbers), measure) in measures.iter_mut().zip(*own_measures).zip(part.measures()) {
-            let (stride, named) = (part.numbers(measure, 1), part.has_names(measure.over));
+            let (stride, named) = (part.released(measure, 1), part.has_names(measure.over));
             for (i, number) in numbers.iter().enumerate() {
                 let name = if named { own_names.get(i / stride).and_then(|n| places.get(n)).copied() } else { Some(0) };
                 let place = name.ok_or(CombineError::Overflow)? * stride + i % stride;
@@ -148,5 +175,7 @@ fn combine_part(part: &Part, place: usize, releases: &[&Release]) -> Result<Comb
         }
     }
     let hospitals = u32::try_from(own.len()).map_err(|_| CombineError::Overflow)?;
-    Ok(CombinedPart { names: names.into_iter().map(|(n, count)| (n.clone(), count)).collect(), measures, hospitals })
+    let names = names.into_iter().map(|(n, count)| (n.clone(), count)).collect();
+    let exact = part.exact.then(|| exact::combined(part, all, &mut measures));
+    Ok(CombinedPart { names, measures, hospitals, exact })
 }

@@ -10,6 +10,7 @@
 //! compares them on the hospital's own premises, and lets none of them out.
 
 mod columns;
+mod exact;
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
@@ -27,6 +28,7 @@ use crate::{
     tree::Tree,
 };
 use columns::{Lookup, Names, Values};
+pub(crate) use exact::Contributions;
 
 /// The most cells of one partition, names included: what a private key may take of memory.
 pub(crate) const MAX_SLOTS: usize = 4_000_000;
@@ -49,6 +51,8 @@ pub struct RawPart {
     pub(crate) names: Vec<Option<KeyValue>>,
     pub(crate) measures: Vec<Vec<i128>>,
     pub(crate) read: Read,
+    /// Of an exact plan, by what its cells are hidden.
+    pub(crate) contributions: Option<Contributions>,
 }
 
 /// What was read for one part, exactly: as raw as the cells.
@@ -103,6 +107,7 @@ pub struct Fold {
     rows: u64,
     heavy: u64,
     one: OnePatient,
+    contributions: Option<Contributions>,
     /// Where a patient is, for counts of patients; kept for its memory.
     places: Vec<usize>,
 }
@@ -221,6 +226,7 @@ impl Fold {
                 leaves: vec![Vec::new(); histograms.len()],
             },
             histograms,
+            contributions: of.exact.then(|| Contributions::new(of)),
             places: Vec::new(),
         };
         if fold.names.is_none() {
@@ -391,6 +397,9 @@ impl Fold {
                 }
             }
         }
+        if let (Some(contributions), Some(patient)) = (&mut self.contributions, &self.current) {
+            contributions.add(patient, one)?;
+        }
         for slot in one.touched.drain(..) {
             let slot = slot as usize;
             one.count[slot] = 0;
@@ -425,6 +434,7 @@ impl Fold {
         let mut measures: Vec<Vec<i128>> =
             of.measures.iter().map(|m| vec![0_i128; of.numbers(m, names.len())]).collect();
         let read = read(&partitions);
+        let contributions = exact::joined(&mut partitions)?;
         for partition in partitions {
             let places: Vec<usize> = match &partition.names {
                 Some(own) => own.list.iter().filter_map(|name| names.get(name).copied()).collect(),
@@ -449,7 +459,7 @@ impl Fold {
                 }
             }
         }
-        Ok(RawPart { names: names.into_keys().collect(), measures, read })
+        Ok(RawPart { names: names.into_keys().collect(), measures, read, contributions })
     }
 }
 

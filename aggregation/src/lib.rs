@@ -17,6 +17,7 @@ pub mod analyse;
 pub mod combine;
 pub mod domain;
 mod enclosure;
+pub mod exact;
 #[cfg(test)]
 mod example;
 pub mod explain;
@@ -36,6 +37,7 @@ mod roundtrip;
 mod scalar;
 pub mod sql;
 pub mod table;
+mod suppress;
 mod terms;
 mod threshold;
 mod tree;

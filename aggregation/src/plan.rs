@@ -12,6 +12,7 @@ use datafusion_expr::{Expr, LogicalPlan};
 use num_bigint::BigUint;
 use sekisho_protocol::{
     digest::Digest,
+    disclosure::Rules,
     permit::{Mechanism, Preset, Statistic},
     schema::Kind,
     units::{AttoDelta, MicroRho},
@@ -210,6 +211,8 @@ pub struct Part {
     pub(crate) rows_per_patient: u64,
     pub(crate) groups_per_patient: u64,
     pub(crate) one_row: bool,
+    /// Of an exact plan: every row counts in full, measures have no price, and margins leave with numbers of their own.
+    pub(crate) exact: bool,
 }
 
 /// A query that was understood, bounded and priced.
@@ -220,6 +223,7 @@ pub struct PrivatePlan {
     pub(crate) columns: Vec<(String, String)>,
     pub(crate) statistics: Vec<Statistic>,
     pub(crate) preset: Preset,
+    pub(crate) exact: Option<Rules>,
     pub(crate) mechanism: Mechanism,
     pub(crate) micro_rho: MicroRho,
     pub(crate) as_written: LogicalPlan,
@@ -258,7 +262,7 @@ impl PrivatePlan {
 
     /// The most numbers of a release.
     pub fn most_numbers(&self) -> usize {
-        let public = |p: &Part| p.measures.iter().map(|m| p.numbers(m, 1)).sum::<usize>();
+        let public = |p: &Part| p.measures.iter().map(|m| p.released(m, 1)).sum::<usize>();
         if self.parts.iter().any(|p| p.names.is_some()) {
             return crate::analyse::MAX_NUMBERS;
         }
@@ -275,6 +279,12 @@ impl PrivatePlan {
     /// The disclosure preset of the permit.
     pub fn preset(&self) -> Preset {
         self.preset
+    }
+
+    /// The rules of an exact plan: that of a query which the permit lists as `aggregated`. It has no noise and costs nothing;
+    /// [`Release::exact`](crate::release::Release::exact) alone lets its cells out, under these rules or stricter ones.
+    pub fn exact(&self) -> Option<&Rules> {
+        self.exact.as_ref()
     }
 
     /// The distribution of the noise.
@@ -392,6 +402,14 @@ impl Part {
         names.saturating_mul(self.cells_over(measure.over)).saturating_mul(self.width(measure))
     }
 
+    /// How many numbers a measure has in a release: in an exact one those of every grouping set, one set after another.
+    pub(crate) fn released(&self, measure: &Measure, names: usize) -> usize {
+        if self.exact && !matches!(measure.quantity, Quantity::Patients { .. }) {
+            return self.sets.iter().map(|set| self.cells_over(*set)).sum();
+        }
+        self.numbers(measure, names)
+    }
+
     /// The tree over the range of an argument; an admitted histogram has one.
     pub(crate) fn tree(&self, argument: usize) -> Option<Tree> {
         let (lo, hi) = self.arguments.get(argument)?.range?;
@@ -400,13 +418,13 @@ impl Part {
 
     /// How many lattice units one row of full weight counts.
     pub fn weight_one(&self) -> i128 {
-        if self.one_row { 1 } else { WEIGHT_ONE }
+        if self.one_row || self.exact { 1 } else { WEIGHT_ONE }
     }
 
     /// How many lattice units one patient counts in a count of patients over the cells of these keys.
     pub(crate) fn patient_one(&self, over: Keys) -> i128 {
         let few = !self.has_names(over) && self.cells_over(over) as u64 <= self.groups_per_patient;
-        if few || self.one_row { 1 } else { WEIGHT_ONE }
+        if few || self.one_row || self.exact { 1 } else { WEIGHT_ONE }
     }
 
     /// How many lattice units a measure's unit (one row, one patient, or a value of 1) is.

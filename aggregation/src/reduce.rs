@@ -21,6 +21,7 @@ use sekisho_protocol::{
 
 use crate::{
     domain::{Image, KeyKind, image},
+    exact,
     plan::{Argument, Key, Keys, Measure, Moment, Output, Part, Price, Quantity},
     relation::{Relation, Walk, unsupported},
     scalar::scale_of,
@@ -82,7 +83,9 @@ pub(crate) fn reduce(
         return Err(Refusal::new(Code::RowLevel, "the query has GROUP BY but no aggregate"));
     }
     let one_row = relation.rows == Some(1);
-    let guards = sets.iter().map(|set| builder.guard(*set, one_row, limits.preset)).collect();
+    // Exact cells are hidden at the hospital, by what does not leave.
+    let judged = if limits.exact { Vec::new() } else { sets.clone() };
+    let guards = judged.iter().map(|set| builder.guard(*set, one_row, limits.preset)).collect();
     let private: Keys = keys.iter().enumerate().filter(|(_, k)| k.private).map(|(i, _)| 1 << i).sum();
     if private.count_ones() > 1 || (private != 0 && sets.len() > 1) {
         let detail = "one group key without a public domain at most, and without ROLLUP, CUBE or GROUPING SETS";
@@ -115,6 +118,7 @@ pub(crate) fn reduce(
         rows_per_patient: relation.rows.unwrap_or(u64::MAX).min(limits.rows_per_patient),
         groups_per_patient: limits.groups_per_patient,
         one_row,
+        exact: limits.exact,
     };
     Ok(Reduction { part, statistics })
 }
@@ -263,6 +267,9 @@ impl Builder<'_, '_> {
         if (!params.order_by.is_empty() && !ordered) || descending || params.null_treatment.is_some() {
             return Err(unsupported("ORDER BY inside an aggregate is not admitted, but for a quantile's, ascending"));
         }
+        if self.limits.exact {
+            exact::admits(name, params.distinct, params.filter.is_some())?;
+        }
         let filter = params.filter.map(|f| self.admitted(*f)).transpose()?;
         let args = params.args;
         match (name, args.as_slice(), params.distinct) {
@@ -278,12 +285,17 @@ impl Builder<'_, '_> {
                 self.statistics.insert(Statistic::Sum);
                 let bounded = self.bounded(argument.clone())?;
                 let argument = self.summed(bounded, filter);
+                if self.limits.exact {
+                    // By it the sum is rounded.
+                    self.linear(Quantity::Present { argument });
+                }
                 Ok(Output::One { measure: self.linear(Quantity::Sum { argument, centre: 0 }) })
             }
             ("avg", [argument], false) => {
                 self.statistics.insert(Statistic::Avg);
                 let bounded = self.bounded(argument.clone())?;
-                let centre = bounded.lo.midpoint(bounded.hi);
+                // The middle of the range halves the noise; without noise there is nothing to halve.
+                let centre = if self.limits.exact { 0 } else { bounded.lo.midpoint(bounded.hi) };
                 let argument = self.summed(bounded, filter);
                 let sum = self.linear(Quantity::Sum { argument, centre });
                 let count = self.linear(Quantity::Present { argument });

@@ -1,4 +1,5 @@
-//! The only door out: exact cells become a [`Release`] by exact discrete noise on every number.
+//! The only doors out: exact cells become a [`Release`] by exact discrete noise on every number; or, of a query that the permit
+//! lists as `aggregated` and a person has reviewed, by disclosure rules ([`Release::exact`]).
 //!
 //! Noise is drawn on the lattice on which the sums live, with the scale that the plan's sensitivity and price
 //! give (Canonne, Kamath, Steinke 2020, Theorem 4). Every declared cell is emitted; of a key that is not public, those names
@@ -16,6 +17,7 @@ use chrono::NaiveDate;
 use rand::{CryptoRng, RngCore};
 use sekisho_protocol::{
     digest::Digest,
+    disclosure::Rules,
     units::{AttoDelta, MicroRho},
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     analyse::MAX_NUMBERS,
     domain::KeyValue,
+    exact::{Fit, Reviewed, fit},
     fold::{MAX_SLOTS, RawCells, RawPart},
     noise::Noise,
     plan::{Measure, Part, PrivatePlan, Quantity},
@@ -49,8 +52,9 @@ pub struct MeasureHeader {
     pub unit: String,
     /// How many numbers it has.
     pub numbers: usize,
-    /// The noise in lattice units, as exact fractions.
-    pub noise: Noise,
+    /// The noise in lattice units, as exact fractions; none in exact releases, and only there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noise: Option<Noise>,
 }
 
 /// What one part of a release is.
@@ -62,6 +66,20 @@ pub struct PartHeader {
     pub names: Option<Vec<Option<KeyValue>>>,
     /// The measures, in the order of the numbers.
     pub measures: Vec<MeasureHeader>,
+    /// The rows of an exact table that are hidden, in ascending order: their numbers are 0. Rows are those of each grouping
+    /// set, one set after another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<u32>,
+}
+
+/// What an exact release says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExactHeader {
+    /// The rules by which cells are hidden and rounded: the permit's, or stricter ones of the hospital.
+    pub rules: Rules,
+    /// The day of the cut of the data.
+    pub cut: NaiveDate,
 }
 
 /// What a release is.
@@ -89,9 +107,12 @@ pub struct ReleaseHeader {
     pub nonce: String,
     /// The parts, in the order of the plan.
     pub parts: Vec<PartHeader>,
+    /// Of an exact release, under which rules and of which day it is; none of a noised one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<ExactHeader>,
 }
 
-/// Noised numbers, and what they are.
+/// Noised numbers, or exact ones that are fit to leave, and what they are.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Release {
     header: ReleaseHeader,
@@ -122,12 +143,12 @@ pub(crate) fn part_header(part: &Part, names: Option<Vec<Option<KeyValue>>>) -> 
         Some(MeasureHeader {
             kind: kind(m).into(),
             unit: part.unit(m).to_string(),
-            numbers: part.numbers(m, count),
-            noise: part.noise(m)?,
+            numbers: part.released(m, count),
+            noise: if part.exact { None } else { Some(part.noise(m)?) },
         })
     };
     let measures = part.measures().iter().map(one).collect::<Option<_>>()?;
-    Some(PartHeader { names, measures })
+    Some(PartHeader { names, measures, hidden: Vec::new() })
 }
 
 /// A number with noise of its own.
@@ -137,7 +158,7 @@ fn noised(number: i128, noise: i128) -> i128 {
 
 /// Adds noise to every number of one part, and lets out the names that may be.
 fn make_part<R: RngCore + CryptoRng>(part: &Part, raw: RawPart, rng: &mut R) -> Option<(PartHeader, Vec<Vec<i128>>)> {
-    let RawPart { names, mut measures, read: _ } = raw;
+    let RawPart { names, mut measures, .. } = raw;
     if measures.len() != part.measures().len() {
         return None;
     }
@@ -171,7 +192,7 @@ fn make_part<R: RngCore + CryptoRng>(part: &Part, raw: RawPart, rng: &mut R) -> 
             return None;
         }
         if done != Some(i) {
-            let sampler = header.noise.sampler().ok()?;
+            let sampler = header.noise.as_ref()?.sampler().ok()?;
             numbers.iter_mut().for_each(|n| *n = noised(*n, sampler.sample(rng)));
         }
     }
@@ -210,8 +231,52 @@ impl Release {
             synthetic,
             nonce: hex::encode(nonce),
             parts: headers,
+            exact: None,
         };
         Some(Self { header, parts })
+    }
+
+    /// Hides and rounds the cells of an exact plan and lets out the rest: numbers without noise.
+    ///
+    /// `rng` must be a cryptographic generator seeded by the operating system, used for this release only: the nonce comes from
+    /// it. `cut` is the day of the cut of the data. Returns `None` when the plan is a noised one, `raw` or `reviewed` belong to
+    /// another, or `rules` are weaker than the permit's: then nothing leaves.
+    #[expect(clippy::too_many_arguments, reason = "each says another thing of the release, and most have types of their own")]
+    pub fn exact<R: RngCore + CryptoRng, T>(
+        plan: &PrivatePlan,
+        raw: RawCells,
+        reviewed: &Reviewed<T>,
+        rules: &Rules,
+        as_of: NaiveDate,
+        cut: NaiveDate,
+        synthetic: bool,
+        rng: &mut R,
+    ) -> Option<Self> {
+        let patients = raw.parts.first()?.read.patients;
+        if reviewed.plan() != plan.digest() || reviewed.patients() != patients {
+            return None;
+        }
+        let Fit { header, numbers, why: _ } = fit(plan, &raw, rules)?;
+        if numbers.iter().flatten().any(|number| !(-LARGEST..=LARGEST).contains(number)) {
+            return None;
+        }
+        let mut nonce = [0; 32];
+        rng.fill_bytes(&mut nonce);
+        let claim = reviewed.claim();
+        let header = ReleaseHeader {
+            permit: claim.permit,
+            query_key: claim.query_key,
+            run: claim.run,
+            plan: plan.digest(),
+            micro_rho: MicroRho::ZERO,
+            atto_delta: AttoDelta::ZERO,
+            as_of,
+            synthetic,
+            nonce: hex::encode(nonce),
+            parts: vec![header],
+            exact: Some(ExactHeader { rules: *rules, cut }),
+        };
+        Some(Self { header, parts: vec![numbers] })
     }
 
     /// What the release is.

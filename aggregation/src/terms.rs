@@ -17,6 +17,8 @@ pub(crate) struct Limits {
     pub(crate) atto_delta: AttoDelta,
     /// Measure how much the bounds bite.
     pub(crate) bite: bool,
+    /// For an exact plan, in which nothing is bounded but values.
+    pub(crate) exact: bool,
 }
 
 fn wider(detail: String) -> Refusal {
@@ -44,7 +46,20 @@ pub(crate) fn limits(permit: &Permit, terms: &Terms) -> Result<Limits, Refusal> 
         preset: permit.disclosure,
         atto_delta: terms.atto_delta,
         bite: terms.bite_percent.is_some(),
+        exact: false,
     })
+}
+
+/// The limits of an exact plan: every row and every group of a patient counts in full.
+pub(crate) fn unbounded(permit: &Permit) -> Limits {
+    Limits {
+        rows_per_patient: u64::MAX,
+        groups_per_patient: u64::MAX,
+        preset: permit.disclosure,
+        atto_delta: AttoDelta::ZERO,
+        bite: false,
+        exact: true,
+    }
 }
 
 /// The schema with the asked bounds in place of its own, where they lie inside.

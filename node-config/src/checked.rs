@@ -82,14 +82,7 @@ pub struct NodeConfig {
     pub console: Option<Console>,
     /// The mapping files of the data sets.
     pub datasets: Vec<PathBuf>,
-    /// Exact results under disclosure rules, each looked at by a person here. They are not differentially private.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exact {
-    /// The least number of patients of a cell, and between two releases; the preset's holds where it is higher.
-    pub min_patients: u32,
-}
-
-/// How snapshots are taken and kept.
+    /// How snapshots are taken and kept.
     pub snapshots: Snapshots,
     /// The bounds of a query.
     pub limits: Limits,
@@ -141,6 +134,13 @@ pub struct Window {
     pub days: u32,
     /// What may be spent in them, in micro-rho.
     pub micro_rho: MicroRho,
+}
+
+/// Exact results under disclosure rules, each looked at by a person here. They are not differentially private.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exact {
+    /// The least number of patients of a cell, and between two releases; the preset's holds where it is higher.
+    pub min_patients: u32,
 }
 
 /// How snapshots are taken and kept.

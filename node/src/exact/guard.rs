@@ -86,8 +86,7 @@ impl Close {
 impl Candidate<'_> {
     /// Whether it is about too few patients.
     pub fn few(&self) -> Option<Close> {
-        let patients = u64::try_from(self.cohort.len()).unwrap_or(u64::MAX);
-        (patients < u64::from(self.min_patients)).then_some(Close::Few)
+        (self.cohort.len() < u64::from(self.min_patients)).then_some(Close::Few)
     }
 
     /// Whether the same SQL was released on this cut, or on a later one.

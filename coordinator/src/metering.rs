@@ -2,7 +2,7 @@
 //!
 //! Promises: every unit comes from a receipt that the hospital signed, and each receipt counts once, however often its
 //! release was served again; a receipt belongs to the period in which its hospital reserved the charge; all numbers are
-//! exact integers.
+//! exact integers. An exact release is a run like any other, and costs no rho.
 //!
 //! Deliberately absent: rows scanned and time elapsed, which tell of the data. The size class of a holder is what its
 //! catalogue declares. A run that was charged and gave no answer has no receipt here, and is not counted.
@@ -163,7 +163,7 @@ impl Tally {
 }
 
 /// How many cells a release has: the groups of each part's finest grouping. Histograms have more numbers than groups, and
-/// margins are sums of cells.
+/// margins are sums of cells; but of exact releases they are numbers of their own, and count.
 fn cells(header: &[u8]) -> Result<u64, StoreError> {
     let header: ReleaseHeader = serde_json::from_slice(header).map_err(|_| StoreError::Corrupt("release"))?;
     let of_part = |measures: &[sekisho_aggregation::release::MeasureHeader]| {

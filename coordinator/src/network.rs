@@ -245,6 +245,7 @@ pub(crate) fn holder(name: &str, state: HolderState) -> HolderReport {
         study_left: None,
         stored: None,
         synthetic: false,
+        exact_since: None,
         receipt: None,
     }
 }

@@ -4,6 +4,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
     committee::Committee,
     digest::Digest,
+    disclosure::Rules,
     dsse::Envelope,
     keys::PublicKey,
     log::{entry, store::Shown},
@@ -129,6 +130,9 @@ pub struct HolderBudget {
     pub spent: MicroRho,
     /// What is left at most.
     pub left: MicroRho,
+    /// The day since which no guarantee of differential privacy holds for its patient register, by any of its receipts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_since: Option<NaiveDate>,
 }
 
 /// Which documents [`ACTION_LIST`] shall return.
@@ -281,9 +285,19 @@ pub struct HolderReport {
     /// Its data set is declared synthetic.
     #[serde(default)]
     pub synthetic: bool,
+    /// The day since which no guarantee of differential privacy holds for its patient register, by its receipt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_since: Option<NaiveDate>,
     /// Its signed receipt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Envelope>,
+}
+
+impl HolderReport {
+    /// It neither answered nor refused: a person there looks at the exact result first.
+    pub fn waits(&self) -> bool {
+        self.code == Some(Code::ExactWaiting)
+    }
 }
 
 /// The noise in one released quantity.
@@ -323,6 +337,26 @@ pub struct BiteReport {
 pub struct PrivacyReport {
     /// The charge at each hospital.
     pub micro_rho: MicroRho,
+    /// What holds for a patient.
+    #[serde(flatten)]
+    pub protection: Protection,
+    /// The noise; none in exact results.
+    pub noise: Vec<NoiseReport>,
+}
+
+/// What holds for a patient: one of two, so that no exact result ever has an epsilon.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Protection {
+    /// Noise, and what it guarantees.
+    Noised(Guarantee),
+    /// Disclosure rules alone.
+    Exact(ExactReport),
+}
+
+/// What noise guarantees, of this question alone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Guarantee {
     /// Delta of the reports, as the permit says.
     pub delta: String,
     /// Epsilon at that delta for a patient at one hospital.
@@ -331,8 +365,31 @@ pub struct PrivacyReport {
     pub sites_per_patient: u32,
     /// Epsilon at that delta for a patient at so many hospitals.
     pub epsilon_all_sites: f64,
-    /// The noise.
-    pub noise: Vec<NoiseReport>,
+}
+
+/// What hides an exact result's cells: no guarantee of differential privacy holds for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExactReport {
+    /// The permit's rules; a hospital may apply stricter ones.
+    pub exact: Rules,
+}
+
+impl Protection {
+    /// What noise guarantees; nothing where there is none.
+    pub fn guarantee(&self) -> Option<&Guarantee> {
+        match self {
+            Self::Noised(guarantee) => Some(guarantee),
+            Self::Exact(_) => None,
+        }
+    }
+
+    /// The rules of an exact result.
+    pub fn rules(&self) -> Option<&Rules> {
+        match self {
+            Self::Noised(_) => None,
+            Self::Exact(report) => Some(&report.exact),
+        }
+    }
 }
 
 /// The answer to a dry run: no row was touched, nothing was charged.
@@ -367,7 +424,7 @@ pub struct ResultReport {
     pub preset: sekisho_protocol::permit::Preset,
     /// Some of the data is declared synthetic: the compiled-in ceilings on rho may have been passed.
     pub synthetic: bool,
-    /// What averages are: weighted means of clamped values.
+    /// What averages are: weighted means of clamped values; and what numbers of an exact result are.
     pub method: String,
     /// How much the bounds bit, over all hospitals that answered, where the query asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -57,7 +57,7 @@ pub struct Field {
     /// How one asks for it.
     pub kind: FieldKind,
     when: Option<When>,
-    /// The only value that there is, so that nobody is asked.
+    /// The value that is written without asking; who wants another writes the file.
     pub only: Option<String>,
     /// What it is, in English.
     pub en: String,

@@ -24,10 +24,16 @@ use sekisho_aggregation::{
     plan::{PrivatePlan, Quantity},
     release::Release,
 };
-use sekisho_protocol::{permit::Permit, units::MicroRho};
+use sekisho_protocol::{
+    permit::{Permit, ReleaseKind},
+    units::MicroRho,
+};
 
 use crate::{
-    report::{ALL_HOLDERS, BiteReport, HOLDER, HolderReport, NoiseReport, PrivacyReport, RESULT_KEY, ResultReport},
+    report::{
+        ALL_HOLDERS, BiteReport, ExactReport, Guarantee, HOLDER, HolderReport, NoiseReport, PrivacyReport, Protection,
+        RESULT_KEY, ResultReport,
+    },
     round::{Answer, authorise::PermittedQuery},
 };
 
@@ -35,9 +41,18 @@ use crate::{
 const MAX_ROWS: usize = 500_000;
 
 /// What averages are.
-pub(crate) const METHOD: &str = "Values are clamped to the schema's bounds; a patient with more rows than the permit's bound \
+const METHOD: &str = "Values are clamped to the schema's bounds; a patient with more rows than the permit's bound \
 counts each with a lower weight. Counts and sums are of these weights, and averages are weighted means. Intervals \
 cover the noise alone.";
+/// What the numbers of an exact result are.
+const METHOD_EXACT: &str = "Values are clamped to the schema's bounds, and every row of a patient counts in full. Numbers are \
+exact but for the rounding of the rules, which is all that intervals cover. Cells that a hospital's rules hide are in no sum: \
+where one hospital hides a cell, the combined one is hidden too.";
+
+/// What the numbers of an answer are.
+pub(crate) fn method(plan: &PrivatePlan) -> &'static str {
+    if plan.exact().is_some() { METHOD_EXACT } else { METHOD }
+}
 
 /// Why no table could be made.
 #[derive(Debug, thiserror::Error)]
@@ -58,17 +73,32 @@ pub enum ResultError {
 
 /// What the query costs and protects.
 pub fn privacy(plan: &PrivatePlan, permit: &Permit) -> PrivacyReport {
-    let (rho, sites) = (plan.micro_rho(), permit.dp.sites_per_patient);
+    let (protection, noise) = match plan.exact() {
+        Some(rules) => (Protection::Exact(ExactReport { exact: *rules }), Vec::new()),
+        None => (Protection::Noised(guarantee(plan.micro_rho(), permit)), noise(plan)),
+    };
+    PrivacyReport { micro_rho: plan.micro_rho(), protection, noise }
+}
+
+/// What holds for a patient when `sql` is asked under `permit` at this price.
+pub fn protection(sql: &str, rho: MicroRho, permit: &Permit) -> Protection {
+    match permit.release_of(sql) {
+        ReleaseKind::Noised => Protection::Noised(guarantee(rho, permit)),
+        ReleaseKind::Aggregated => Protection::Exact(ExactReport { exact: permit.disclosure.rules() }),
+    }
+}
+
+/// What noise of this cost guarantees.
+fn guarantee(rho: MicroRho, permit: &Permit) -> Guarantee {
+    let sites = permit.dp.sites_per_patient;
     let all_sites = MicroRho::try_from(rho.get().saturating_mul(sites.into())).unwrap_or(MicroRho::MAX);
     // The permit's own rules say that it is a number; if it were none, no epsilon would be promised.
     let delta = permit.dp.delta_for_reports.parse().unwrap_or(0.0);
-    PrivacyReport {
-        micro_rho: rho,
+    Guarantee {
         delta: permit.dp.delta_for_reports.clone(),
         epsilon: epsilon_at_delta(rho, delta),
         sites_per_patient: sites,
         epsilon_all_sites: epsilon_at_delta(all_sites, delta),
-        noise: noise(plan),
     }
 }
 
@@ -110,7 +140,7 @@ pub fn report(
         confidence,
         preset: query.plan.preset(),
         synthetic: answers.iter().any(|answer| answer.receipt.synthetic),
-        method: METHOD.into(),
+        method: method(&query.plan).into(),
         privacy: privacy(&query.plan, &query.permit),
         bites: Vec::new(),
         suppressed_cells: 0,

@@ -8,6 +8,7 @@
 //! row of a patient (releases are noised before they arrive), and any SQL but in the signed queries of rounds.
 
 mod counts;
+mod exact;
 mod history;
 mod log;
 mod published;
@@ -65,6 +66,7 @@ const MIGRATIONS: &[&str] = &[
     SCHEMA,
     include_str!("../migrations/0006_published.sql"),
     include_str!("../migrations/0007_refused_requests.sql"),
+    include_str!("../migrations/0008_exact_since.sql"),
 ];
 /// How many connections are open at most.
 const CONNECTIONS: u32 = 4;
@@ -437,6 +439,7 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         published::keep_proof(&mut tx, round, node, proof).await?;
+        exact::note(&mut tx, node, receipt).await?;
         log::enter(&mut tx, entry::Kind::Receipt, receipt).await?;
         Ok(tx.commit().await?)
     }

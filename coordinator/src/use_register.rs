@@ -21,7 +21,7 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::{Document, Envelope},
     output_review::{Standing, Verdict, result_digest},
-    permit::{OutputReview as Rule, Permit},
+    permit::{OutputReview as Rule, Permit, ReleaseKind},
     publication::Publication,
     receipt::{Acceptance, Receipt},
     refusal::Refusal,
@@ -89,6 +89,9 @@ pub struct Use {
     pub decisions: Vec<DecisionEntry>,
     /// The hospitals of the newest permit.
     pub holders: Vec<HolderEntry>,
+    /// The queries that the newest permit lists; empty where it allows any within the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_queries: Vec<AllowedEntry>,
     /// What was asked, the earliest first.
     pub queries: Vec<QueryEntry>,
     /// Where decisions and results are public.
@@ -119,6 +122,17 @@ pub struct TableEntry {
     pub columns: Vec<String>,
     /// The hospitals.
     pub holders: Vec<String>,
+}
+
+/// A query that a permit lists.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AllowedEntry {
+    /// SHA-256 of the SQL, byte by byte.
+    pub sha256: Digest,
+    /// The highest run number.
+    pub max_runs: u32,
+    /// How its answers are released.
+    pub release_kind: Coded,
 }
 
 /// A span of time.
@@ -189,6 +203,9 @@ pub struct HolderEntry {
     pub runs: u64,
     /// What they cost there, by its receipts.
     pub micro_rho: u64,
+    /// The day since which no guarantee of differential privacy holds for its patients, by any of its receipts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_since: Option<NaiveDate>,
 }
 
 /// One run of one question.
@@ -202,6 +219,9 @@ pub struct QueryEntry {
     pub query_key: Digest,
     /// Which run.
     pub run: u32,
+    /// How its answer is released; none of rounds before queries were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_kind: Option<Coded>,
     /// The permit's version.
     pub version: u32,
     /// When it was asked first.
@@ -226,6 +246,13 @@ pub struct QueryEntry {
     pub reviews: Vec<ReviewEntry>,
     /// The hospitals' software that made the releases.
     pub software: Vec<String>,
+}
+
+impl QueryEntry {
+    /// Its answer is exact.
+    pub fn is_exact(&self) -> bool {
+        self.release_kind.as_ref().is_some_and(|kind| kind.code == ReleaseKind::Aggregated.as_str())
+    }
 }
 
 /// A hospital that did not answer.
@@ -270,6 +297,8 @@ pub(crate) struct Parts {
     pub(crate) publications: Vec<Publication>,
     pub(crate) permits: Vec<PermitPart>,
     pub(crate) status: Option<Status>,
+    /// Since when hospitals release exact results, of whatever study.
+    pub(crate) exact_since: BTreeMap<String, NaiveDate>,
 }
 
 /// A document that was handed in.
@@ -339,7 +368,9 @@ pub(crate) async fn gather(
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Parts, Refusal> {
     let current = documents.current();
-    let mut parts = Parts { status: current.pinned_status().map(|s| s.document().clone()), ..Parts::default() };
+    let exact_since = store.exact_since().await.map_err(unavailable)?;
+    let status = current.pinned_status().map(|s| s.document().clone());
+    let mut parts = Parts { status, exact_since, ..Parts::default() };
     for kept in store.kept(Kind::Permit, None, MAX_DOCUMENTS).await.map_err(unavailable)? {
         let permit: Dated<Permit> = dated(&current, &kept)?;
         if wanted(&permit.document.study_id) {

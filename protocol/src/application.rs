@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::Digest,
+    disclosure::Rules,
     dsse::Document,
     keys::PublicKey,
     permit::{Basis, Dp, OutputReview, Preset, Purpose, ReleaseKind, Statistic},
@@ -159,14 +160,17 @@ pub struct DryRun {
     /// Why not: code and words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// The rules of an exact release: it costs nothing, and no guarantee of differential privacy holds for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Rules>,
     /// What each hospital would charge for one run.
     pub micro_rho: MicroRho,
     /// And in delta.
     #[serde(default, skip_serializing_if = "AttoDelta::is_zero")]
     pub atto_delta: AttoDelta,
-    /// The delta at which epsilon is given.
+    /// The delta at which epsilon is given; empty of exact releases.
     pub delta: String,
-    /// Epsilon of one run for a patient at one hospital.
+    /// Epsilon of one run for a patient at one hospital; empty of exact releases.
     pub epsilon: String,
     /// How many cells a release has.
     pub cells: u64,
@@ -370,6 +374,34 @@ impl RequestedQuery {
     }
 }
 
+impl Application {
+    /// That what shall be exact can be granted so: a permit lists it.
+    fn check_releases(&self) -> Result<(), String> {
+        let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_string()) };
+        let exact: Vec<_> = self.queries.iter().filter(|query| query.release == ReleaseKind::Aggregated).collect();
+        rule(
+            self.release_kinds.contains(&ReleaseKind::Aggregated) != exact.is_empty(),
+            "release_kinds has aggregated exactly when a query's release is aggregated",
+        )?;
+        if exact.is_empty() {
+            return Ok(());
+        }
+        rule(
+            self.only_these_queries,
+            "a query's release is aggregated: only_these_queries must be true, since a permit lists such queries and then allows no others",
+        )?;
+        rule(
+            self.disclosure != Some(Preset::None),
+            "a query's release is aggregated: disclosure none would hide nothing",
+        )?;
+        let free = |query: &&RequestedQuery| query.micro_rho.is_none_or(|rho| rho == MicroRho::ZERO);
+        rule(
+            exact.iter().all(|query| free(query) && query.terms.is_default()),
+            "an aggregated query costs no rho and has no terms: leave micro_rho and terms out",
+        )
+    }
+}
+
 impl Document for Application {
     const PAYLOAD_TYPE: &'static str = "application/vnd.sekisho.application.v1+json";
     const NAME: &'static str = "application";
@@ -411,9 +443,46 @@ impl Document for Application {
             rule(from < to, "period.from must be before period.to")?;
         }
         self.dp.as_ref().map_or(Ok(()), Dp::check)?;
+        self.check_releases()?;
         rule(self.queries.len() <= MAX_QUERIES, "at most 64 queries are attached")?;
         let digests: BTreeSet<_> = self.queries.iter().map(|q| q.sha256).collect();
         rule(digests.len() == self.queries.len(), "queries names each SQL once")?;
         self.queries.iter().try_for_each(RequestedQuery::check)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A draft with one query.
+    fn application() -> Application {
+        let sql = "SELECT count(*) FROM stay";
+        serde_json::from_value(serde_json::json!({
+            "id": "a", "version": 1, "basis": "EHDS-69", "release_kinds": ["aggregated"], "disclosure": "jp-ndb",
+            "only_these_queries": true,
+            "queries": [{"sql": sql, "sha256": Digest::of(sql.as_bytes()), "release": "aggregated"}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_exact_query_is_asked_for_as_a_permit_can_grant_it() {
+        assert_eq!(application().check(), Ok(()));
+        type Change = fn(&mut Application);
+        let cases: [(Change, &str); 6] = [
+            (|a| a.release_kinds = vec![ReleaseKind::Noised], "release_kinds has aggregated exactly"),
+            (|a| a.queries[0].release = ReleaseKind::Noised, "release_kinds has aggregated exactly"),
+            (|a| a.only_these_queries = false, "only_these_queries must be true"),
+            (|a| a.disclosure = Some(Preset::None), "would hide nothing"),
+            (|a| a.queries[0].micro_rho = MicroRho::try_from(1).ok(), "costs no rho"),
+            (|a| a.queries[0].terms.rows_per_patient = Some(1), "has no terms"),
+        ];
+        for (change, why) in cases {
+            let mut application = application();
+            change(&mut application);
+            let said = application.check().unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
     }
 }

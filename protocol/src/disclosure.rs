@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::permit::Preset;
+use crate::permit::{Preset, ReleaseKind};
 
 /// The largest threshold and base that a document may name.
 const MAX: u32 = 1_000_000;
@@ -72,6 +72,19 @@ impl Preset {
     }
 }
 
+impl ReleaseKind {
+    /// What it is for people, in English and Japanese.
+    pub const fn in_words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Noised => ("Noised under differential privacy", "ノイズ付き（差分プライバシー）"),
+            Self::Aggregated => (
+                "Exact under disclosure rules, without differential privacy",
+                "正確な集計（秘匿規則のみ、差分プライバシーなし）",
+            ),
+        }
+    }
+}
+
 impl Rules {
     /// Whether a cell of so many patients is hidden. Noise can make a number negative: that is as no patients.
     pub fn hides(&self, patients: i128) -> bool {
@@ -96,6 +109,36 @@ impl Rules {
     #[must_use]
     pub fn with_at_least(self, min_patients: u32) -> Self {
         Self { min_patients: self.min_patients.max(min_patients), ..self }
+    }
+
+    /// The rules in English and Japanese.
+    pub fn in_words(&self) -> (String, String) {
+        let Self { min_patients, zero_publishable, rounding, dominance, p_percent } = *self;
+        let most = min_patients.saturating_sub(1);
+        let (mut en, mut ja) = match (min_patients, zero_publishable) {
+            (0, _) => (vec!["no cell is hidden for its size".to_string()], vec!["人数による秘匿はない".to_string()]),
+            (_, true) => {
+                (vec![format!("cells of 1 to {most} patients are hidden")], vec![format!("1〜{most}人のセルを秘匿")])
+            }
+            (_, false) => {
+                (vec![format!("cells of {most} patients and fewer are hidden")], vec![format!("{most}人以下のセルを秘匿")])
+            }
+        };
+        if rounding > 1 {
+            en.push(format!("counts are rounded to multiples of {rounding}"));
+            ja.push(format!("件数を{rounding}の倍数に丸める"));
+        }
+        if let Some(Dominance { n, k_percent }) = dominance {
+            en.push(format!("sums of which {n} patients make up more than {k_percent} % are hidden"));
+            ja.push(format!("上位{n}人が合計の{k_percent}%を超えて占める合計値を秘匿"));
+        }
+        if let Some(p) = p_percent {
+            en.push(format!("sums from which a patient's value could be told to within {p} % are hidden"));
+            ja.push(format!("1人の値を{p}%以内で推定できる合計値を秘匿"));
+        }
+        en.push("so are cells that would give a hidden one away".into());
+        ja.push("秘匿したセルを逆算できるセルも秘匿".into());
+        (en.join("; "), ja.join("、"))
     }
 
     /// The rules that the numbers keep.
@@ -151,6 +194,19 @@ mod tests {
             (acro, acro.with_at_least(20), false),
         ] {
             assert_eq!(own.at_least(&other), expect, "{own:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn rules_are_told_in_words() {
+        for (rules, english, japanese) in [
+            (Preset::JpNdb.rules(), "cells of 1 to 9 patients are hidden;", "1〜9人のセルを秘匿、"),
+            (Preset::Opensafely.rules(), "cells of 7 patients and fewer are hidden; counts are rounded to multiples of 5;", "5の倍数"),
+            (Preset::Acro.rules(), "2 patients make up more than 90 %", "10%以内"),
+            (Preset::None.rules().with_at_least(20), "cells of 1 to 19 patients", "1〜19人"),
+        ] {
+            let (en, ja) = rules.in_words();
+            assert!(en.contains(english) && ja.contains(japanese), "{en} {ja}");
         }
     }
 }

@@ -11,8 +11,9 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::{DsseError, Envelope},
     log::checkpoint::{CheckpointError, SignedCheckpoint},
-    permit::Permit,
+    permit::{Permit, ReleaseKind},
     published::PublishedRelease,
+    query::Query,
     receipt::Receipt,
 };
 use serde_json::{Value, json};
@@ -61,12 +62,34 @@ fn statement(files: &Files) -> Result<PublishedRelease, DescribeError> {
     Ok(envelope.peek::<PublishedRelease>()?.0)
 }
 
+/// How the permit lists the question.
+fn kind(files: &Files) -> Result<ReleaseKind, DescribeError> {
+    let query = Envelope::from_json::<Query>(file(files, layout::QUERY)?)?.peek::<Query>()?.0;
+    let permit = Envelope::from_json::<Permit>(file(files, layout::PERMIT)?)?.peek::<Permit>()?.0;
+    Ok(permit.release_of(&query.sql))
+}
+
 /// The text for people.
 pub(super) fn readme(files: &Files) -> Result<String, DescribeError> {
     let said = statement(files)?;
     let checkpoint = SignedCheckpoint::parse(file(files, layout::CHECKPOINT)?)?;
     let (origin, size) = (checkpoint.claimed().origin(), checkpoint.claimed().head().size());
+    let (numbers, promise, promise_ja) = match kind(files)? {
+        ReleaseKind::Noised => (
+            "numbers with noise",
+            "No patient, and no exact number of a hospital, is in here.",
+            "患者の情報や、病院の正確な数は入っていません。",
+        ),
+        ReleaseKind::Aggregated => (
+            "exact numbers, small cells hidden",
+            "No patient is in here. The numbers are EXACT: disclosure rules alone protect them, not differential privacy.",
+            "患者個人の情報は入っていません。数値は正確な値で、秘匿規則だけで保護されており、差分プライバシーの保証はありません。",
+        ),
+    };
     Ok(include_str!("README.txt")
+        .replace("{numbers}", numbers)
+        .replace("{promise}", promise)
+        .replace("{promise_ja}", promise_ja)
         .replace("{result}", &said.result.to_string())
         .replace("{study}", &said.study_id)
         .replace("{at}", &said.at.to_rfc3339())

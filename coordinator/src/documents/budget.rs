@@ -1,7 +1,7 @@
 //! What a study has left at each hospital, as far as the coordinator can tell.
 //!
 //! The earmark is that of the hospital's signed acceptance, what was spent the sum over its signed receipts, each run
-//! once. A run that was charged and gave no answer has no receipt here: the hospital may have less. What is exact is a dry
+//! once; an exact result cost nothing, and ended the guarantee. A run that was charged and gave no answer has no receipt here: the hospital may have less. What is exact is a dry
 //! run (`sekisho query --dry-run`), and the hospital's own `sekisho-node budget`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,7 @@ impl Documents {
         permits.sort_by_key(|p| (p.id.clone(), p.version));
         let mut holders: BTreeMap<String, HolderBudget> = BTreeMap::new();
         let mut counted = BTreeSet::new();
+        let exact_since = self.store.exact_since().await.map_err(unavailable)?;
         for permit in &permits {
             for name in permit.holders() {
                 let nothing = MicroRho::ZERO;
@@ -36,6 +37,7 @@ impl Documents {
                     earmark: nothing,
                     spent: nothing,
                     left: nothing,
+                    exact_since: exact_since.get(&name).copied(),
                     name: name.clone(),
                 };
                 holders.entry(name.clone()).or_insert_with(unanswered);

@@ -1,7 +1,8 @@
 //! Disclosure facts: what a result's released values tell a reviewer, alone and beside the study's earlier results.
 //!
 //! Everything is computed from released values; none of it costs rho. Facts help people to look; they prove nothing: what
-//! the noise guarantees it guarantees without them, and what they do not find may still be there.
+//! the noise guarantees it guarantees without them, and what they do not find may still be there. Of exact results nothing is
+//! guaranteed, and the facts are all there is to look at here; the hospitals have looked at theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,11 +42,15 @@ pub struct Facts {
     pub cells: usize,
     /// The same over all hospitals' own tables.
     pub hospital_cells: usize,
-    /// Cells of all these tables that the preset hides.
+    /// The values are exact: their intervals are the rounding of the rules, and nobody here can tell small cells from those that
+    /// would give them away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
+    /// Cells of all these tables that the preset hides; all that are hidden, of an exact result.
     pub hidden_by_preset: usize,
     /// Cells of all these tables that are hidden since the others would give a hidden one away.
     pub hidden_besides: usize,
-    /// The smallest number of patients among the cells that are shown: noised, so that it may be negative.
+    /// The smallest number of patients among the cells that are shown: noised, unless it is exact, so that it may be negative.
     pub smallest_shown: Option<i64>,
     /// Values with an interval in the combined table.
     pub values: usize,
@@ -116,7 +121,7 @@ pub(super) async fn of(current: &Current, store: &Store, round: &KeptRound, made
     let named: Vec<(&str, &Release)> = made.releases.iter().map(|(name, release)| (name.as_str(), release)).collect();
     let (_, judged) = result::judged(&made.plan, &named).map_err(unavailable)?;
     let preset = made.plan.preset();
-    let mut facts = within(&judged, preset);
+    let mut facts = within(&judged, preset, made.plan.exact().is_some());
     if let Some(combined) = made.batches.first() {
         (facts.values, facts.loose) = loose(combined);
     }
@@ -163,10 +168,11 @@ pub(super) async fn of(current: &Current, store: &Store, round: &KeptRound, made
 }
 
 /// What one result's cells say by themselves.
-fn within(judged: &Judged, preset: Preset) -> Facts {
+fn within(judged: &Judged, preset: Preset, exact: bool) -> Facts {
     let mut facts = Facts {
         cells: judged.combined.len(),
         hospital_cells: judged.hospitals.iter().map(Vec::len).sum(),
+        exact,
         hidden_by_preset: 0,
         hidden_besides: 0,
         smallest_shown: None,
@@ -183,7 +189,7 @@ fn within(judged: &Judged, preset: Preset) -> Facts {
         spent: Vec::new(),
     };
     let mut see = |patients: i128, hidden: bool, besides: bool| {
-        if hidden && preset.rules().hides(patients) {
+        if hidden && (exact || preset.rules().hides(patients)) {
             facts.hidden_by_preset += 1;
         } else if hidden || besides {
             facts.hidden_besides += 1;
@@ -332,7 +338,7 @@ mod tests {
             ],
             besides: vec![vec![true, false, false, false, false], vec![false, false, true, false, false]],
         };
-        let facts = within(&judged, Preset::JpNdb);
+        let facts = within(&judged, Preset::JpNdb, false);
         assert_eq!((facts.cells, facts.hospital_cells), (5, 10));
         // 5 of all; 2 of the first; 5 and 3 of the second.
         assert_eq!(facts.hidden_by_preset, 4);
@@ -341,6 +347,8 @@ mod tests {
         assert_eq!(facts.smallest_shown, Some(-2));
         assert_eq!((facts.largest_share, facts.dominated), (Some(0.95), 1));
         let one = Judged { hospitals: judged.hospitals[..1].to_vec(), besides: Vec::new(), ..judged };
-        assert_eq!(within(&one, Preset::JpNdb).largest_share, None);
+        assert_eq!(within(&one, Preset::JpNdb, false).largest_share, None);
+        let exact = within(&one, Preset::JpNdb, true);
+        assert_eq!((exact.hidden_by_preset, exact.hidden_besides), (3, 2), "which of the hidden ones are small is not known");
     }
 }

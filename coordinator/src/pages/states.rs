@@ -12,7 +12,7 @@ use super::{committee::overview::Conflict, user::results::State as RoundState};
 use crate::{
     catalogue::fitness::Answer,
     duties::{About, RESULTS_DUE, State as DutyState, Task, VALIDITY, What},
-    report::{ApplicationState, HolderState},
+    report::{ApplicationState, HolderReport, HolderState},
 };
 
 /// A state.
@@ -170,6 +170,7 @@ pub const fn round(state: &RoundState) -> Chip {
     match state {
         RoundState::Running => chip(NEW, "running", "実行中"),
         RoundState::Interrupted => chip(WAIT, "interrupted: ask the same run again", "中断（同じ実行番号で再照会）"),
+        RoundState::Waiting => chip(WAIT, "people at hospitals look at it", "医療機関の担当者が確認中"),
         RoundState::Nothing => chip(STOP, "no hospital answered", "回答なし"),
         RoundState::Complete => chip(OK, "complete", "完了"),
         RoundState::Incomplete => chip(WAIT, "incomplete", "一部未回答"),
@@ -188,6 +189,11 @@ pub const fn holder(state: &HolderState) -> Chip {
         HolderState::NoAnswer => chip(STOP, "no answer", "回答なし"),
         HolderState::Offline => chip(WAIT, "offline", "接続なし"),
     }
+}
+
+/// What a hospital did in a round: one where a person looks at an exact result has not refused.
+pub fn did(report: &HolderReport) -> Chip {
+    if report.waits() { chip(WAIT, "waits for a person there", "担当者の確認待ち") } else { holder(&report.state) }
 }
 
 /// Whether something can be asked under a permit, and why not.

@@ -2,7 +2,7 @@
 //!
 //! The door sends one table: the column [`HOLDER`], the SQL's own columns, `<name>_low` and `<name>_high` after
 //! each that is an aggregate, and `cell_note`. Tables for people round by the width of the interval and show
-//! `value [low, high]`; CSV and JSON keep every value exact (CSV does not defuse text that a spreadsheet
+//! `value [low, high]`, of an exact number that is not rounded the value alone; CSV and JSON keep every value exact (CSV does not defuse text that a spreadsheet
 //! would read as a formula: import such columns as text). JSON has no infinity: such bounds are `null` there.
 //!
 //! NULL keys are `NULL` in tables, empty in CSV (an empty text is `""` there), `null` in JSON. A suppressed cell
@@ -248,6 +248,10 @@ impl Rows {
             return float.map_or_else(|| text(column, row).map(Option::unwrap_or_default), |v| Ok(significant(v)));
         }
         let (low, high) = self.bounds(shown, row);
+        if low.total_cmp(&high).is_eq() {
+            // An exact number is all there is to say.
+            return text(column, row).map(Option::unwrap_or_default);
+        }
         if let Some(count) = column.as_primitive_opt::<Int64Type>() {
             return Ok(format!("{} [{}, {}]", count.value(row), fixed(low.floor(), 0), fixed(high.ceil(), 0)));
         }

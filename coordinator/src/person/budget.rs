@@ -30,6 +30,9 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
         Output::Json => print::out(&print::json(&report)?)?,
         Output::Table => {
             print::out(&table(&report))?;
+            for (name, day) in report.holders.iter().filter_map(|h| Some((&h.name, h.exact_since?))) {
+                print::note(&format!("warning: {name}: {}", print::no_guarantee(day)));
+            }
             print::note(
                 "from acceptances and receipts; runs without an answer are not in it: `sekisho query --dry-run` has it exactly",
             );
@@ -41,9 +44,10 @@ pub async fn run(command: &Command, context: &Context) -> Result<Exit, Failure> 
 fn table(report: &BudgetReport) -> String {
     let facts = [("study", report.study_id.clone()), ("permits", report.permits.join(", "))];
     let row = |h: &HolderBudget| {
-        [h.name.clone(), h.answer.clone(), h.earmark.to_string(), h.spent.to_string(), h.left.to_string()]
+        let since = h.exact_since.map(|day| day.to_string()).unwrap_or_default();
+        [h.name.clone(), h.answer.clone(), h.earmark.to_string(), h.spent.to_string(), h.left.to_string(), since]
     };
-    let holders =
-        print::table(["hospital", "answer", "set aside", "spent", "left at most"], report.holders.iter().map(row));
+    let header = ["hospital", "answer", "set aside", "spent", "left at most", "no guarantee since"];
+    let holders = print::table(header, report.holders.iter().map(row));
     format!("{}\n{holders}", print::pairs(&facts))
 }

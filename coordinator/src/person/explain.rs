@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
-use sekisho_aggregation::accounting::epsilon_at_delta;
 use sekisho_protocol::{
     digest::Digest,
     permit::{
@@ -23,14 +22,14 @@ use sekisho_protocol::{
 };
 use serde::Serialize;
 
-use self::engine::{Explanation, explained};
+use self::engine::{Explanation, Understood, explained};
 use super::{
     Context,
     failure::{Exit, Failure},
     permit,
     place::Place,
     print::{self, Output},
-    query::{Question, micro_rho},
+    query::{Question, price},
     schema, terms,
 };
 use crate::report::{PrivacyReport, Want};
@@ -125,15 +124,13 @@ impl Known {
     /// What is printed, and how the command fails if the question is not admitted.
     fn explain(&self, sql: &str, command: &Command) -> Result<(String, Option<Failure>), Failure> {
         let mut asked = command.terms.terms();
-        let rho = micro_rho(command.rho, &self.permit)?;
         if self.digest.is_none() {
             // They are the permit's own already.
             (asked.rows_per_patient, asked.groups_per_patient) = (None, None);
         }
-        terms::check(&asked, &self.permit)?;
+        let rho = price(sql, command.rho, &asked, &self.permit)?;
         match explained(sql, &self.schema, &self.permit, rho, &asked) {
-            Ok(explanation) => {
-                let privacy = self.privacy(rho);
+            Ok(Understood { explanation, privacy }) => {
                 let text = match command.output {
                     Output::Table => text::explanation(self.facts(), &privacy, &explanation),
                     Output::Json => {
@@ -174,22 +171,6 @@ impl Known {
             None => "none: every column and statistic is allowed, and small cells are shown".into(),
         };
         vec![("schema", format!("{} version {}", self.schema.id, self.schema.version)), ("permit", permit)]
-    }
-
-    fn privacy(&self, rho: MicroRho) -> PrivacyReport {
-        let dp = &self.permit.dp;
-        let all_sites = rho.get().saturating_mul(dp.sites_per_patient.into());
-        let all_sites = MicroRho::try_from(all_sites).unwrap_or(MicroRho::MAX);
-        // The permit's own rules say that it is a number; if it were none, no epsilon would be promised.
-        let delta = dp.delta_for_reports.parse().unwrap_or(0.0);
-        PrivacyReport {
-            micro_rho: rho,
-            delta: dp.delta_for_reports.clone(),
-            epsilon: epsilon_at_delta(rho, delta),
-            sites_per_patient: dp.sites_per_patient,
-            epsilon_all_sites: epsilon_at_delta(all_sites, delta),
-            noise: Vec::new(),
-        }
     }
 }
 

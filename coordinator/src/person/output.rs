@@ -241,6 +241,7 @@ fn facts(shown: &HeldResult) -> Vec<(&'static str, String)> {
     let Facts {
         cells,
         hospital_cells,
+        exact,
         hidden_by_preset,
         hidden_besides,
         smallest_shown,
@@ -257,6 +258,7 @@ fn facts(shown: &HeldResult) -> Vec<(&'static str, String)> {
         spent,
     } = facts;
     let percent = |share: f64| format!("{} %", significant(100.0 * share));
+    let (how, whom) = if *exact { ("EXACT, without noise", "the hospitals") } else { ("noised", "the preset") };
     let mut all = vec![
         ("result", held.result.to_string()),
         ("standing", held.standing.as_str().into()),
@@ -265,8 +267,8 @@ fn facts(shown: &HeldResult) -> Vec<(&'static str, String)> {
         ("question", sql.clone()),
         ("asked", asked.join(", ")),
         ("cells", format!("{cells} of all hospitals, {hospital_cells} of single ones (with margins, before LIMIT)")),
-        ("hidden", format!("{hidden_by_preset} by the preset, {hidden_besides} that others would give away")),
-        ("smallest shown", smallest_shown.map_or("none".into(), |n| format!("{n} patients (noised)"))),
+        ("hidden", format!("{hidden_by_preset} by {whom}, {hidden_besides} that others would give away")),
+        ("smallest shown", smallest_shown.map_or("none".into(), |n| format!("{n} patients ({how})"))),
         ("uncertain", format!("{loose} of {values} values by more than {}", percent(*loose_from))),
     ];
     if let Some(share) = largest_share {

@@ -270,8 +270,8 @@ pub fn table(permit: &Permit) -> String {
         ("schema", permit.schema.to_string()),
         ("statistics", words(&permit.allowed_statistics)),
         ("releases", words(&permit.release_kinds)),
-        ("disclosure", word(&permit.disclosure)),
-        ("cost", format!("{} a query, {} in all, at each hospital", dp.micro_rho_per_query, dp.micro_rho_total)),
+        ("disclosure", format!("{}: {}", word(&permit.disclosure), permit.disclosure.rules().in_words().0)),
+        ("cost", format!("{} a noised query, {} in all, at each hospital", dp.micro_rho_per_query, dp.micro_rho_total)),
         ("delta", format!("{} in reports", dp.delta_for_reports)),
         (
             "patients",
@@ -283,7 +283,10 @@ pub fn table(permit: &Permit) -> String {
         ("left out", format!("{}, {} days", word(&permit.optout.rule), permit.optout.days)),
         ("output review", word(&permit.output_review)),
     ];
-    let listed = |q: &AllowedQuery| ("query", format!("{}, at most {} runs", q.sha256, q.max_runs));
+    let listed = |q: &AllowedQuery| {
+        let (kind, _) = q.release.in_words();
+        ("query", format!("{}, at most {} runs; {}: {kind}", q.sha256, q.max_runs, q.release.as_str()))
+    };
     match &permit.allowed_queries {
         None => facts.push(("queries", "any within the rest".into())),
         Some(queries) => facts.extend(queries.iter().map(listed)),

@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
+use chrono::NaiveDate;
 use clap::ValueEnum;
 use comfy_table::{LineStyle, Table, TableStyle};
 use indicatif::ProgressBar;
-use sekisho_protocol::refusal::Code;
+use sekisho_protocol::{disclosure::Rules, refusal::Code};
 use serde::Serialize;
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     listing::{self, Listing},
-    report::{HolderReport, HolderState, PrivacyReport, PutReport},
+    report::{ExactReport, Guarantee, HolderReport, HolderState, PrivacyReport, Protection, PutReport},
 };
 
 /// Lines above, below and under the header; none between rows.
@@ -159,12 +160,17 @@ pub fn state(state: HolderState) -> &'static str {
     }
 }
 
+/// What a hospital did in a round: one where a person looks at an exact result has not refused.
+pub fn did(report: &HolderReport) -> &'static str {
+    if report.waits() { "waits" } else { state(report.state) }
+}
+
 /// The hospitals of a round.
 pub fn holders(reports: &[HolderReport]) -> String {
     let row = |r: &HolderReport| {
         let code = r.code.map(|c| c.to_string()).unwrap_or_default();
         let as_of = r.as_of.map(|d| d.to_string()).unwrap_or_default();
-        [r.name.clone(), state(r.state).into(), code, as_of, r.detail.clone().unwrap_or_default()]
+        [r.name.clone(), did(r).into(), code, as_of, r.detail.clone().unwrap_or_default()]
     };
     table(["hospital", "state", "code", "as of", "detail"], reports.iter().map(row))
 }
@@ -181,9 +187,12 @@ pub fn privacy(report: &PrivacyReport) -> Vec<(&'static str, String)> {
 
 /// Cost and protection, one fact a line.
 pub fn cost(report: &PrivacyReport) -> Vec<(&'static str, String)> {
-    let PrivacyReport { micro_rho, delta, epsilon, sites_per_patient, epsilon_all_sites, noise: _ } = report;
+    let Guarantee { delta, epsilon, sites_per_patient, epsilon_all_sites } = match &report.protection {
+        Protection::Noised(guarantee) => guarantee,
+        Protection::Exact(ExactReport { exact }) => return self::exact(exact),
+    };
     let mut facts = vec![
-        ("cost", format!("{micro_rho} at each hospital")),
+        ("cost", format!("{} at each hospital", report.micro_rho)),
         ("epsilon", format!("{epsilon:.4} at delta {delta}, for a patient at one hospital")),
     ];
     if *sites_per_patient > 1 {
@@ -193,6 +202,26 @@ pub fn cost(report: &PrivacyReport) -> Vec<(&'static str, String)> {
         ));
     }
     facts
+}
+
+/// What an exact result is.
+fn exact(rules: &Rules) -> Vec<(&'static str, String)> {
+    vec![
+        ("cost", "none: an exact result costs no rho".into()),
+        ("release", "exact: without noise, not differentially private, after a person at each hospital agreed".into()),
+        ("rules", rules.in_words().0),
+    ]
+}
+
+/// At which hospitals no guarantee holds, and since when, one fact a line.
+pub fn unguarded(holders: &[HolderReport]) -> Vec<(&'static str, String)> {
+    let since = holders.iter().filter_map(|holder| Some((&holder.name, holder.exact_since?)));
+    since.map(|(name, day)| ("NO guarantee", format!("{name}: {}", no_guarantee(day)))).collect()
+}
+
+/// What holds for a hospital's patients once it released an exact result.
+pub fn no_guarantee(since: NaiveDate) -> String {
+    format!("since {since} no guarantee of differential privacy holds for its patients: it has released exact results")
 }
 
 /// Prints what became of a document, and says how the command ended. `each_must_answer` when a hospital that
@@ -262,6 +291,7 @@ mod tests {
             study_left: None,
             stored: None,
             synthetic: false,
+            exact_since: None,
             receipt: None,
         };
         let text = holders(&[report]);

@@ -14,7 +14,7 @@ use sekisho_protocol::{
     dsse::Envelope,
     key_file,
     keys::SecretKey,
-    permit::Permit,
+    permit::{Permit, ReleaseKind},
     query::{MAX_LIFETIME, MAX_SQL_BYTES, Query, Terms},
     receipt::Receipt,
     refusal::{Code, Refusal},
@@ -35,7 +35,7 @@ use super::{
     print::{self, Spinner},
     terms,
 };
-use crate::report::{BiteReport, DryRunReport, HolderReport, HolderState, NoiseReport, ResultReport};
+use crate::report::{BiteReport, DryRunReport, HolderReport, HolderState, NoiseReport, Protection, ResultReport};
 
 /// The sizes of cells for which a dry run says how large the noise is.
 pub(crate) const CELL_SIZES: [u32; 3] = [100, 1000, 10_000];
@@ -83,7 +83,8 @@ pub struct Command {
     /// Which run of the question: one that exists is served again and is free, a new one is charged.
     #[arg(long, value_name = "N", default_value_t = 1)]
     run: u32,
-    /// What each hospital charges, in millionths of rho [default: the permit's per query].
+    /// What each hospital charges, in millionths of rho [default: the permit's per query; nothing for a query that it lists as
+    /// aggregated].
     #[arg(long, value_name = "MICRO")]
     rho: Option<u64>,
     /// Which hospitals are asked [default: all of the permit].
@@ -175,7 +176,7 @@ fn question(
     if permit.person(fingerprint).is_none() {
         return Err(Refusal::new(Code::UnknownPerson, format!("the permit does not name key {fingerprint}")).into());
     }
-    let Asked { holders, micro_rho, terms } = command.asked(permit)?;
+    let Asked { holders, micro_rho, terms } = command.asked(sql, permit)?;
     let mut nonce = [0; 16];
     OsRng
         .try_fill_bytes(&mut nonce)
@@ -240,8 +241,9 @@ impl Command {
     ///
     /// # Errors
     /// What the permit does not allow.
-    pub(crate) fn asked(&self, permit: &Permit) -> Result<Asked, Failure> {
-        let micro_rho = micro_rho(self.rho, permit)?;
+    pub(crate) fn asked(&self, sql: &str, permit: &Permit) -> Result<Asked, Failure> {
+        let terms = self.terms.terms();
+        let micro_rho = price(sql, self.rho, &terms, permit)?;
         let permitted = permit.holders();
         let mut holders = if self.holders.is_empty() { permitted.clone() } else { self.holders.clone() };
         holders.sort();
@@ -250,17 +252,33 @@ impl Command {
             let detail = format!("the permit does not name {other}; it names {}", permitted.join(", "));
             return Err(Refusal::new(Code::HolderNotPermitted, detail).into());
         }
-        let terms = self.terms.terms();
-        terms::check(&terms, permit)?;
         Ok(Asked { holders, micro_rho, terms })
     }
 }
 
-/// What each hospital shall charge: what was asked for, or what the permit says.
+/// What each hospital shall charge under these terms: what was asked for, or what the permit says; nothing for what the permit
+/// lists as aggregated.
 ///
 /// # Errors
-/// When it is nothing, or more than the permit allows.
-pub fn micro_rho(asked: Option<u64>, permit: &Permit) -> Result<MicroRho, Failure> {
+/// When price or terms are not as the permit allows, or are given for a query that has none.
+pub fn price(sql: &str, asked: Option<u64>, terms: &Terms, permit: &Permit) -> Result<MicroRho, Failure> {
+    match permit.release_of(sql) {
+        ReleaseKind::Noised => {
+            terms::check(terms, permit)?;
+            micro_rho(asked, permit)
+        }
+        ReleaseKind::Aggregated => {
+            let given = if asked.is_some() { "a price" } else { "terms" };
+            if asked.is_some() || !terms.is_default() {
+                let detail = format!("{given} of a query that permit {} lists as aggregated", permit.id);
+                return Err(Failure::input(detail, "leave it out: an exact result costs no rho and has no terms"));
+            }
+            Ok(MicroRho::ZERO)
+        }
+    }
+}
+
+fn micro_rho(asked: Option<u64>, permit: &Permit) -> Result<MicroRho, Failure> {
     let permitted = permit.dp.micro_rho_per_query;
     let micro_rho = asked.map_or(Ok(permitted), |rho| {
         MicroRho::try_from(rho).map_err(|e| Failure::input(e.to_string(), "give a smaller --rho"))
@@ -292,7 +310,10 @@ fn show(answer: &Answer, command: &Command) -> Result<(), Failure> {
     if matches!(target.format, Format::Csv | Format::Arrow | Format::Parquet) {
         for holder in &report.holders {
             let code = holder.code.map(|c| format!(" ({c})")).unwrap_or_default();
-            print::note(&format!("{}: {}{code}", holder.name, print::state(holder.state)));
+            print::note(&format!("{}: {}{code}", holder.name, print::did(holder)));
+        }
+        for (_, warning) in print::unguarded(&report.holders) {
+            print::note(&format!("warning: {warning}"));
         }
     }
     if report.synthetic {
@@ -312,8 +333,14 @@ fn show(answer: &Answer, command: &Command) -> Result<(), Failure> {
 
 fn facts(report: &ResultReport) -> Vec<(&'static str, String)> {
     let mut facts = print::privacy(&report.privacy);
-    facts.push(("confidence", format!("{} of each interval", report.confidence)));
-    facts.push(("averages", report.method.clone()));
+    facts.extend(print::unguarded(&report.holders));
+    match &report.privacy.protection {
+        Protection::Noised(_) => {
+            facts.push(("confidence", format!("{} of each interval", report.confidence)));
+            facts.push(("averages", report.method.clone()));
+        }
+        Protection::Exact(_) => facts.push(("numbers", report.method.clone())),
+    }
     let bite = |b: &BiteReport| format!("{:.0} {} ({:.0} to {:.0})", b.estimate, b.counted, b.low, b.high);
     facts.extend(report.bites.iter().map(|b| ("bounds bit", bite(b))));
     facts.push(("data", if report.synthetic { "synthetic, in part or whole" } else { "patients" }.into()));
@@ -322,16 +349,27 @@ fn facts(report: &ResultReport) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// How a round ended: refused when nobody answered and somebody refused.
+/// How a round ended: refused when nobody answered or looks at it, and somebody refused.
 fn outcome(report: &ResultReport) -> Exit {
-    let any = |state| report.holders.iter().any(|h| h.state == state);
-    report.holders.iter().filter(|h| h.state == HolderState::Refused).for_each(print::refusal);
+    let refused = |h: &&HolderReport| h.state == HolderState::Refused && !h.waits();
+    report.holders.iter().filter(refused).for_each(print::refusal);
+    waiting(&report.holders);
+    let any = |of: &dyn Fn(&HolderReport) -> bool| report.holders.iter().any(of);
     if report.complete {
         Exit::Done
-    } else if any(HolderState::Refused) && !any(HolderState::Answered) {
+    } else if any(&|h| refused(&h)) && !any(&|h| h.waits() || h.state == HolderState::Answered) {
         Exit::Refused
     } else {
         Exit::Incomplete
+    }
+}
+
+/// Says at which hospitals the question waits for a person.
+fn waiting(holders: &[HolderReport]) {
+    let names: Vec<&str> = holders.iter().filter(|h| h.waits()).map(|h| h.name.as_str()).collect();
+    if !names.is_empty() {
+        print::note(&format!("exact_waiting: a person looks at this exact result at {}", names.join(", ")));
+        print::note(&format!("  do: {}", Code::ExactWaiting.advice()));
     }
 }
 
@@ -355,9 +393,11 @@ fn save_receipts(folder: &Path, report: &ResultReport, query: &Query) -> Result<
 fn dry_run(report: &DryRunReport, target: &Target) -> Result<Exit, Failure> {
     let text = if target.format == Format::Json { print::json(report)? } else { price(report) };
     target.text(&text)?;
-    report.holders.iter().filter(|h| h.state == HolderState::Refused).for_each(print::refusal);
+    let refused = |h: &&HolderReport| h.state == HolderState::Refused && !h.waits();
+    report.holders.iter().filter(refused).for_each(print::refusal);
+    waiting(&report.holders);
     let any = |state| report.holders.iter().any(|h| h.state == state);
-    Ok(if any(HolderState::Refused) {
+    Ok(if report.holders.iter().any(|h| refused(&h)) {
         Exit::Refused
     } else if any(HolderState::Offline) || any(HolderState::NoAnswer) {
         Exit::Incomplete
@@ -370,10 +410,12 @@ fn dry_run(report: &DryRunReport, target: &Target) -> Result<Exit, Failure> {
 fn price(report: &DryRunReport) -> String {
     let mut facts = vec![("cells", report.cells.to_string())];
     facts.extend(print::cost(&report.privacy));
+    let exact = report.privacy.protection.rules().is_some();
     let row = |h: &HolderReport| {
-        let admissible = if h.state == HolderState::Answered { "yes" } else { print::state(h.state) };
+        let admissible = if h.state == HolderState::Answered { "yes" } else { print::did(h) };
         let stored = match h.stored {
             Some(true) => "stored: free",
+            Some(false) if exact => "new: a person there decides",
             Some(false) => "new: charged",
             None => "",
         };
@@ -383,7 +425,8 @@ fn price(report: &DryRunReport) -> String {
     };
     let header = ["hospital", "admissible", "run", "study has left (micro-rho)", "code", "detail"];
     let holders = print::table(header, report.holders.iter().map(row));
-    [print::pairs(&facts), noise(&report.privacy.noise), holders].join("\n\n")
+    let noise = (!exact).then(|| noise(&report.privacy.noise));
+    [Some(print::pairs(&facts)), noise, Some(holders)].into_iter().flatten().collect::<Vec<_>>().join("\n\n")
 }
 
 /// The noise of each measure in a hospital's cell, and relative to cells of some sizes.

@@ -3,6 +3,8 @@
 //! Nobody signs to read it. JSON keeps every text as it was written, with `<`, `>` and `&` escaped, so that it may stand in
 //! a page; in CSV a text that a spreadsheet would take for a formula begins with an apostrophe.
 
+use std::collections::BTreeSet;
+
 use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
 
@@ -113,7 +115,7 @@ fn only(value: &mut Value, lang: Lang) {
 }
 
 /// A use in one line: the fields of its columns, and their names in the labels.
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 14] = [
     "id",
     "study",
     "data_user",
@@ -126,17 +128,23 @@ const COLUMNS: [&str; 12] = [
     "holders",
     "queries",
     "micro_rho",
+    "release_kind",
+    "exact_since",
 ];
 
-fn header(register: &UseRegister, lang: Lang) -> [String; 12] {
+fn header(register: &UseRegister, lang: Lang) -> [String; 14] {
     COLUMNS.map(|name| register.labels.get(name).map_or(name, |label| lang.of(label)).to_string())
 }
 
-fn row(entry: &Use, lang: Lang) -> [String; 12] {
+fn row(entry: &Use, lang: Lang) -> [String; 14] {
     let labels = |coded: &[Coded]| coded.iter().map(|c| lang.of(&c.label)).collect::<Vec<_>>().join("; ");
     let decision = entry.decisions.last();
     let day = |at: Option<chrono::DateTime<chrono::Utc>>| at.map(|t| t.date_naive().to_string()).unwrap_or_default();
     let holder = |h: &crate::use_register::HolderEntry| format!("{}: {}", h.name, lang.of(&h.answer.label));
+    let asked = entry.queries.iter().filter_map(|query| query.release_kind.as_ref());
+    let listed = entry.allowed_queries.iter().map(|query| &query.release_kind);
+    let kinds: BTreeSet<&str> = listed.chain(asked).map(|kind| lang.of(&kind.label)).collect();
+    let since = entry.holders.iter().filter_map(|h| Some(format!("{}: {}", h.name, h.exact_since?)));
     [
         entry.id.clone(),
         entry.study.clone(),
@@ -150,6 +158,8 @@ fn row(entry: &Use, lang: Lang) -> [String; 12] {
         entry.holders.iter().map(holder).collect::<Vec<_>>().join("; "),
         entry.queries.len().to_string(),
         entry.holders.iter().map(|h| h.micro_rho).fold(0, u64::saturating_add).to_string(),
+        kinds.into_iter().collect::<Vec<_>>().join("; "),
+        since.collect::<Vec<_>>().join("; "),
     ]
 }
 

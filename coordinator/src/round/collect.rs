@@ -65,6 +65,7 @@ pub(super) fn answered(answer: &Answer) -> HolderReport {
     HolderReport {
         as_of: Some(answer.receipt.as_of),
         synthetic: answer.receipt.synthetic,
+        exact_since: answer.receipt.exact_since,
         receipt: Some(answer.envelope.clone()),
         ..holder(&answer.name, HolderState::Answered)
     }
@@ -184,6 +185,7 @@ fn check(query: &PermittedQuery, member: &Member, batch: &RecordBatch) -> Result
         && receipt.micro_rho == query.plan.micro_rho()
         && receipt.as_of == header.as_of
         && receipt.synthetic == header.synthetic
+        && receipt.release_kind == query.permit.release_of(&query.query.sql)
         && receipt.release == release.digest();
     if !same {
         return Err(unbelieved("the receipt is of another release"));

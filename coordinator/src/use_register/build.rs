@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
     digest::Digest,
     dsse::Envelope,
     output_review::Standing,
-    permit::Permit,
+    permit::{AllowedQuery, Permit},
     publication::Published,
     query::Query,
     refusal::{Code, Refusal},
@@ -16,7 +16,7 @@ use sekisho_protocol::{
 };
 
 use super::{
-    ApplicationEntry, Dated, DecisionEntry, FORMAT, HolderEntry, MissingEntry, Parts, Period, PermitPart,
+    AllowedEntry, ApplicationEntry, Dated, DecisionEntry, FORMAT, HolderEntry, MissingEntry, Parts, Period, PermitPart,
     PublicationEntry, QueryEntry, ReviewEntry, RevokedEntry, RoundPart, TableEntry, Use, UseRegister, result_of,
     words::{self, Output, PermitAnswer, State},
 };
@@ -40,7 +40,7 @@ struct Record<'a> {
 /// # Errors
 /// When a stored report or receipt cannot be read.
 pub(super) fn register(parts: &Parts, now: DateTime<Utc>) -> Result<UseRegister, Refusal> {
-    let Parts { applications, refusals, publications, permits, status } = parts;
+    let Parts { applications, refusals, publications, permits, status, exact_since: _ } = parts;
     let mut records: BTreeMap<String, Record<'_>> = BTreeMap::new();
     for application in applications {
         records.entry(application.document.id.clone()).or_default().applications.push(application);
@@ -60,7 +60,7 @@ pub(super) fn register(parts: &Parts, now: DateTime<Utc>) -> Result<UseRegister,
             let of = |part: &PermitPart| (part.permit.document.id.clone(), part.permit.document.version);
             of(a).cmp(&of(b))
         });
-        uses.extend(entry(id, &record, publications, status.as_ref(), now)?);
+        uses.extend(entry(id, &record, parts, now)?);
     }
     Ok(UseRegister {
         format: FORMAT.into(),
@@ -75,10 +75,10 @@ pub(super) fn register(parts: &Parts, now: DateTime<Utc>) -> Result<UseRegister,
 fn entry(
     id: String,
     record: &Record<'_>,
-    publications: &[sekisho_protocol::publication::Publication],
-    status: Option<&Status>,
+    Parts { publications, status, exact_since, .. }: &Parts,
     now: DateTime<Utc>,
 ) -> Result<Option<Use>, Refusal> {
+    let status = status.as_ref();
     let newest = record.permits.last();
     let applied = record.applications.last();
     let mut decisions: Vec<DecisionEntry> =
@@ -105,7 +105,7 @@ fn entry(
         .collect();
     if let Some(part) = newest {
         let permit = &part.permit.document;
-        let (queries, holders) = (queries(&record.permits)?, holders(part, &record.permits)?);
+        let (queries, holders) = (queries(&record.permits)?, holders(part, &record.permits, exact_since)?);
         return Ok(Some(Use {
             id,
             study: permit.study_id.clone(),
@@ -120,6 +120,7 @@ fn entry(
             results_due: permit.results_due,
             decisions,
             holders,
+            allowed_queries: permit.allowed_queries.iter().flatten().map(allowed).collect(),
             queries,
             publications,
         }));
@@ -141,9 +142,18 @@ fn entry(
         results_due: None,
         decisions,
         holders: Vec::new(),
+        allowed_queries: Vec::new(),
         queries: Vec::new(),
         publications,
     }))
+}
+
+fn allowed(query: &AllowedQuery) -> AllowedEntry {
+    AllowedEntry {
+        sha256: query.sha256,
+        max_runs: query.max_runs,
+        release_kind: words::release_kind(query.release),
+    }
 }
 
 fn tables<'a>(data: impl Iterator<Item = (&'a String, &'a Vec<String>, &'a Vec<String>)>) -> Vec<TableEntry> {
@@ -212,7 +222,11 @@ fn permit_state(part: &PermitPart, all: &[&PermitPart], status: Option<&Status>,
 }
 
 /// The hospitals of the newest permit, with what they spent under all versions.
-fn holders(newest: &PermitPart, all: &[&PermitPart]) -> Result<Vec<HolderEntry>, Refusal> {
+fn holders(
+    newest: &PermitPart,
+    all: &[&PermitPart],
+    exact_since: &BTreeMap<String, NaiveDate>,
+) -> Result<Vec<HolderEntry>, Refusal> {
     let mut tally = Tally::default();
     for release in all.iter().flat_map(|part| &part.rounds).flat_map(|round| &round.releases) {
         tally.count(&release.header, &release.receipt, |_| true).map_err(unavailable)?;
@@ -241,6 +255,7 @@ fn holders(newest: &PermitPart, all: &[&PermitPart]) -> Result<Vec<HolderEntry>,
             at: said.map(|said| said.at),
             runs: used.runs,
             micro_rho: used.micro_rho,
+            exact_since: exact_since.get(&name).copied(),
             name,
         }
     };
@@ -256,14 +271,14 @@ fn queries(permits: &[&PermitPart]) -> Result<Vec<QueryEntry>, Refusal> {
             runs.entry((round.round.query_key, round.round.run)).or_default().push(round);
         }
         for ((query_key, run), rounds) in runs {
-            entries.push(query(query_key, run, part.permit.document.version, &rounds)?);
+            entries.push(query(query_key, run, &part.permit.document, &rounds)?);
         }
     }
     entries.sort_by_key(|entry| (entry.asked_at, entry.query_key, entry.run));
     Ok(entries)
 }
 
-fn query(query_key: Digest, run: u32, version: u32, rounds: &[&RoundPart]) -> Result<QueryEntry, Refusal> {
+fn query(query_key: Digest, run: u32, permit: &Permit, rounds: &[&RoundPart]) -> Result<QueryEntry, Refusal> {
     let (mut sql, mut asked, mut answered) = (None, BTreeSet::new(), BTreeSet::new());
     let (mut tally, mut software) = (Tally::default(), BTreeSet::new());
     let mut last: Option<(&RoundPart, ResultReport)> = None;
@@ -291,10 +306,11 @@ fn query(query_key: Digest, run: u32, version: u32, rounds: &[&RoundPart]) -> Re
     let left = matches!(output, Output::Automatic | Output::Reviewed(Standing::Released));
     Ok(QueryEntry {
         sha256: sql.as_ref().map(|sql| Digest::of(sql.as_bytes())),
+        release_kind: sql.as_ref().map(|sql| words::release_kind(permit.release_of(sql))),
         sql,
         query_key,
         run,
-        version,
+        version: permit.version,
         asked_at: rounds.iter().map(|part| part.round.started).min().unwrap_or_default(),
         asked: asked.into_iter().collect(),
         answered: answered.into_iter().collect(),
@@ -314,7 +330,7 @@ fn missing(report: &ResultReport, answered: &BTreeSet<String>) -> Vec<MissingEnt
     without
         .map(|holder| MissingEntry {
             name: holder.name.clone(),
-            state: words::holder_state(holder.state),
+            state: words::unanswered(holder),
             code: holder.code.map(|code| code.to_string()),
         })
         .collect()

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use sekisho_protocol::{
     digest::Digest,
     output_review::{Standing, Verdict},
-    permit::{Basis, Purpose},
+    permit::{Basis, Purpose, ReleaseKind},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::report::HolderState;
+use crate::report::{HolderReport, HolderState};
 
 /// The same in both languages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,6 +47,7 @@ pub(super) fn title() -> Text {
 /// The labels of all fields, by name.
 pub(super) fn labels() -> BTreeMap<String, Text> {
     [
+        ("allowed_queries", "許可された照会", "Queries that the permit lists"),
         ("answer", "医療機関の回答", "Answer of the hospital"),
         ("answered", "回答した医療機関", "Hospitals that answered"),
         ("application", "申請", "Application"),
@@ -62,12 +63,14 @@ pub(super) fn labels() -> BTreeMap<String, Text> {
         ("date", "決定日", "Date of decision"),
         ("decided_by", "決定者の役割", "Decided by (roles)"),
         ("decisions", "決定", "Decisions"),
+        ("exact_since", "差分プライバシーの保証がなくなった日", "No guarantee of differential privacy since"),
         ("expected_benefit", "期待される公益", "Expected benefit"),
         ("from", "開始", "From"),
         ("generated_at", "作成日時", "Generated at"),
         ("holders", "医療機関", "Hospitals"),
         ("id", "番号", "Number"),
         ("issuer", "決定機関", "Issuer"),
+        ("max_runs", "実行番号の上限", "Most runs"),
         ("micro_rho", "プライバシー予算の消費（micro-rho）", "Privacy budget spent (micro-rho)"),
         ("missing", "回答のない医療機関", "Hospitals without an answer"),
         ("output", "結果の公開可否", "Output"),
@@ -78,6 +81,7 @@ pub(super) fn labels() -> BTreeMap<String, Text> {
         ("queries", "実行された照会", "Queries run"),
         ("reason", "理由", "Reason"),
         ("reasons", "理由", "Reasons"),
+        ("release_kind", "公表の種類", "Kind of release"),
         ("result", "結果の識別子", "Digest of the result"),
         ("results_due", "結果公表の期限", "Results due"),
         ("reviews", "出力審査", "Reviews of output"),
@@ -182,6 +186,20 @@ pub(crate) fn holder_state(state: HolderState) -> Coded {
         HolderState::Offline => ("offline", "接続なし", "Offline"),
     };
     coded(code, ja, en)
+}
+
+/// What a hospital that gave no answer did: one where a person looks at an exact result has not refused.
+pub(crate) fn unanswered(holder: &HolderReport) -> Coded {
+    if holder.waits() {
+        return coded("waiting", "担当者の確認待ち", "Waits for a person there");
+    }
+    holder_state(holder.state)
+}
+
+/// A kind of release.
+pub(crate) fn release_kind(kind: ReleaseKind) -> Coded {
+    let (en, ja) = kind.in_words();
+    coded(kind.as_str(), ja, en)
 }
 
 /// What became of a run's result.

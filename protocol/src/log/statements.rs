@@ -2,7 +2,7 @@
 //!
 //! The chain begins with what the log's keeper is configured to trust ([`Anchors`]) and is walked in the order of the entries:
 //! governance keys and committees sign rosters, schemas and permits; rosters name hospitals, permits name persons. A receipt is
-//! matched to its query, or at a hospital to its charge.
+//! matched to its query, or at a hospital to its charge; an exact release is one that the permit lists so, and its charge is zero.
 //!
 //! It promises: the first statement that is not signed by whoever had to sign it is named; what cannot be said, because a
 //! statement that it needs was erased or never entered, is counted and named too, and is not called good.
@@ -28,7 +28,7 @@ use crate::{
     keys::PublicKey,
     log::entry::Kind,
     orders::Regulator,
-    permit::Permit,
+    permit::{Permit, ReleaseKind},
     units::MicroRho,
 };
 
@@ -88,6 +88,8 @@ struct Question {
     permit: Digest,
     key: Digest,
     run: u32,
+    /// As its permit lists it; as the receipt says.
+    kind: ReleaseKind,
 }
 
 /// A charge of which a receipt tells.
@@ -189,10 +191,14 @@ impl Statements {
     fn matches(&mut self, index: u64, query: Digest, question: &Question, charged: &Charged) -> Result<(), String> {
         let asked = self.questions.get(&query);
         let reserved = self.charged.get(&(question.key, question.run));
-        if let Some(asked) = asked
-            && asked != question
-        {
-            return Err("its query is of another permit, question or run".into());
+        if let Some(asked) = asked {
+            if (asked.permit, asked.key, asked.run) != (question.permit, question.key, question.run) {
+                return Err("its query is of another permit, question or run".into());
+            }
+            if asked.kind != question.kind {
+                let (said, listed) = (question.kind.as_str(), asked.kind.as_str());
+                return Err(format!("it says that the release is {said}, and the permit lists the query as {listed}"));
+            }
         }
         if let Some(reserved) = reserved
             && reserved != charged
@@ -202,6 +208,10 @@ impl Statements {
         let permit = self.permits.get(&question.permit);
         if permit.is_some_and(|permit| permit.study_id != charged.study_id) {
             return Err("its permit is of another study".into());
+        }
+        // A hospital's log has no query: what no query of the permit may be is wrong all the same.
+        if permit.is_some_and(|permit| !permit.release_kinds.contains(&question.kind)) {
+            return Err(format!("its permit allows no {} release", question.kind.as_str()));
         }
         if asked.is_some() || reserved.is_some() {
             self.found.matched += 1;

@@ -40,7 +40,7 @@ use crate::{
     },
     network::holder,
     report::{HolderState, ResultReport},
-    result::{self, METHOD},
+    result,
     store::{KeptResult, NewRound, Store},
 };
 
@@ -249,8 +249,8 @@ impl Net {
             release: release.digest(),
             software: "sekisho-node 0.0.0".into(),
             at: now(),
-            release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
-            exact_since: None,
+            release_kind: self.permit.release_of(&query.sql),
+            exact_since: (!self.permit.release_of(&query.sql).is_noised()).then(|| now().date_naive()),
         };
         let receipt = signed(&receipt, &[name]);
         let (origin, log) = (self.origin(name), self.logs.get_mut(name).unwrap());
@@ -303,7 +303,7 @@ impl Net {
             confidence: 0.95,
             preset: plan.preset(),
             synthetic: true,
-            method: METHOD.into(),
+            method: result::method(&plan).into(),
             privacy: result::privacy(&plan, &self.permit),
             bites: Vec::new(),
             suppressed_cells: 0,

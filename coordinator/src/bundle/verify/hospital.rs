@@ -10,6 +10,7 @@ use sekisho_protocol::{
         note::{NoteKey, Signs},
         proof::InclusionProof,
     },
+    permit::ReleaseKind,
     published::PublishedRelease,
     query::Query,
     receipt::{Acceptance, Receipt},
@@ -22,6 +23,7 @@ use super::{
     link::Link,
     people::{Granted, People},
 };
+use crate::person::permit::word;
 
 /// How much later than its check a charge may be: a query waits for its turn in between.
 const WAITING: TimeDelta = TimeDelta::minutes(10);
@@ -97,12 +99,19 @@ impl Checking<'_> {
             let late = receipt.query == query.digest() && receipt.at >= query.expires + WAITING;
             rule(!late, || "it charged for a message that had expired".into())?;
         }
+        if let (Some(Granted { permit, .. }), Some(query)) = (chain.permit, chain.query) {
+            let (said, listed) = (receipt.release_kind, permit.release_of(&query.sql));
+            let differs = || format!("it says {}, and the permit lists the query as {}", said.as_str(), listed.as_str());
+            rule(said == listed, differs)?;
+        }
         if let Some(said) = chain.said {
             let stated = said.releases().find(|(holder, _)| *holder == name).map(|(_, release)| release);
             same(&Some(receipt.release), &stated, "release", "the coordinator's account")?;
         }
         let synthetic = if receipt.synthetic { ", data declared synthetic" } else { "" };
-        let found = format!("{}, {}{synthetic}", receipt.micro_rho, receipt.software);
+        let cost = if receipt.release_kind.is_noised() { receipt.micro_rho.to_string() } else { "exact".into() };
+        let since = receipt.exact_since.map(|day| format!(", no guarantee of differential privacy since {day}"));
+        let found = format!("{cost}, {}{synthetic}{}", receipt.software, since.unwrap_or_default());
         Ok(((receipt, envelope), found))
     }
 
@@ -124,8 +133,21 @@ impl Checking<'_> {
             same(&release.digest(), &receipt.release, "digest", "the hospital's receipt")?;
             same(&release.header().as_of, &receipt.as_of, "day", "the receipt")?;
             same(&release.header().synthetic, &receipt.synthetic, "declaration of synthetic data", "the receipt")?;
+            let exact = receipt.release_kind == ReleaseKind::Aggregated;
+            same(&release.header().exact.is_some(), &exact, "kind of release", "the receipt")?;
         }
-        let found = format!("{} numbers with noise, patients as of {}", cells.len() / 16, release.header().as_of);
+        if let (Some(exact), Some(Granted { permit, .. })) = (&release.header().exact, chain.permit) {
+            let weaker = || format!("it was made by rules that hide less than the permit's {}", word(&permit.disclosure));
+            rule(exact.rules.at_least(&permit.disclosure.rules()), weaker)?;
+        }
+        let numbers = cells.len() / 16;
+        let found = match &release.header().exact {
+            None => format!("{numbers} numbers with noise, patients as of {}", release.header().as_of),
+            Some(exact) => {
+                let hidden: usize = release.header().parts.iter().map(|part| part.hidden.len()).sum();
+                format!("{numbers} exact numbers, {hidden} cells hidden, data of {}", exact.cut)
+            }
+        };
         Ok((release, found))
     }
 

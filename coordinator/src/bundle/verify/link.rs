@@ -107,6 +107,10 @@ pub fn not_proved() -> Vec<Text> {
             "病院のデータが正しいこと(病院内での再計算 `sekisho-node inspect replay` で確かめられます)",
         ),
         text(
+            "of an exact release, that the hospital hid enough and looked at its earlier ones: the rules are the permit's, the exact numbers are not here",
+            "正確な集計について、病院での秘匿が十分であることと、過去の公表との照合(規則は許可証のものですが、秘匿前の数値はここにありません)",
+        ),
+        text(
             "that nothing else was asked: a log does not show what was never entered",
             "ほかに照会がなかったこと(ログは、記録されなかったものを示しません)",
         ),

@@ -14,6 +14,7 @@ use sekisho_protocol::{
     roster::{Member, Role, Roster},
     schema::Schema,
     status::Status,
+    units::MicroRho,
 };
 
 use super::{
@@ -224,14 +225,16 @@ impl Checking<'_> {
         }
         let (asked, most) = (query.micro_rho, permit.dp.micro_rho_per_query);
         rule(asked <= most, || format!("it asks for {asked}; the permit allows {most}"))?;
-        if let Some(listed) = &permit.allowed_queries {
-            let sql = Digest::of(query.sql.as_bytes());
-            let allowed = listed.iter().any(|entry| entry.sha256 == sql && query.run <= entry.max_runs);
+        if permit.allowed_queries.is_some() {
+            let allowed = permit.listed(&query.sql).is_some_and(|entry| query.run <= entry.max_runs);
             rule(allowed, || "the permit lists its queries, and this is none of them".into())?;
         }
+        let kind = permit.release_of(&query.sql);
+        rule(kind.is_noised() || asked == MicroRho::ZERO, || format!("it asks for {asked} of an exact release"))?;
         let person = query.signers().iter().find_map(|signer| permit.person(*signer));
         let person = person.map(|person| person.id.clone()).unwrap_or_default();
-        let found = format!("run {} asked by {person} of {}, {asked} a hospital", query.run, permit.data_user);
+        let price = if kind.is_noised() { format!("{asked} a hospital") } else { "as an exact release".into() };
+        let found = format!("run {} asked by {person} of {}, {price}", query.run, permit.data_user);
         Ok((query, found))
     }
 

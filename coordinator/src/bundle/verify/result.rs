@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     report::{HolderReport, ResultReport},
-    result::{self, METHOD},
+    result,
 };
 
 /// The files of a result.
@@ -138,7 +138,7 @@ impl Checking<'_> {
             confidence: there.confidence,
             preset: plan.preset(),
             synthetic: hospitals.iter().any(|hospital| hospital.receipt.synthetic),
-            method: METHOD.into(),
+            method: result::method(plan).into(),
             privacy: result::privacy(plan, &granted.permit),
             bites: Vec::new(),
             suppressed_cells: 0,
@@ -220,7 +220,15 @@ fn agreed(plan: PrivatePlan, hospitals: &[Hospital]) -> Result<(PrivatePlan, Str
 /// One hospital in the report, as its receipt has it.
 fn reported_of(there: &HolderReport, hospital: Option<&Hospital>) -> HolderReport {
     let empty =
-        HolderReport { as_of: None, study_left: None, stored: None, synthetic: false, receipt: None, ..there.clone() };
+        HolderReport {
+            as_of: None,
+            study_left: None,
+            stored: None,
+            synthetic: false,
+            exact_since: None,
+            receipt: None,
+            ..there.clone()
+        };
     match hospital {
         None => empty,
         Some(hospital) => HolderReport {
@@ -228,6 +236,7 @@ fn reported_of(there: &HolderReport, hospital: Option<&Hospital>) -> HolderRepor
             detail: None,
             as_of: Some(hospital.receipt.as_of),
             synthetic: hospital.receipt.synthetic,
+            exact_since: hospital.receipt.exact_since,
             receipt: Some(hospital.envelope.clone()),
             ..empty
         },

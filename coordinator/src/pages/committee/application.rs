@@ -13,7 +13,7 @@ use sekisho_protocol::{
     digest::Digest,
     dsse::Verified,
     pages::Language,
-    permit::Purpose,
+    permit::{Purpose, ReleaseKind},
     refusal::{Code, Refusal},
     review::{Review, Step, Verdict},
     schema::Schema,
@@ -150,8 +150,8 @@ impl Shown {
             (say("Expected result", "期待される結果"), asked.result_expected.clone()),
             (say("Content of statistics", "統計の内容"), asked.statistic_content.clone()),
             (say("Statistics", "統計量"), named(&asked.statistics)),
-            (say("Kinds of release", "公表の種類"), named(&asked.release_kinds)),
-            (say("Disclosure rule", "秘匿規則"), asked.disclosure.as_ref().map(word).unwrap_or_default()),
+            (say("Kinds of release", "公表の種類"), kinds(asked, language)),
+            (say("Disclosure rule", "秘匿規則"), disclosure(asked, language)),
             (say("Review of results", "結果の審査"), word(&asked.output_review)),
         ];
         if let Some(dp) = &asked.dp {
@@ -221,6 +221,21 @@ fn purposes(asked: &Application, language: &Language) -> String {
     permissible.iter().map(text).collect::<Vec<_>>().join(language.say(", ", "、"))
 }
 
+fn kinds(asked: &Application, language: &Language) -> String {
+    let text = |kind: &ReleaseKind| {
+        let (en, ja) = kind.in_words();
+        language.say(en, ja)
+    };
+    asked.release_kinds.iter().map(text).collect::<Vec<_>>().join(language.say("; ", "、"))
+}
+
+fn disclosure(asked: &Application, language: &Language) -> String {
+    asked.disclosure.map_or_else(String::new, |preset| {
+        let (en, ja) = preset.rules().in_words();
+        format!("{}: {}", word(&preset), language.say(&en, &ja))
+    })
+}
+
 async fn said(documents: &Documents, id: &str, newest: Digest) -> Result<Vec<Said>, Refusal> {
     let one = |report: crate::report::ReviewReport| {
         let (review, _) = report.envelope.peek::<Review>()?;
@@ -244,7 +259,7 @@ fn planned(application: &Application, current: &Current, now: DateTime<Utc>) -> 
     let differing = dry_run::compare(application, &runs);
     let permit = grant::permit(application, Digest::of(b""), now)?;
     let one = |(place, (query, run)): (usize, (&RequestedQuery, DryRun))| {
-        let rho = query.micro_rho.unwrap_or(permit.dp.micro_rho_per_query);
+        let rho = dry_run::price(query, &permit);
         let plan = PrivatePlan::analyse_with(&query.sql, schema, &permit, rho, &query.terms);
         Planned {
             query: query.clone(),

@@ -4,7 +4,7 @@
 //! that change the direction of text; the page beside it has everything in full, as a list.
 
 use askama::Template;
-use sekisho_protocol::pages::Page;
+use sekisho_protocol::{pages::Page, permit::ReleaseKind};
 
 use super::{lineage::Lineage, rho};
 
@@ -161,7 +161,12 @@ fn question(lineage: &Lineage, page: &Page) -> Words {
 
 fn hospitals(lineage: &Lineage, page: &Page) -> Vec<(bool, Words)> {
     let answered = lineage.parts.iter().map(|part| {
-        let cost = format!("{} {}", page.say("receipt, rho", "受領証、rho"), rho(part.receipt.micro_rho.get()));
+        let cost = match part.receipt.release_kind {
+            ReleaseKind::Noised => {
+                format!("{} {}", page.say("receipt, rho", "受領証、rho"), rho(part.receipt.micro_rho.get()))
+            }
+            ReleaseKind::Aggregated => page.say("receipt, exact", "受領証、正確な集計").into(),
+        };
         let kind = page.say("HOSPITAL", "医療機関").to_string();
         (true, (kind, part.receipt.node.clone(), cost, part.digest.short()))
     });

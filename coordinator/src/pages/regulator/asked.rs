@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
     digest::Digest,
     dsse::Envelope,
@@ -53,6 +53,9 @@ pub struct Asked {
     pub query_key: Digest,
     /// Which run of it.
     pub run: u32,
+    /// How its answer is released; none of rounds before queries were kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_kind: Option<Coded>,
     /// What became of it.
     pub state: Coded,
     /// The result, by digest.
@@ -92,6 +95,9 @@ pub struct Charge {
     pub at: DateTime<Utc>,
     /// How much.
     pub micro_rho: u64,
+    /// The day since which no guarantee of differential privacy holds for the hospital's patients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_since: Option<NaiveDate>,
     /// An earlier round had it already: nothing was charged again.
     pub again: bool,
 }
@@ -157,6 +163,7 @@ fn asked(
         principal_investigator: permit.principal_investigator.clone(),
         purposes: permit.purposes.iter().map(|purpose| words::purpose(*purpose)).collect(),
         persons,
+        release_kind: query.as_ref().map(|query| words::release_kind(permit.release_of(&query.sql))),
         sql: query.map(|query| query.sql),
         query_key: round.query_key,
         run: round.run,
@@ -181,7 +188,7 @@ fn answers(
     let mut holders: Vec<Answer> = Vec::new();
     let absent = |name: &str, state| Answer { name: name.into(), state, code: None, detail: None, receipt: None };
     for holder in report.into_iter().flat_map(|report| report.holders) {
-        let state = words::holder_state(holder.state);
+        let state = words::unanswered(&holder);
         holders.push(Answer { code: holder.code, detail: holder.detail, ..absent(&holder.name, state) });
     }
     for name in asked.iter().chain(part.releases.iter().map(|release| &release.node)) {
@@ -197,6 +204,7 @@ fn answers(
             statement: Digest::of(&release.receipt),
             at: receipt.at,
             micro_rho: receipt.micro_rho.get(),
+            exact_since: receipt.exact_since,
             again: !seen.insert(digest),
         };
         for holder in holders.iter_mut().filter(|holder| holder.name == release.node) {

@@ -131,6 +131,7 @@ pub fn decisions(language: Language, uses: &[Use], parts: &Parts, names: &Names)
         ("Valid until", "有効期間の終了"),
         ("Most per query (micro-rho)", "1回の上限（micro-rho）"),
         ("Most in all, per hospital (micro-rho)", "医療機関ごとの上限（micro-rho）"),
+        ("Listed queries (SHA-256): kind of release", "許可された照会（SHA-256）：公表の種類"),
     ];
     let row = |decision: &crate::use_register::DecisionEntry| {
         let permit = parts.permits.iter().map(|part| &part.permit).find(|permit| permit.digest == decision.digest);
@@ -154,10 +155,22 @@ pub fn decisions(language: Language, uses: &[Use], parts: &Parts, names: &Names)
             of(&|permit| Cell::time(permit.validity.to)),
             of(&|permit| Cell::number(permit.dp.micro_rho_per_query.get())),
             of(&|permit| Cell::number(permit.dp.micro_rho_total.get())),
+            of(&|permit| listed(language, permit)),
         ]
     };
     let caption = language.say("Decisions: every version of each permit, and refusals", "決定（許可の各版と不許可）");
     Table::new(language, caption, columns).with(uses.iter().flat_map(|entry| &entry.decisions).map(row))
+}
+
+/// The queries that a permit lists, with how their answers are released.
+fn listed(language: Language, permit: &Permit) -> Cell {
+    let Some(queries) = &permit.allowed_queries else {
+        return Cell::words(language.say("any within the rest: noised", "範囲内の任意の照会（ノイズ付き）"));
+    };
+    Cell::list(queries.iter().map(|query| {
+        let (en, ja) = query.release.in_words();
+        format!("{}: {}", query.sha256.short(), language.say(en, ja))
+    }))
 }
 
 /// Everybody whom a permit or an application names.
@@ -203,6 +216,7 @@ pub fn holders(language: Language, parts: &Parts) -> Table {
         ("Decided by", "決定方法"),
         ("Set aside (micro-rho)", "確保した予算（micro-rho）"),
         ("Reason", "理由"),
+        ("No guarantee of differential privacy since", "差分プライバシーの保証がなくなった日"),
     ];
     let mut rows = Vec::new();
     for part in &parts.permits {
@@ -220,6 +234,7 @@ pub fn holders(language: Language, parts: &Parts) -> Table {
                 DecidedBy::Hand => language.say("a person", "担当者"),
             });
             let code = said.and_then(|said| said.refused).map(Code::as_str).unwrap_or_default();
+            let since = parts.exact_since.get(&name).copied().map(Cell::day);
             rows.push([
                 Cell::words(name),
                 document(&permit.id, part.permit.digest),
@@ -230,6 +245,7 @@ pub fn holders(language: Language, parts: &Parts) -> Table {
                 Cell::words(by.unwrap_or_default()),
                 said.map(|said| Cell::number(said.earmark.get())).unwrap_or_default(),
                 Cell::words(said.and_then(|said| said.reason.clone()).unwrap_or_default()),
+                since.unwrap_or_default(),
             ]);
         }
     }
@@ -247,6 +263,7 @@ pub fn rounds(language: Language, found: &[Asked]) -> Table {
         ("Asked by", "照会者"),
         ("Question (SQL)", "照会文（SQL）"),
         ("Hospitals", "医療機関"),
+        ("Release", "公表の種類"),
         ("Receipts: charge (micro-rho)", "受領証：消費（micro-rho）"),
         ("What became of it", "結果の扱い"),
         ("Result", "結果"),
@@ -272,6 +289,7 @@ pub fn rounds(language: Language, found: &[Asked]) -> Table {
             Cell::list(asked.persons.iter().map(Signer::label)),
             Cell::sql(asked.sql.as_deref()),
             answers(language, asked),
+            asked.release_kind.as_ref().map(|kind| Cell::coded(language, kind)).unwrap_or_default(),
             Cell::lines(charges),
             Cell::coded(language, &asked.state),
             result(asked),

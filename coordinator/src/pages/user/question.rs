@@ -184,6 +184,13 @@ pub struct Analysis {
     pub dry_line: String,
 }
 
+impl Analysis {
+    /// The answer would be exact.
+    pub fn is_exact(&self) -> bool {
+        self.privacy.protection.rules().is_some()
+    }
+}
+
 /// Analyses the question of `form` under the permit `own`.
 ///
 /// # Errors
@@ -207,7 +214,8 @@ pub async fn analysed(
     let flags = form.flags(&name, &permit.holders());
     let command =
         Command::of_flags(&flags.iter().map(|(name, value)| format!("--{name}={value}")).collect::<Vec<_>>())?;
-    let (sql, asked) = (command.sql()?, command.asked(permit)?);
+    let sql = command.sql()?;
+    let asked = command.asked(&sql, permit)?;
     if let Some(refusal) = &own.void {
         return Err(refusal.clone().into());
     }

@@ -18,7 +18,7 @@ use crate::{
     documents::{Documents, unavailable},
     held::{Told, told},
     person::{answer::Rows, door::Answer, failure::Failure},
-    report::{HolderState, ResultReport},
+    report::{HolderReport, HolderState, ResultReport},
     store::{KeptRound, RoundState, Store},
 };
 
@@ -34,6 +34,8 @@ pub enum State {
     Interrupted,
     /// Nobody answered.
     Nothing,
+    /// Nobody answered yet, and people at hospitals look at the exact result.
+    Waiting,
     /// All that were asked answered.
     Complete,
     /// Some did not answer.
@@ -110,7 +112,10 @@ async fn row(documents: &Documents, store: &Store, round: KeptRound, own: &Own) 
         (RoundState::Running, _) => State::Running,
         (RoundState::Interrupted, _) => State::Interrupted,
         (RoundState::Done(_), None) => State::Lost,
-        (RoundState::Done(_), Some((0, _))) => State::Nothing,
+        (RoundState::Done(_), Some((0, _))) => {
+            let waits = report.is_some_and(|report| report.holders.iter().any(HolderReport::waits));
+            if waits { State::Waiting } else { State::Nothing }
+        }
         (RoundState::Done(_), Some(_)) if own.takes_back().is_some() => State::TakenBack,
         (RoundState::Done(_), Some((answered, asked))) => {
             let complete = if answered == asked { State::Complete } else { State::Incomplete };

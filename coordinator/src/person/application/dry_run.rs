@@ -6,11 +6,10 @@
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use sekisho_aggregation::accounting::epsilon_at_delta;
 use sekisho_protocol::{
     application::{Application, DryRun, DryRunMeasure, RequestedQuery},
     digest::Digest,
-    permit::Permit,
+    permit::{Permit, ReleaseKind},
     refusal::Refusal,
     schema::Schema,
     units::MicroRho,
@@ -26,6 +25,7 @@ use crate::{
         print, schema,
     },
     report::Want,
+    result,
 };
 
 /// The sizes of cells for which errors are given.
@@ -83,50 +83,53 @@ pub fn compare(application: &Application, made: &[DryRun]) -> Vec<usize> {
 }
 
 fn one(query: &RequestedQuery, schema: &Schema, permit: &Permit) -> DryRun {
-    let micro_rho = query.micro_rho.unwrap_or(permit.dp.micro_rho_per_query);
-    let run = match analysed(query, schema, permit, micro_rho) {
-        Ok(explanation) => of_explanation(&explanation),
-        Err(refusal) => DryRun {
-            admissible: false,
-            refusal: Some(format!("{}: {}", refusal.code, refusal.detail)),
-            micro_rho,
-            atto_delta: query.terms.atto_delta,
-            delta: String::new(),
-            epsilon: String::new(),
-            cells: 0,
-            cell_sizes: CELL_SIZES.to_vec(),
-            measures: Vec::new(),
-        },
+    let micro_rho = price(query, permit);
+    let protection = result::protection(&query.sql, micro_rho, permit);
+    let (delta, epsilon) = match protection.guarantee() {
+        Some(of) => (of.delta.clone(), format!("{:.4}", of.epsilon)),
+        None => (String::new(), String::new()),
     };
-    // The permit's own rules say that it is a number; if it were none, no epsilon would be promised.
-    let delta = permit.dp.delta_for_reports.parse().unwrap_or(0.0);
-    let epsilon = format!("{:.4}", epsilon_at_delta(micro_rho, delta));
-    DryRun { micro_rho, atto_delta: query.terms.atto_delta, delta: permit.dp.delta_for_reports.clone(), epsilon, ..run }
+    let run = DryRun {
+        admissible: false,
+        refusal: None,
+        exact: protection.rules().copied(),
+        micro_rho,
+        atto_delta: query.terms.atto_delta,
+        delta,
+        epsilon,
+        cells: 0,
+        cell_sizes: CELL_SIZES.to_vec(),
+        measures: Vec::new(),
+    };
+    match analysed(query, schema, permit, micro_rho) {
+        Ok(explanation) => of_explanation(&explanation, run),
+        Err(refusal) => DryRun { refusal: Some(format!("{}: {}", refusal.code, refusal.detail)), ..run },
+    }
+}
+
+/// What one run of a requested query costs: nothing, where its release is exact.
+pub fn price(query: &RequestedQuery, permit: &Permit) -> MicroRho {
+    match permit.release_of(&query.sql) {
+        ReleaseKind::Noised => query.micro_rho.unwrap_or(permit.dp.micro_rho_per_query),
+        ReleaseKind::Aggregated => MicroRho::ZERO,
+    }
 }
 
 fn analysed(query: &RequestedQuery, schema: &Schema, permit: &Permit, rho: MicroRho) -> Result<Explanation, Refusal> {
     use sekisho_protocol::refusal::Code;
-    if rho > permit.dp.micro_rho_per_query || rho == MicroRho::ZERO {
+    let noised = permit.release_of(&query.sql).is_noised();
+    if noised && (rho > permit.dp.micro_rho_per_query || rho == MicroRho::ZERO) {
         let detail = format!("{rho} is not from 1 to the {} of one query", permit.dp.micro_rho_per_query);
         return Err(Refusal::new(Code::BudgetQuery, detail));
     }
-    explained(&query.sql, schema, permit, rho, &query.terms)
+    Ok(explained(&query.sql, schema, permit, rho, &query.terms)?.explanation)
 }
 
-fn of_explanation(explanation: &Explanation) -> DryRun {
+fn of_explanation(explanation: &Explanation, run: DryRun) -> DryRun {
     let cells = explanation.parts.iter().map(|part| u64::try_from(part.cells).unwrap_or(u64::MAX));
-    let measures = explanation.parts.iter().flat_map(|part| &part.measures);
-    DryRun {
-        admissible: true,
-        refusal: None,
-        micro_rho: MicroRho::ZERO,
-        atto_delta: sekisho_protocol::units::AttoDelta::ZERO,
-        delta: String::new(),
-        epsilon: String::new(),
-        cells: cells.fold(0, u64::saturating_add),
-        cell_sizes: CELL_SIZES.to_vec(),
-        measures: measures.map(measure).collect(),
-    }
+    let measures = explanation.parts.iter().flat_map(|part| &part.measures).filter(|_| run.exact.is_none());
+    let measures = measures.map(measure).collect();
+    DryRun { admissible: true, cells: cells.fold(0, u64::saturating_add), measures, ..run }
 }
 
 fn measure(measure: &MeasureExplanation) -> DryRunMeasure {

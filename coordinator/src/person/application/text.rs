@@ -100,6 +100,7 @@ fn query(place: usize, query: &RequestedQuery, run: Option<&DryRun>, made_here: 
         ("query", format!("{place}: {}", query.sql)),
         ("sha256", query.sha256.to_string()),
         ("runs", format!("at most {}", query.max_runs)),
+        ("release", format!("{}: {}", query.release.as_str(), query.release.in_words().0)),
     ];
     let Some(run) = run else {
         facts.push(("dry run", "none is attached".into()));
@@ -110,10 +111,16 @@ fn query(place: usize, query: &RequestedQuery, run: Option<&DryRun>, made_here: 
         Some(refusal) => facts.push(("dry run", format!("NOT admissible: {refusal} ({by})"))),
         None => facts.push(("dry run", format!("admissible, {} cells ({by})", run.cells))),
     }
-    facts.push((
-        "cost",
-        format!("{} a run; epsilon {} at delta {}, at one hospital", run.micro_rho, run.epsilon, run.delta),
-    ));
+    match &run.exact {
+        Some(rules) => {
+            facts.push(("cost", "none: exact, so that no guarantee of differential privacy holds afterwards".into()));
+            facts.push(("rules", rules.in_words().0));
+        }
+        None => facts.push((
+            "cost",
+            format!("{} a run; epsilon {} at delta {}, at one hospital", run.micro_rho, run.epsilon, run.delta),
+        )),
+    }
     if run.measures.is_empty() {
         return print::pairs(&facts);
     }

@@ -3,7 +3,17 @@
 use sekisho_aggregation::plan::PrivatePlan;
 use sekisho_protocol::{permit::Permit, query::Terms, refusal::Refusal, schema::Schema, units::MicroRho};
 
+use crate::{report::PrivacyReport, result};
+
 pub use sekisho_aggregation::explain::{Explanation, KeyExplanation, MeasureExplanation, PartExplanation, Step};
+
+/// What was understood.
+pub struct Understood {
+    /// The plan, as plain facts.
+    pub explanation: Explanation,
+    /// Cost and protection; the noise of each measure is in the explanation.
+    pub privacy: PrivacyReport,
+}
 
 /// Understands `sql` as a node would.
 ///
@@ -15,6 +25,8 @@ pub fn explained(
     permit: &Permit,
     micro_rho: MicroRho,
     terms: &Terms,
-) -> Result<Explanation, Refusal> {
-    Ok(PrivatePlan::analyse_with(sql, schema, permit, micro_rho, terms)?.explain())
+) -> Result<Understood, Refusal> {
+    let plan = PrivatePlan::analyse_with(sql, schema, permit, micro_rho, terms)?;
+    let privacy = PrivacyReport { noise: Vec::new(), ..result::privacy(&plan, permit) };
+    Ok(Understood { explanation: plan.explain(), privacy })
 }

@@ -14,8 +14,16 @@ use crate::{
 /// What was understood: cost and protection, the admitted tree, and each aggregate with its keys and measures. `facts` come
 /// first.
 pub fn explanation(mut facts: Vec<(&'static str, String)>, privacy: &PrivacyReport, of: &Explanation) -> String {
-    facts.push(("mechanism", of.mechanism.clone()));
+    let exact = privacy.protection.rules().is_some();
+    if !exact {
+        facts.push(("mechanism", of.mechanism.clone()));
+    }
     facts.extend(print::cost(privacy));
+    if exact {
+        let once = "once for each dated cut of the data, when a person at the hospital agrees; then no guarantee of \
+                    differential privacy holds there any more, for any study";
+        facts.push(("answered", once.into()));
+    }
     if let Ok(delta) = AttoDelta::try_from(of.atto_delta)
         && !delta.is_zero()
     {
@@ -26,18 +34,20 @@ pub fn explanation(mut facts: Vec<(&'static str, String)>, privacy: &PrivacyRepo
     let several = of.parts.len() > 1;
     let parts = of.parts.iter().enumerate().map(|(place, part)| {
         let title = if several { format!("Aggregate {} of {}", place + 1, of.parts.len()) } else { "Aggregate".into() };
-        self::part(&title, part)
+        self::part(&title, part, exact)
     });
     [print::pairs(&facts), steps].into_iter().chain(parts).collect::<Vec<_>>().join("\n\n")
 }
 
-fn part(title: &str, part: &PartExplanation) -> String {
+fn part(title: &str, part: &PartExplanation, exact: bool) -> String {
     let PartExplanation { keys, cells, sets, rows_per_patient, groups_per_patient, measures, outputs } = part;
-    let mut lines = vec![format!(
-        "{title}: {cells} cells; a patient counts in full with {} and in {}",
-        count(*rows_per_patient, "row"),
-        count(*groups_per_patient, "group")
-    )];
+    let (rows, groups) = (count(*rows_per_patient, "row"), count(*groups_per_patient, "group"));
+    let bounds = if exact {
+        "every row of a patient counts in full".into()
+    } else {
+        format!("a patient counts in full with {rows} and in {groups}")
+    };
+    let mut lines = vec![format!("{title}: {cells} cells; {bounds}")];
     if sets.len() > 1 {
         let set = |set: &Vec<String>| format!("({})", set.join(", "));
         lines.push(format!("grouping sets: {}", plain(&sets.iter().map(set).collect::<Vec<_>>().join(", "))));
@@ -47,8 +57,13 @@ fn part(title: &str, part: &PartExplanation) -> String {
         let header = ["key", "type", "cells", "values"];
         lines.push(print::table(header, keys.iter().map(key)));
     }
-    let header = ["measure", "kind", "numbers", "clamped to", "sensitivity", "micro-rho", "standard deviation"];
-    lines.push(print::table(header, measures.iter().map(measure)));
+    if exact {
+        let header = ["measure", "kind", "numbers", "clamped to"];
+        lines.push(print::table(header, measures.iter().map(|m| measure(m)).map(|[a, b, c, d, ..]| [a, b, c, d])));
+    } else {
+        let header = ["measure", "kind", "numbers", "clamped to", "sensitivity", "micro-rho", "standard deviation"];
+        lines.push(print::table(header, measures.iter().map(measure)));
+    }
     lines.join("\n")
 }
 

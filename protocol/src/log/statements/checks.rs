@@ -164,12 +164,14 @@ impl Statements {
         };
         let keys: Vec<_> = permit.authorised_persons.iter().map(|person| person.key).collect();
         by::<Query>(&envelope, &keys)?;
-        Ok(Said::Query { digest, question: Question { permit: query.permit, key: query.key(), run: query.run } })
+        let kind = permit.release_of(&query.sql);
+        Ok(Said::Query { digest, question: Question { permit: query.permit, key: query.key(), run: query.run, kind } })
     }
 
     fn receipt(&self, bytes: &[u8]) -> Result<Said, String> {
         let receipt = self.of_member::<Receipt>(bytes, |receipt| &receipt.node)?;
-        let question = Question { permit: receipt.permit, key: receipt.query_key, run: receipt.run };
+        let Receipt { permit, query_key: key, run, release_kind: kind, .. } = receipt;
+        let question = Question { permit, key, run, kind };
         let charged = Charged { study_id: receipt.study_id, micro_rho: receipt.micro_rho };
         Ok(Said::Receipt { query: receipt.query, question, charged })
     }

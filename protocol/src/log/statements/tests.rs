@@ -13,6 +13,7 @@ use crate::{
         checkpoint::{Checkpoint, SignedCheckpoint},
         merkle::TreeHead,
     },
+    permit::{AllowedQuery, Preset, ReleaseKind},
     query::{Query, Terms},
     receipt::{Receipt, ReservationRecord},
     roster::{Member, Role, Roster},
@@ -102,7 +103,7 @@ fn receipt(query: &Query, digest: Digest) -> Receipt {
         release: some,
         software: "test".into(),
         at: at(),
-        release_kind: crate::permit::ReleaseKind::Noised,
+        release_kind: ReleaseKind::Noised,
         exact_since: None,
     }
 }
@@ -196,5 +197,54 @@ fn each_statement_is_signed_by_whoever_had_to_and_the_first_that_is_not_is_named
         let found = found(&keys, &entries.map(|(_, entry)| entry).collect::<Vec<_>>()).unwrap();
         assert_eq!((found.verified, found.matched, found.open), expect, "without {gone:?}");
         assert_eq!(found.first_open.is_some(), found.open > 0);
+    }
+}
+
+#[test]
+fn an_exact_release_is_one_that_the_permit_lists_so_and_its_charge_is_zero() {
+    let keys = Keys::fresh();
+    let [governance, sato, kato, tokyo, person, _] = &keys.0;
+    let listed = |release| {
+        let mut permit = permit(&keys);
+        permit.release_kinds = vec![ReleaseKind::Noised, ReleaseKind::Aggregated];
+        permit.disclosure = Preset::JpNdb;
+        let sql = query(Digest::of(b"")).sql;
+        let other = AllowedQuery { sha256: Digest::of(b"other"), max_runs: 1, release: ReleaseKind::Aggregated };
+        permit.allowed_queries =
+            Some(vec![AllowedQuery { sha256: Digest::of(sql.as_bytes()), max_runs: 1, release }, other]);
+        permit
+    };
+    // What the permit lists, what the receipt says, what was charged; and what is wrong with it.
+    type Case = (ReleaseKind, ReleaseKind, u64, Result<(), &'static str>);
+    let (exact, noised) = (ReleaseKind::Aggregated, ReleaseKind::Noised);
+    let cases: [Case; 4] = [
+        (exact, exact, 0, Ok(())),
+        (noised, noised, 10, Ok(())),
+        (noised, exact, 0, Err("says that the release is aggregated, and the permit lists the query as noised")),
+        (exact, noised, 0, Err("says that the release is noised, and the permit lists the query as aggregated")),
+    ];
+    for (listed_as, said, rho, expect) in cases {
+        let (permit_bytes, digest) = signed(&listed(listed_as), &[sato, kato]);
+        let asked = Query { micro_rho: MicroRho::try_from(rho).unwrap(), ..query(digest) };
+        let (query_bytes, query_digest) = signed(&asked, &[person]);
+        let told = Receipt { release_kind: said, exact_since: Some(at().date_naive()), ..receipt(&asked, query_digest) };
+        let entries = [
+            (Kind::Roster, signed(&roster(&keys), &[governance]).0),
+            (Kind::Permit, permit_bytes),
+            (Kind::Query, query_bytes),
+            (Kind::Reservation, signed(&reservation(&told), &[tokyo]).0),
+            (Kind::Receipt, signed(&told, &[tokyo]).0),
+        ];
+        match (found(&keys, &entries), expect) {
+            (Ok(found), Ok(())) => assert_eq!((found.verified, found.matched, found.open), (5, 1, 0)),
+            (Err(wrong), Err(why)) => assert!(wrong.index == 4 && wrong.why.contains(why), "{wrong}"),
+            (found, _) => panic!("{listed_as:?} {said:?}: {found:?}"),
+        }
+        // Without the query, as at a hospital, the permit's kinds are compared.
+        let noised_alone = signed(&permit(&keys), &[sato, kato]);
+        let told = Receipt { permit: noised_alone.1, ..told };
+        let entries = [entries[0].clone(), (Kind::Permit, noised_alone.0), entries[3].clone(), (Kind::Receipt, signed(&told, &[tokyo]).0)];
+        let found = found(&keys, &entries);
+        assert_eq!(found.is_err(), said == exact, "{found:?}");
     }
 }

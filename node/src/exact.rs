@@ -2,7 +2,7 @@
 //!
 //! A question whose permit lists it as aggregated never runs by itself: it is noted, and waits ([`Answering::asked_exact`]).
 //! Somebody at the hospital looks at the table as it would leave ([`Answering::look`]) and lets it out ([`Answering::let_out`])
-//! or refuses it ([`Answering::refuse_exact`]), by the command line or the console: both do it here.
+//! or refuses it ([`refuse`]), by the command line or the console: both do it here.
 //!
 //! Promises: what was permitted is verified again on that day; the guard ([`guard`]) and the record of cohort, decision, snapshot
 //! and eligible day are one durable transaction, before a release is made; the release is stored with its receipt before
@@ -14,8 +14,10 @@
 
 pub mod guard;
 mod review;
+#[cfg(test)]
+mod tests;
 
-pub use self::review::{Looked, Out};
+pub use self::review::{Looked, Out, Shown, refuse};
 
 use sekisho_aggregation::exact::HiddenWhy;
 use sekisho_protocol::refusal::{Code, Refusal};
@@ -28,6 +30,9 @@ use crate::{
     ledger::{Decided, LedgerError, NewRequest, RunKey, RunState},
     seeds::NoRandomness,
 };
+
+/// How many digits the mark of a table has.
+pub const MARK: usize = 12;
 
 /// Why nothing was shown or decided.
 #[derive(Debug, thiserror::Error)]

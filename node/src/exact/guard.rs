@@ -101,3 +101,87 @@ impl Candidate<'_> {
         (apart < u64::from(least)).then(|| Close::Near(earlier.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many patients from `first` on.
+    fn cohort(first: u64, patients: u64) -> Cohort {
+        let bytes: Vec<u8> = (first..first + patients).flat_map(u64::to_le_bytes).collect();
+        Cohort::from_bytes(&bytes).unwrap()
+    }
+
+    fn day(day: u32) -> NaiveDate {
+        NaiveDate::from_ymd_opt(2026, 11, day).unwrap()
+    }
+
+    fn earlier(sql: Option<&[u8]>, cut: u32, min_patients: u32) -> Earlier {
+        Earlier {
+            name: "3fa9c2d1e0ab/1".into(),
+            study_id: "another".into(),
+            sql: sql.map(Digest::of),
+            cut: day(cut),
+            min_patients,
+            on: day(28),
+        }
+    }
+
+    #[test]
+    fn a_cohort_of_fewer_patients_than_the_least_number_is_refused() {
+        for (patients, min_patients, expect) in [(0, 1, true), (9, 10, true), (10, 10, false), (11, 10, false)] {
+            let cohort = cohort(1, patients);
+            let candidate =
+                Candidate { sql: Digest::of(b"a"), cut: day(2), min_patients, cohort: &cohort, key: Digest::of(b"k") };
+            assert_eq!(candidate.few().is_some(), expect, "{patients} of {min_patients}");
+        }
+    }
+
+    #[test]
+    fn whoever_differs_by_fewer_than_the_larger_least_number_is_too_close() {
+        // 30 patients from 100 on were released.
+        for (first, patients, own, earlier_min, expect) in [
+            (100, 30, 10, 10, true),
+            (100, 39, 10, 10, true),
+            (100, 40, 10, 10, false),
+            (100, 21, 10, 10, true),
+            (100, 20, 10, 10, false),
+            // Four have gone and five have come: nine are in one alone.
+            (104, 31, 10, 10, true),
+            (105, 30, 10, 10, false),
+            (1000, 30, 10, 10, false),
+            (100, 45, 10, 20, true),
+            (100, 45, 20, 10, true),
+            (100, 50, 20, 10, false),
+        ] {
+            let (own_cohort, other) = (cohort(first, patients), cohort(100, 30));
+            let candidate = Candidate {
+                sql: Digest::of(b"a"),
+                cut: day(2),
+                min_patients: own,
+                cohort: &own_cohort,
+                key: Digest::of(b"k"),
+            };
+            let close = candidate.near(&earlier(Some(b"b"), 1, earlier_min), &other);
+            assert_eq!(close.is_some(), expect, "{patients} from {first} on, {own} and {earlier_min}");
+            let told = close.map(|close| close.to_string()).unwrap_or_default();
+            assert!(!told.contains("30") && !told.contains(&patients.to_string()), "no number of patients: {told}");
+        }
+    }
+
+    #[test]
+    fn the_same_sql_is_released_once_a_cut_and_on_later_cuts_only() {
+        let cohort = cohort(1, 30);
+        for (sql, earlier_cut, expect) in [
+            (Some(&b"a"[..]), 2, true),
+            (Some(b"a"), 3, true),
+            (Some(b"a"), 1, false),
+            (Some(b"b"), 2, false),
+            (None, 2, false),
+        ] {
+            let candidate =
+                Candidate { sql: Digest::of(b"a"), cut: day(2), min_patients: 10, cohort: &cohort, key: Digest::of(b"k") };
+            assert_eq!(candidate.same_cut(&earlier(sql, earlier_cut, 10)).is_some(), expect, "{sql:?} {earlier_cut}");
+        }
+    }
+}

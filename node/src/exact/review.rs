@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_aggregation::{
     exact::{Claim, Cohort, HiddenWhy, History, Preview, Reviewed},
     fold::RawCells,
@@ -13,6 +13,7 @@ use sekisho_protocol::{
     digest::Digest,
     disclosure::Rules,
     dsse::{Envelope, Verified},
+    keys::SecretKey,
     orders::obey,
     permit::{OptOut, Permit, ReleaseKind},
     query::Query,
@@ -35,7 +36,7 @@ use crate::{
     guard::{gives, in_force},
     holding::{DataSet, tables},
     ledger::{
-        Asked, ChargeRequest, Cost, Decided, ExactRequest, LedgerError, NewRelease, Recorded, Run, RunState, Said,
+        Asked, ChargeRequest, Cost, ExactRequest, Ledger, LedgerError, NewRelease, Recorded, Run, RunState, Said,
         StoredRelease,
     },
     policy::{Asked as Question, Person},
@@ -79,6 +80,13 @@ pub struct Shown {
     pub recorded: bool,
 }
 
+impl Shown {
+    /// What tells this table from any other: it says that a person saw it.
+    pub fn mark(&self) -> String {
+        self.table.mark().short()
+    }
+}
+
 /// An exact result that was let out.
 pub struct Out {
     /// The number of the charge of nothing.
@@ -103,6 +111,41 @@ struct Opened {
     data: Arc<DataSet>,
     rules: Rules,
     _slot: Arc<Slot>,
+}
+
+/// Refuses a request for ever, in the name of the hospital `name` with its key.
+///
+/// # Errors
+/// When there is none of this number, it was decided before, or the database fails.
+pub async fn refuse(
+    ledger: &Ledger,
+    (name, key): (&str, &SecretKey),
+    number: i64,
+    who: &str,
+    said: Said<'_>,
+) -> Result<(), ExactError> {
+    let request = ledger.exact_request(number).await?.ok_or(LedgerError::UnknownRequest(number))?;
+    let entry = refusal_entry(&request, name, key, said.at)?;
+    Ok(ledger.refuse_exact(number, &request.key, who, &said, &entry).await?)
+}
+
+/// The entry of the log for a refusal: the same whoever says no.
+fn refusal_entry(
+    request: &ExactRequest,
+    name: &str,
+    key: &SecretKey,
+    at: DateTime<Utc>,
+) -> Result<Vec<u8>, Refusal> {
+    let record = RefusalRecord {
+        node: name.into(),
+        permit: request.key.permit,
+        query: request.query,
+        query_key: request.key.query_key,
+        run: request.key.run,
+        code: Code::ExactRefused,
+        at,
+    };
+    Ok(Envelope::sign(&record, &[key])?.to_json())
 }
 
 /// What a run reads: of the record where there is one, and otherwise of now.
@@ -188,12 +231,12 @@ impl Answering {
         number: i64,
         who: &str,
         said: Said<'_>,
-        seen: Option<Digest>,
+        seen: &str,
     ) -> Result<Out, ExactError> {
         let opened = self.opened(self.request(number).await?).await?;
         let (bound, _) = self.bound(&opened).await?;
         let Read { raw, cohort, table, hidden: _ } = self.read(&opened, &bound).await?;
-        if seen.is_some_and(|seen| seen != table.mark()) {
+        if seen != table.mark().short() {
             return Err(ExactError::Changed);
         }
         self.hooks.at("exact_read");
@@ -243,34 +286,8 @@ impl Answering {
         Ok(Out { charge_id: run.charge_id, receipt: receipt_of(&stored)?, cut, as_of, table: Some(table) })
     }
 
-    /// Refuses a request for ever.
-    ///
-    /// # Errors
-    /// When there is none of this number, it was decided before, or the database fails.
-    pub async fn refuse_exact(&self, number: i64, who: &str, said: Said<'_>) -> Result<(), ExactError> {
-        let request = self.request(number).await?;
-        let entry = self.refusal_entry(&request, said.at)?;
-        self.ledger.refuse_exact(number, &request.key, who, &said, &entry).await?;
-        info!(request = number, study = %request.study_id, by = who, "an exact result was refused");
-        Ok(())
-    }
-
     async fn request(&self, number: i64) -> Result<ExactRequest, ExactError> {
         Ok(self.ledger.exact_request(number).await?.ok_or(LedgerError::UnknownRequest(number))?)
-    }
-
-    /// The entry of the log for a refusal: the same whoever says no.
-    fn refusal_entry(&self, request: &ExactRequest, at: chrono::DateTime<chrono::Utc>) -> Result<Vec<u8>, Refusal> {
-        let record = RefusalRecord {
-            node: self.trust.name.clone(),
-            permit: request.key.permit,
-            query: request.query,
-            query_key: request.key.query_key,
-            run: request.key.run,
-            code: Code::ExactRefused,
-            at,
-        };
-        Ok(Envelope::sign(&record, &[&self.signing])?.to_json())
     }
 
     /// Verifies again what was verified when it was asked: signatures, permit, status, orders, the hospital's answer and policy.
@@ -403,7 +420,7 @@ impl History for Desk<'_> {
             who,
             said: *said,
             reservation: &reservation,
-            refusal: &node.refusal_entry(request, said.at)?,
+            refusal: &refusal_entry(request, &node.trust.name, &node.signing, said.at)?,
         };
         match node.ledger.record_exact(&new).await? {
             Recorded::New(run) | Recorded::Existing(run) => Ok(run),

@@ -7,7 +7,6 @@ use std::{
 };
 
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
-use sekisho_protocol::permit::ReleaseKind;
 use serde::Serialize;
 
 use super::facts::{Asked, Offered, Organisation, Scope, Study};

@@ -78,6 +78,14 @@ impl Combined {
     }
 }
 
+impl<'a> Own<'a> {
+    fn of(release: &'a Release, place: usize) -> Option<Self> {
+        let (header, numbers) = (release.header().parts.get(place)?, release.parts().get(place)?);
+        let rounding = release.header().exact.as_ref().map_or(1, |exact| exact.rules.rounding);
+        Some(Self { header, numbers, rounding })
+    }
+}
+
 /// Why a release does not belong to the round.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CombineError {
@@ -139,12 +147,8 @@ fn is_of(part: &Part, header: &PartHeader) -> bool {
 /// [`CombineError::Overflow`] when a sum leaves i128, or a release was not checked.
 pub fn combine(plan: &PrivatePlan, releases: &[&Release]) -> Result<Combined, CombineError> {
     let of_part = |(place, part): (usize, &Part)| {
-        let own = |release: &&Release| {
-            let (header, numbers) = (release.header().parts.get(place)?, release.parts().get(place)?.as_slice());
-            let rounding = release.header().exact.as_ref().map_or(1, |exact| exact.rules.rounding);
-            Some(Own { header, numbers, rounding })
-        };
-        combine_part(part, &releases.iter().filter_map(own).collect::<Vec<_>>())
+        let own = releases.iter().filter_map(|release| Own::of(release, place));
+        combine_part(part, &own.collect::<Vec<_>>())
     };
     Ok(Combined { parts: plan.parts().iter().enumerate().map(of_part).collect::<Result<_, _>>()? })
 }

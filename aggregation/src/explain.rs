@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use datafusion_common::DataFusionError;
 use datafusion_expr::{Expr, LogicalPlan};
 use num_bigint::BigUint;
-use sekisho_protocol::{permit::Mechanism, units::MicroRho};
+use sekisho_protocol::{disclosure::Rules, permit::Mechanism, units::MicroRho};
 use serde::{Deserialize, Serialize};
 
 pub use crate::relation::Step;
@@ -28,8 +28,12 @@ pub struct Explanation {
     pub micro_rho: u64,
     /// What group keys that are not public spend, in 10^-18.
     pub atto_delta: u64,
-    /// `gaussian` or `laplace`.
+    /// `gaussian` or `laplace`; `none` of an exact query.
     pub mechanism: String,
+    /// The rules under which exact cells leave; none of a noised query. An exact query has no noise, bounds no patient's rows and
+    /// costs nothing: prices, sensitivities and deviations are 0, and so are rows and groups per patient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Rules>,
 }
 
 /// One aggregate across patients.
@@ -118,15 +122,14 @@ impl Part {
     }
 
     fn measure_explanation(&self, measure: &Measure) -> MeasureExplanation {
+        if self.exact {
+            return self.exact_explanation(measure);
+        }
         let (squared, absolute) = self.sensitivity(measure);
         let unit = self.unit(measure);
         let (norm, sensitivity, micro_rho) = match measure.price {
             Price::Rho(rho) => ("L2", natural(&squared.sqrt(), unit), rho),
             Price::Epsilon(e) => ("L1", natural(&absolute, unit), pure_epsilon_cost(e).unwrap_or(MicroRho::MAX)),
-        };
-        let range = match measure.quantity {
-            Quantity::Sum { argument, .. } | Quantity::Histogram { argument } => Some(self.natural_range(argument)),
-            Quantity::Rows | Quantity::Present { .. } | Quantity::Patients { .. } | Quantity::Heavy => None,
         };
         MeasureExplanation {
             name: self.measure_name(measure),
@@ -136,7 +139,28 @@ impl Part {
             sensitivity,
             micro_rho: micro_rho.get(),
             standard_deviation: self.deviation(measure).unwrap_or(f64::INFINITY),
-            range,
+            range: self.range(measure),
+        }
+    }
+
+    fn exact_explanation(&self, measure: &Measure) -> MeasureExplanation {
+        MeasureExplanation {
+            name: self.measure_name(measure),
+            kind: kind(measure).into(),
+            numbers: self.width(measure),
+            norm: "none".into(),
+            sensitivity: 0.0,
+            micro_rho: 0,
+            standard_deviation: 0.0,
+            range: self.range(measure),
+        }
+    }
+
+    /// To what a measure's values are clamped, in natural units.
+    fn range(&self, measure: &Measure) -> Option<(f64, f64)> {
+        match measure.quantity {
+            Quantity::Sum { argument, .. } | Quantity::Histogram { argument } => Some(self.natural_range(argument)),
+            Quantity::Rows | Quantity::Present { .. } | Quantity::Patients { .. } | Quantity::Heavy => None,
         }
     }
 
@@ -172,8 +196,8 @@ impl Part {
             keys: self.keys.iter().map(key).collect(),
             cells: self.cells(),
             sets: self.sets.iter().map(of_set).collect(),
-            rows_per_patient: self.rows_per_patient,
-            groups_per_patient: self.groups_per_patient,
+            rows_per_patient: if self.exact { 0 } else { self.rows_per_patient },
+            groups_per_patient: if self.exact { 0 } else { self.groups_per_patient },
             measures: self.measures.iter().map(|m| self.measure_explanation(m)).collect(),
             outputs: self.outputs.iter().zip(names).map(output).collect(),
         }
@@ -192,11 +216,13 @@ impl PrivatePlan {
             parts: self.parts.iter().enumerate().map(|(i, part)| part.explanation(&names(i))).collect(),
             micro_rho: self.micro_rho.get(),
             atto_delta: self.atto_delta().get(),
-            mechanism: match self.mechanism {
-                Mechanism::Gaussian => "gaussian",
-                Mechanism::Laplace => "laplace",
+            mechanism: match (self.exact, self.mechanism) {
+                (Some(_), _) => "none",
+                (None, Mechanism::Gaussian) => "gaussian",
+                (None, Mechanism::Laplace) => "laplace",
             }
             .into(),
+            exact: self.exact,
         }
     }
 

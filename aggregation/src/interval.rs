@@ -113,6 +113,14 @@ fn product(a: f64, b: f64) -> f64 {
     reason = "named like the operations of SQL; no reference or scalar variants are needed"
 )]
 impl Interval {
+    /// The interval of an exact integer that rounding moved by at most `slack`: `scale` is the worth of a step.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "for intervals, which are real numbers")]
+    pub fn rounded(number: i128, slack: f64, scale: f64) -> Self {
+        let value = number as f64;
+        Self { estimate: value * scale, lower: (value - slack) * scale, upper: (value + slack) * scale }
+    }
+
     /// The interval of a noised integer: `scale` is the worth of a step.
     #[must_use]
     pub fn of_number(noisy: i128, spread: Spread, scale: f64, level: f64) -> Self {

@@ -57,6 +57,9 @@ impl<'a> View<'a> {
         let cells = part.cells_over(set);
         let summed = projection.len() / cells.max(1);
         let numbers = part.measures.iter().zip(&combined.measures).map(|(measure, numbers)| {
+            if part.exact {
+                return Cow::Borrowed(part.numbers_of(measure, set).and_then(|own| numbers.get(own)).unwrap_or_default());
+            }
             if measure.over == set {
                 return Cow::Borrowed(numbers.as_slice());
             }
@@ -110,9 +113,20 @@ impl<'a> View<'a> {
     /// A measure in natural units.
     #[expect(clippy::cast_precision_loss, reason = "a unit becomes a real number for display")]
     fn one(&self, measure: usize, row: usize, level: f64) -> Interval {
-        let spread = self.noises[measure].spread(self.terms(measure, row));
         let scale = 1.0 / self.part.unit(&self.part.measures[measure]) as f64;
+        // An exact part has no noise.
+        let Some(noise) = self.noises.get(measure) else {
+            return Interval::rounded(self.number(measure, row), self.slack(measure, row), scale);
+        };
+        let spread = noise.spread(self.terms(measure, row));
         Interval::of_number(self.number(measure, row), spread, scale, level)
+    }
+
+    /// How far rounding may have moved an exact number; nobody knows of a noised one.
+    fn slack(&self, measure: usize, row: usize) -> f64 {
+        let own = self.part.numbers_of(&self.part.measures[measure], self.set);
+        let slack = self.combined.exact.as_ref().and_then(|exact| exact.slack.get(measure)).zip(own);
+        slack.and_then(|(slack, own)| slack.get(own)?.get(row).copied()).unwrap_or(f64::INFINITY)
     }
 
     /// The measure that an output is here, if it is one.
@@ -211,6 +225,22 @@ impl<'a> View<'a> {
         Some(Estimate::of(tree, numbers, spread, unit, scale, level))
     }
 
+    /// The number of patients of each row of an exact table, where the query asks for it; `i128::MAX` where it does not.
+    fn exact_patients(&self) -> Vec<i128> {
+        let of = |quantity: &Quantity| match quantity {
+            Quantity::Patients { present: None } => true,
+            Quantity::Rows => self.part.one_row,
+            Quantity::Patients { present: Some(_) }
+            | Quantity::Present { .. }
+            | Quantity::Sum { .. }
+            | Quantity::Heavy
+            | Quantity::Histogram { .. } => false,
+        };
+        let mut measures = self.part.measures.iter().zip(&self.numbers);
+        let counts = measures.find(|(measure, numbers)| of(&measure.quantity) && !numbers.is_empty());
+        counts.map_or(vec![i128::MAX; self.rows()], |(_, numbers)| numbers.to_vec())
+    }
+
     /// The released number of patients of each row, rounded: by it the preset judges.
     fn patients(&self, guard: usize) -> impl Iterator<Item = i128> {
         let unit = self.part.unit(&self.part.measures[guard]);
@@ -218,8 +248,16 @@ impl<'a> View<'a> {
     }
 }
 
-/// Which rows of a part's table are hidden.
-fn hidden_rows(part: &Part, views: &[View], preset: Preset) -> Vec<Vec<bool>> {
+/// Which rows of a part's table are hidden: of an exact one those that some hospital hides, and of a noised one those that the
+/// preset does.
+fn hidden_rows(part: &Part, views: &[View], combined: &CombinedPart, preset: Preset) -> Vec<bool> {
+    match &combined.exact {
+        Some(exact) => exact.hidden.clone(),
+        None => hidden_by_preset(part, views, preset).concat(),
+    }
+}
+
+fn hidden_by_preset(part: &Part, views: &[View], preset: Preset) -> Vec<Vec<bool>> {
     let judged = views.iter().zip(&part.guards);
     let mut hidden: Vec<Vec<bool>> = judged
         .map(|(view, guard)| {
@@ -248,7 +286,7 @@ impl Part {
         self.sets.iter().map(|set| View::new(self, combined, noises, *set)).collect()
     }
 
-    /// The noise of every measure; an admitted part has one for each.
+    /// The noise of every measure; an admitted part has one for each, or is exact and has none.
     fn noises(&self) -> Vec<Noise> {
         self.measures.iter().filter_map(|m| self.noise(m)).collect()
     }
@@ -256,13 +294,20 @@ impl Part {
 
 impl PrivatePlan {
     /// For every row of every part's table: the released number of patients, by which the preset judges, and whether it or a
-    /// margin hides the row.
+    /// margin hides the row. Of an exact table the rows are judged at the hospitals: the number is 0 where a row is hidden, and
+    /// `i128::MAX` where it is shown and the query does not ask for patients.
     pub fn judged(&self, combined: &Combined) -> Vec<(i128, bool)> {
         let mut rows = Vec::new();
         for (part, combined) in self.parts.iter().zip(&combined.parts) {
             let noises = part.noises();
             let views = part.views(combined, &noises);
-            let hidden = hidden_rows(part, &views, self.preset).concat();
+            let hidden = hidden_rows(part, &views, combined, self.preset);
+            if combined.exact.is_some() {
+                // What is hidden has no number; by rules, so many patients as none.
+                let patients = views.iter().flat_map(View::exact_patients);
+                rows.extend(patients.zip(hidden).map(|(n, hidden)| (if hidden { 0 } else { n }, hidden)));
+                continue;
+            }
             let patients = views.iter().zip(&part.guards).flat_map(|(view, guard)| {
                 // Nothing was added where a name is absent: hiding it would hide nothing.
                 let judged = view.patients(*guard).enumerate();
@@ -294,7 +339,7 @@ impl PrivatePlan {
         for (place, (part, combined)) in self.parts.iter().zip(&combined.parts).enumerate() {
             let noises = part.noises();
             let views = part.views(combined, &noises);
-            let mut hidden = hidden_rows(part, &views, self.preset).concat();
+            let mut hidden = hidden_rows(part, &views, combined, self.preset);
             let absent = views.iter().flat_map(|view| (0..view.rows()).map(|row| view.absent(row)));
             for (hidden, absent) in hidden.iter_mut().zip(absent) {
                 *hidden |= also_hidden.next().unwrap_or(false) || absent;
@@ -309,7 +354,7 @@ impl PrivatePlan {
     /// How much the bounds bit, as far as it was asked: what was counted, with its interval.
     pub fn bites(&self, combined: &Combined, level: f64) -> Vec<(String, Interval)> {
         let mut all = Vec::new();
-        for (part, combined) in self.parts.iter().zip(&combined.parts) {
+        for (part, combined) in self.parts.iter().zip(&combined.parts).filter(|(part, _)| !part.bites.is_empty()) {
             let noises = part.noises();
             let view = View::new(part, combined, &noises, 0);
             all.extend(part.bites.iter().map(|(measure, what)| (what.clone(), view.one(*measure, 0, level))));
@@ -395,7 +440,8 @@ impl Table<'_> {
         };
         let (mut own, mut wide) = (at(self.levels.0), at(self.levels.1));
         let whole = self.whole(output);
-        let base = if whole == Some(true) { self.plan.preset.rules().rounding } else { 1 };
+        // Exact numbers came rounded.
+        let base = if whole == Some(true) && !self.part.exact { self.plan.preset.rules().rounding } else { 1 };
         if base > 1 {
             own.iter_mut().chain(&mut wide).flatten().for_each(|i| *i = to_base(*i, f64::from(base)));
         }

@@ -21,7 +21,7 @@ impl ZeroNoise {
     /// For a release with the header of another one of the same plan, whose group keys are public.
     pub fn for_release(header: &ReleaseHeader) -> Self {
         let measures = header.parts.iter().flat_map(|part| &part.measures);
-        let words = measures.flat_map(|m| match &m.noise {
+        let words = measures.flat_map(|m| match m.noise.as_ref().expect("a noised release") {
             Noise::Gaussian(variance) => words(variance, m.numbers),
             Noise::Laplace { .. } => panic!("the zero-noise source is for Gaussian noise"),
         });

@@ -1,8 +1,7 @@
 //! What of an exact table is fit to leave: cells are hidden, the rest is rounded, and only then is there something to release.
 //!
-//! A row is hidden for the patients behind it: those in its cell; of each argument those with a value, those whose values are
-//! not 0, and those without one, since a condition under an aggregate (`count(*) FILTER`, `sum(CASE …)`) is a group key by
-//! another name. Which rows are hidden with them, so that no margin gives one away, is `suppress`'s.
+//! Which cells are hidden is `suppress`'s to say, over all margins of the table whether or not they leave; here its answer is
+//! put to the rows of the grouping sets that do.
 
 use arrow::record_batch::RecordBatch;
 use datafusion_common::DataFusionError;
@@ -10,9 +9,10 @@ use sekisho_protocol::disclosure::Rules;
 
 use crate::{
     combine::{Combined, Own, combine_part},
-    fold::{Contributions, RawCells, RawPart},
+    fold::{RawCells, RawPart},
     plan::{Keys, Part, PrivatePlan, Quantity},
     release::{PartHeader, part_header},
+    suppress::{self, Why, rounded, rounded_sum},
 };
 
 /// How many rows of a table are hidden, and why: numbers of rows only.
@@ -26,6 +26,20 @@ pub struct HiddenWhy {
     pub dominated: usize,
     /// Hidden with them, since they would give them away.
     pub complementary: usize,
+}
+
+impl HiddenWhy {
+    fn of(rows: &[Option<Why>]) -> Self {
+        let mut all = Self { rows: rows.len(), ..Self::default() };
+        for why in rows.iter().flatten() {
+            match why {
+                Why::Few => all.few += 1,
+                Why::Dominated => all.dominated += 1,
+                Why::Complement => all.complementary += 1,
+            }
+        }
+        all
+    }
 }
 
 /// A part of an exact release: nothing in it tells of a hidden row.
@@ -42,14 +56,14 @@ pub(crate) fn fit(plan: &PrivatePlan, raw: &RawCells, rules: &Rules) -> Option<F
         return None;
     }
     let contributions = raw.contributions.as_ref()?;
-    let (hidden, why) = hidden(part, contributions, rules)?;
+    let hidden = suppress::hidden(&contributions.facts(part), rules)?;
+    let rows = part.sets().iter().map(|set| hidden.get(*set as usize).cloned()).collect::<Option<Vec<_>>>()?.concat();
     let numbers = part.measures().iter().enumerate().map(|(i, _)| numbers(part, raw, i, &hidden, rules));
     let numbers = numbers.collect::<Option<Vec<Vec<i128>>>>()?;
     let mut header = part_header(part, None)?;
-    let rows = part.sets().iter().map(|set| hidden.get(*set as usize)).collect::<Option<Vec<_>>>()?.into_iter().flatten();
-    header.hidden = rows.zip(0..).filter_map(|(hidden, row)| hidden.then_some(row)).collect();
+    header.hidden = rows.iter().zip(0..).filter_map(|(why, row)| why.map(|_| row)).collect();
     let fits = header.measures.iter().zip(&numbers).all(|(header, numbers)| header.numbers == numbers.len());
-    fits.then_some(Fit { header, numbers, why })
+    fits.then_some(Fit { header, numbers, why: HiddenWhy::of(&rows) })
 }
 
 /// The largest distance of a count from its rounded one.
@@ -58,7 +72,7 @@ pub(crate) fn half(rounding: u32) -> u32 {
 }
 
 /// A measure's numbers as they leave: those of every grouping set that it is over, one set after another.
-fn numbers(part: &Part, raw: &RawPart, measure: usize, hidden: &[Vec<bool>], rules: &Rules) -> Option<Vec<i128>> {
+fn numbers(part: &Part, raw: &RawPart, measure: usize, hidden: &[Vec<Option<Why>>], rules: &Rules) -> Option<Vec<i128>> {
     let measured = part.measures().get(measure)?;
     let own = raw.measures.get(measure)?;
     let mut all = Vec::with_capacity(part.released(measured, 1));
@@ -75,11 +89,12 @@ fn numbers(part: &Part, raw: &RawPart, measure: usize, hidden: &[Vec<bool>], rul
         };
         let hidden = hidden.get(*set as usize).filter(|hidden| hidden.len() == exact.len())?;
         for (cell, (number, hidden)) in exact.into_iter().zip(hidden).enumerate() {
-            let shown = match &of {
-                Some(counts) => scaled(number, *counts.get(cell)?, rules.rounding)?,
-                None => to_multiple(number, rules.rounding),
-            };
-            all.push(if *hidden { 0 } else { shown });
+            let count = |number: i128| u64::try_from(number).ok();
+            all.push(match (hidden, &of) {
+                (Some(_), _) => 0,
+                (None, Some(values)) => rounded_sum(number, count(*values.get(cell)?)?, rules),
+                (None, None) => rounded(count(number)?, rules).into(),
+            });
         }
     }
     Some(all)

@@ -53,7 +53,7 @@ fn made(shape: Shape) -> (Net, Digest, Files) {
     })
 }
 
-const THREE: Shape = Shape { hospitals: 3, missing: false, two_person: false, history: false };
+const THREE: Shape = Shape { hospitals: 3, missing: false, two_person: false, history: false, exact: false };
 
 #[test]
 fn a_whole_bundle_verifies_whatever_the_network() {
@@ -64,6 +64,8 @@ fn a_whole_bundle_verifies_whatever_the_network() {
         Shape { two_person: true, ..THREE },
         Shape { history: true, ..THREE },
         Shape { missing: true, two_person: true, history: true, ..THREE },
+        Shape { exact: true, ..THREE },
+        Shape { exact: true, missing: true, two_person: true, ..THREE },
     ] {
         let (net, result, files) = made(shape);
         let report = checked(&files, &net.trust());

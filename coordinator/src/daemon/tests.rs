@@ -620,7 +620,7 @@ async fn a_round_has_a_state_for_each_hospital_and_its_tables_are_of_those_that_
         assert_eq!(holder.receipt.is_some(), *state == Answered, "{mode:?}");
         assert!(!holder.detail.as_ref().is_some_and(|detail| detail.contains('\u{1b}')));
     }
-    assert!(!report.complete && report.synthetic && report.privacy.epsilon > 0.0);
+    assert!(!report.complete && report.synthetic && report.privacy.protection.guarantee().unwrap().epsilon > 0.0);
 
     // Three or four cells of 100, 200, … at each of two hospitals; the SQL keeps the two largest.
     let table: Vec<(String, i64, String)> = batches

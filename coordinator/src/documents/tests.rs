@@ -3,7 +3,7 @@
 use chrono::Duration;
 use sekisho_aggregation::{
     plan::PrivatePlan,
-    release::{MeasureHeader, PartHeader, Release, ReleaseHeader},
+    release::{ExactHeader, MeasureHeader, PartHeader, Release, ReleaseHeader},
 };
 use sekisho_protocol::{
     committee::{Committee, CommitteeMember},
@@ -27,19 +27,22 @@ pub(crate) fn key() -> SecretKey {
     SecretKey::generate(&mut rand::rng())
 }
 
-/// A release of a plan of one part, with these numbers.
+/// A release of a plan of one part, with these numbers; of an exact plan, a number of 0 is a hidden row.
 pub(crate) fn release_of(
     plan: &PrivatePlan,
     query: &Query,
     nonce: String,
     numbers: impl Iterator<Item = i128>,
 ) -> Release {
-    let part = &plan.parts()[0];
+    let (part, numbers) = (&plan.parts()[0], numbers.collect::<Vec<_>>());
+    let exact = plan.exact().map(|rules| ExactHeader { rules: *rules, cut: now().date_naive() });
+    let hidden = numbers.iter().zip(0..).filter(|(number, _)| exact.is_some() && **number == 0).map(|(_, row)| row);
+    let measures = part.measures().iter();
     let measure = |m| MeasureHeader {
         kind: "rows".into(),
         unit: part.unit(m).to_string(),
         numbers: part.cells(),
-        noise: part.noise(m).unwrap(),
+        noise: part.noise(m),
     };
     let header = ReleaseHeader {
         permit: query.permit,
@@ -51,9 +54,10 @@ pub(crate) fn release_of(
         synthetic: true,
         nonce,
         atto_delta: AttoDelta::ZERO,
-        parts: vec![PartHeader { names: None, measures: part.measures().iter().map(measure).collect() }],
+        parts: vec![PartHeader { names: None, measures: measures.map(measure).collect(), hidden: hidden.collect() }],
+        exact,
     };
-    let cells: Vec<u8> = numbers.flat_map(i128::to_le_bytes).collect();
+    let cells: Vec<u8> = numbers.into_iter().flat_map(i128::to_le_bytes).collect();
     Release::from_bytes(&serde_json::to_vec(&header).unwrap(), &cells).unwrap()
 }
 

@@ -26,9 +26,13 @@ pub(crate) fn header(permit: Digest, parts: &[&[(&str, usize)]]) -> Vec<u8> {
         kind: (*kind).into(),
         unit: "1".into(),
         numbers: *numbers,
-        noise: Noise::Gaussian(Variance::for_sensitivity(1, MicroRho::try_from(1000).unwrap()).unwrap()),
+        noise: Some(Noise::Gaussian(Variance::for_sensitivity(1, MicroRho::try_from(1000).unwrap()).unwrap())),
     };
-    let part = |part: &&[(&str, usize)]| PartHeader { names: None, measures: part.iter().map(measure).collect() };
+    let part = |part: &&[(&str, usize)]| PartHeader {
+        names: None,
+        measures: part.iter().map(measure).collect(),
+        hidden: Vec::new(),
+    };
     let header = ReleaseHeader {
         permit,
         query_key: permit,
@@ -40,6 +44,7 @@ pub(crate) fn header(permit: Digest, parts: &[&[(&str, usize)]]) -> Vec<u8> {
         synthetic: true,
         nonce: "00".repeat(32),
         parts: parts.iter().map(part).collect(),
+        exact: None,
     };
     serde_json::to_vec(&header).unwrap()
 }

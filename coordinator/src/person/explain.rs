@@ -29,7 +29,7 @@ use super::{
     permit,
     place::Place,
     print::{self, Output},
-    query::{Question, price},
+    query::{Question, charge},
     schema, terms,
 };
 use crate::report::{PrivacyReport, Want};
@@ -128,7 +128,7 @@ impl Known {
             // They are the permit's own already.
             (asked.rows_per_patient, asked.groups_per_patient) = (None, None);
         }
-        let rho = price(sql, command.rho, &asked, &self.permit)?;
+        let rho = charge(sql, command.rho, &asked, &self.permit)?;
         match explained(sql, &self.schema, &self.permit, rho, &asked) {
             Ok(Understood { explanation, privacy }) => {
                 let text = match command.output {

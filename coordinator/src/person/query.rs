@@ -243,7 +243,7 @@ impl Command {
     /// What the permit does not allow.
     pub(crate) fn asked(&self, sql: &str, permit: &Permit) -> Result<Asked, Failure> {
         let terms = self.terms.terms();
-        let micro_rho = price(sql, self.rho, &terms, permit)?;
+        let micro_rho = charge(sql, self.rho, &terms, permit)?;
         let permitted = permit.holders();
         let mut holders = if self.holders.is_empty() { permitted.clone() } else { self.holders.clone() };
         holders.sort();
@@ -261,7 +261,7 @@ impl Command {
 ///
 /// # Errors
 /// When price or terms are not as the permit allows, or are given for a query that has none.
-pub fn price(sql: &str, asked: Option<u64>, terms: &Terms, permit: &Permit) -> Result<MicroRho, Failure> {
+pub fn charge(sql: &str, asked: Option<u64>, terms: &Terms, permit: &Permit) -> Result<MicroRho, Failure> {
     match permit.release_of(sql) {
         ReleaseKind::Noised => {
             terms::check(terms, permit)?;

@@ -40,7 +40,7 @@ struct Record<'a> {
 /// # Errors
 /// When a stored report or receipt cannot be read.
 pub(super) fn register(parts: &Parts, now: DateTime<Utc>) -> Result<UseRegister, Refusal> {
-    let Parts { applications, refusals, publications, permits, status, exact_since: _ } = parts;
+    let Parts { applications, refusals, permits, publications: _, status: _, exact_since: _ } = parts;
     let mut records: BTreeMap<String, Record<'_>> = BTreeMap::new();
     for application in applications {
         records.entry(application.document.id.clone()).or_default().applications.push(application);

@@ -187,6 +187,7 @@ pub(crate) fn record() -> Parts {
         publications: vec![results],
         permits: vec![permit],
         status: Some(status),
+        exact_since: BTreeMap::from([("tokyo".into(), at(7).date_naive())]),
     }
 }
 

@@ -124,7 +124,7 @@ impl Question {
         let (mut noise, mut places) = (Vec::new(), Vec::new());
         for (measure, width) in header.header().parts[0].measures.iter().zip(widths(&plan, &header)) {
             places.push(noise.len()..noise.len() + width);
-            noise.extend(std::iter::repeat_n(measure.noise.clone(), width));
+            noise.extend(std::iter::repeat_n(measure.noise.clone().unwrap(), width));
         }
         let trials =
             Trials { without: self.of(&plan, false, seed).await, with: self.of(&plan, true, seed + 1).await, noise };

@@ -17,7 +17,7 @@ use sekisho_protocol::{
     },
     orders::Regulator,
     output_review::{OutputReview, Verdict},
-    permit::{OutputReview as Rule, Permit},
+    permit::{AllowedQuery, OutputReview as Rule, Permit, Preset, ReleaseKind},
     query::{Query, Terms},
     receipt::{Acceptance, DecidedBy, Receipt},
     roster::{Member, Role, Roster},
@@ -26,6 +26,7 @@ use sekisho_protocol::{
 };
 
 use super::{
+    OTHER_SQL,
     super::{
         Bundle, Ended, make,
         trust::{self, Trust},
@@ -60,6 +61,8 @@ pub(crate) struct Shape {
     pub two_person: bool,
     /// Roster, governance key and committee have a history.
     pub history: bool,
+    /// The permit lists [`SQL`] as aggregated, and `OTHER_SQL` as noised; the first hospital hides the first row.
+    pub exact: bool,
 }
 
 pub(crate) struct Net {
@@ -134,6 +137,13 @@ impl Net {
         self.put(&signed(&status(1, None, Vec::new()), &["governance"])).await;
         self.permit.schema = self.put(&signed(&self.schema, &["governance"])).await;
         self.permit.data[0].holder_nodes = self.names.clone();
+        if self.shape.exact {
+            let listed = |sql: &str, release| AllowedQuery { sha256: Digest::of(sql.as_bytes()), max_runs: 9, release };
+            self.permit.release_kinds = vec![ReleaseKind::Noised, ReleaseKind::Aggregated];
+            self.permit.disclosure = Preset::Opensafely;
+            self.permit.allowed_queries =
+                Some(vec![listed(SQL, ReleaseKind::Aggregated), listed(OTHER_SQL, ReleaseKind::Noised)]);
+        }
         if self.shape.two_person {
             self.permit.output_review = Rule::TwoPerson;
         }
@@ -207,7 +217,7 @@ impl Net {
             permit: Digest::of(&serde_json::to_vec(&self.permit).unwrap()),
             sql: sql.into(),
             holders: self.names.clone(),
-            micro_rho: MicroRho::try_from(1000).unwrap(),
+            micro_rho: MicroRho::try_from(if self.permit.release_of(sql).is_noised() { 1000 } else { 0 }).unwrap(),
             run,
             expires: now() + chrono::Duration::hours(1),
             nonce: "0".repeat(32),
@@ -219,7 +229,10 @@ impl Net {
     fn release(&self, plan: &PrivatePlan, query: &Query, name: &str) -> Release {
         let nonce = Digest::of(format!("{name} {} {}", query.sql, query.run).as_bytes()).to_string();
         let own = i128::from(Digest::of(nonce.as_bytes()).as_bytes()[0]);
-        release_of(plan, query, nonce, (0..plan.cells() as i128).map(|cell| 100 * (cell + 1) + own))
+        let hides = |cell| plan.exact().is_some() && cell == 0 && name == self.names[0];
+        let unit = plan.exact().map_or(1, |rules| rules.rounding.into());
+        let number = |cell| if hides(cell) { 0 } else { 100 * (cell + 1) + own / unit * unit };
+        release_of(plan, query, nonce, (0..plan.cells() as i128).map(number))
     }
 
     /// One hospital's answer: release, receipt and proof are on disk afterwards.
@@ -289,6 +302,7 @@ impl Net {
             }
             let (release, receipt) = self.answer(&round, &plan, &query, digest, &name).await;
             let mut report = holder(&name, HolderState::Answered);
+            report.exact_since = receipt.peek::<Receipt>().unwrap().0.exact_since;
             (report.as_of, report.synthetic, report.receipt) = (Some(now().date_naive()), true, Some(receipt));
             holders.push(report);
             releases.push((name, release));

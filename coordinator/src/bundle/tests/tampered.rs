@@ -96,9 +96,18 @@ pub(super) fn under(files: &mut Files, checkpoint: &SignedCheckpoint) {
 
 #[test]
 fn each_way_to_tamper_breaks_the_link_that_it_is_about() {
-    let lab = Lab::new(THREE);
+    each_breaks_its_link(THREE, ways::all());
+}
+
+#[test]
+fn each_way_to_tamper_with_an_exact_release_breaks_the_link_that_it_is_about() {
+    each_breaks_its_link(Shape { exact: true, ..THREE }, ways::exact());
+}
+
+fn each_breaks_its_link(shape: Shape, ways: Vec<ways::Row>) {
+    let lab = Lab::new(shape);
     let trust = lab.net.trust();
-    for (fact, link, change) in ways::all() {
+    for (fact, link, change) in ways {
         for anew in [false, true] {
             let mut files = lab.files.clone();
             change(&lab, &mut files);

@@ -16,7 +16,7 @@ use super::{
     net::Shape,
 };
 
-const SHAPE: Shape = Shape { hospitals: 2, missing: false, two_person: true, history: true };
+const SHAPE: Shape = Shape { hospitals: 2, missing: false, two_person: true, history: true, exact: false };
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/testdata/bundle")

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use sekisho_aggregation::release::{Release, ReleaseHeader};
 use sekisho_protocol::{
     digest::Digest,
+    dsse::{Document, Envelope},
     log::{
         checkpoint::{Checkpoint, SignedCheckpoint},
         merkle::TreeHead,
     },
-    permit::Permit,
+    output_review::result_digest,
+    permit::{Permit, ReleaseKind},
     published::PublishedRelease,
     query::Query,
     receipt::{Acceptance, Receipt},
@@ -87,6 +91,94 @@ fn numbers() -> Vec<Row> {
             swapped(f, &layout::header(H0), &layout::header(H1));
         }),
     ]
+}
+
+/// What only an exact release can be made to say.
+pub(super) fn exact() -> Vec<Row> {
+    vec![
+        ("a hidden number filled in", Link::Release, |_, f| flipped(f, &layout::cells(H0), 0)),
+        ("a hidden number filled in, and the hospital signs it", Link::Result, |_, f| {
+            flipped(f, &layout::cells(H0), 0);
+            signed_anew(f, H0);
+        }),
+        ("a hidden number of the table filled in", Link::Result, |_, f| {
+            let text = String::from_utf8(f[layout::BY_HOLDER_CSV].clone()).unwrap();
+            assert!(text.contains(",,,,suppressed"), "{text}");
+            f.insert(layout::BY_HOLDER_CSV.into(), text.replacen(",,,,suppressed", ",5,3,7,", 1).into_bytes());
+        }),
+        ("a shown number that the rules would have rounded, and the hospital signs it", Link::Result, |_, f| {
+            flipped(f, &layout::cells(H1), 16);
+            signed_anew(f, H1);
+        }),
+        ("rules weaker than the permit's", Link::Release, |_, f| {
+            header(f, H1, |header| header.exact.as_mut().unwrap().rules.min_patients = 2);
+        }),
+        ("rules weaker than the permit's, and the hospital signs them", Link::Release, |_, f| {
+            header(f, H1, |header| header.exact.as_mut().unwrap().rules.rounding = 1);
+            signed_anew(f, H1);
+        }),
+        ("a release that does not say that it is exact, and the hospital signs it", Link::Release, |_, f| {
+            header(f, H1, |header| header.exact = None);
+            signed_anew(f, H1);
+        }),
+        ("a hidden row that is said to be shown, and the hospital signs it", Link::Result, |_, f| {
+            header(f, H0, |header| header.parts[0].hidden.clear());
+            signed_anew(f, H0);
+        }),
+        ("a receipt that calls it noised", Link::Receipt, |_, f| {
+            resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| r.release_kind = ReleaseKind::Noised);
+        }),
+        ("a receipt that does not say since when no guarantee holds", Link::Receipt, |_, f| {
+            let (mut receipt, _) = Envelope::from_json::<Receipt>(&f[&layout::receipt(H0)]).unwrap().peek::<Receipt>().unwrap();
+            receipt.exact_since = None;
+            // No signature is made of what breaks its own rules.
+            let payload = serde_json::to_vec(&receipt).unwrap();
+            let envelope = serde_json::json!({
+                "payload": BASE64.encode(payload), "payloadType": Receipt::PAYLOAD_TYPE,
+                "signatures": [{"keyid": key(H0).public().fingerprint(), "sig": BASE64.encode([0; 64])}],
+            });
+            f.insert(layout::receipt(H0), serde_json::to_vec(&envelope).unwrap());
+        }),
+        ("another day since which no guarantee holds, and the hospital signs it", Link::HospitalLog, |_, f| {
+            resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| r.exact_since = r.exact_since.and_then(|day| day.pred_opt()));
+        }),
+        ("a price for an exact question", Link::Query, |_, f| {
+            resigned::<Query>(f, layout::QUERY, &["ada"], |q| q.micro_rho = MicroRho::try_from(1).unwrap());
+        }),
+        ("a permit that lists the question as noised, signed by a quorum", Link::Receipt, |_, f| {
+            resigned::<Permit>(f, layout::PERMIT, &["sato", "ito"], |p| {
+                let listed = p.allowed_queries.as_mut().unwrap();
+                listed.iter_mut().for_each(|entry| entry.release = ReleaseKind::Noised);
+                p.release_kinds = vec![ReleaseKind::Noised];
+            });
+        }),
+        ("the report without what it says of guarantees", Link::Result, |_, f| {
+            let text = String::from_utf8(f[layout::REPORT].clone()).unwrap();
+            let (head, tail) = text.split_once("\"exact\":{").unwrap();
+            let (_, tail) = tail.split_once('}').unwrap();
+            let noised = "\"delta\":\"1e-6\",\"epsilon\":0.0,\"sites_per_patient\":1,\"epsilon_all_sites\":0.0";
+            f.insert(layout::REPORT.into(), format!("{head}{noised}{tail}").into_bytes());
+        }),
+    ]
+}
+
+/// Changes the header of what a hospital released.
+fn header(files: &mut Files, name: &str, change: impl FnOnce(&mut ReleaseHeader)) {
+    let mut header: ReleaseHeader = serde_json::from_slice(&files[&layout::header(name)]).unwrap();
+    change(&mut header);
+    files.insert(layout::header(name), serde_json::to_vec(&header).unwrap());
+}
+
+/// Has the hospital and the coordinator sign for what the hospital's release is now.
+fn signed_anew(files: &mut Files, name: &str) {
+    let (header, cells) = (&files[&layout::header(name)], &files[&layout::cells(name)]);
+    let release = Release::from_bytes(header, cells).unwrap().digest();
+    resigned::<Receipt>(files, &layout::receipt(name), &[name], |receipt| receipt.release = release);
+    resigned::<PublishedRelease>(files, layout::STATEMENT, &["coordinator"], |said| {
+        said.holders.iter_mut().find(|part| part.name == name).unwrap().release = Some(release);
+        let releases = said.holders.iter().filter_map(|part| Some((part.name.as_str(), part.release?)));
+        said.result = result_digest(said.query_key, said.run, releases);
+    });
 }
 
 /// Whose signatures count, and what they signed.

@@ -5,7 +5,10 @@ use super::{
     engine::{KeyExplanation, MeasureExplanation, PartExplanation, Step},
     *,
 };
-use crate::person::permit_file;
+use crate::{
+    person::permit_file,
+    report::{Guarantee, Protection},
+};
 
 const SCHEMA: &str = r#"{"id":"stays","version":1,"title":"","tables":[{"name":"stay","patient":"id","columns":[
     {"name":"id","type":"int64"},{"name":"sex","type":"text","domain":["F","M"]},
@@ -133,6 +136,37 @@ async fn what_is_missing_or_does_not_fit_is_said() {
     assert!(Line::try_parse_from(["explain", "--sql", MEANS]).is_err(), "neither schema nor permit");
 }
 
+#[tokio::test]
+async fn a_question_that_the_permit_lists_as_aggregated_is_exact_and_costs_nothing() {
+    let folder = files();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (mut permit, _) =
+        Envelope::from_json::<Permit>(&std::fs::read(path("permit.dsse.json")).unwrap()).unwrap().peek::<Permit>().unwrap();
+    permit.release_kinds = vec![ReleaseKind::Aggregated];
+    let sha256 = Digest::of(MEANS.as_bytes());
+    permit.allowed_queries = Some(vec![AllowedQuery { sha256, max_runs: 1, release: ReleaseKind::Aggregated }]);
+    std::fs::write(path("exact.dsse.json"), Envelope::sign(&permit, &[]).unwrap().to_json()).unwrap();
+    let (schema, exact) = (path("schema.dsse.json"), path("exact.dsse.json"));
+    let flags = ["--schema", &schema, "--permit", &exact];
+    let (text, failure) = explained_as(MEANS, &flags).await.unwrap();
+    assert_eq!(failure, None);
+    assert_eq!(line(&text, "cost"), "cost none: an exact result costs no rho");
+    assert!(line(&text, "rules").starts_with("rules cells of 1 to 9 patients are hidden"), "{text}");
+    assert_eq!(line(&text, "Aggregate:"), "Aggregate: 4 cells; every row of a patient counts in full");
+    assert_eq!(line(&text, "sum of"), "sum of stay.days sum 1 0 to 30");
+    for word in ["epsilon", "micro-rho", "deviation", "mechanism"] {
+        assert!(!text.contains(word), "{word}: {text}");
+    }
+    let (text, _) = explained_as(MEANS, &[flags.as_slice(), &["--output=json"]].concat()).await.unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["privacy"]["exact"]["min_patients"], 10);
+    assert!(report["privacy"].get("epsilon").is_none(), "{text}");
+    for given in ["--rho=1", "--rows-per-patient=2"] {
+        let failure = explained_as(MEANS, &[flags.as_slice(), &[given]].concat()).await.unwrap_err();
+        assert_eq!((failure.exit(), failure.code()), (Exit::Input, "bad_input"), "{given}");
+    }
+}
+
 #[test]
 fn an_explanation_for_people() {
     let step = |depth, operator: &str, facts: &str| Step { depth, operator: operator.into(), facts: facts.into() };
@@ -175,13 +209,16 @@ fn an_explanation_for_people() {
         micro_rho: 50_000,
         atto_delta: 1_000_000_000,
         mechanism: "laplace".into(),
+        exact: None,
     };
     let privacy = PrivacyReport {
         micro_rho: MicroRho::try_from(50_000).unwrap(),
-        delta: "1e-6".into(),
-        epsilon: 1.5,
-        sites_per_patient: 2,
-        epsilon_all_sites: 2.25,
+        protection: Protection::Noised(Guarantee {
+            delta: "1e-6".into(),
+            epsilon: 1.5,
+            sites_per_patient: 2,
+            epsilon_all_sites: 2.25,
+        }),
         noise: Vec::new(),
     };
     let text = text::explanation(vec![("schema", "stays version 1".into())], &privacy, &explanation);

@@ -11,7 +11,7 @@ use sekisho_protocol::digest::Digest;
 
 use crate::{
     domain::KeyValue,
-    exact,
+    exact::{self, Slack},
     plan::{Part, PrivatePlan},
     release::{PartHeader, Release, part_header},
 };
@@ -39,8 +39,8 @@ pub(crate) struct CombinedPart {
 pub(crate) struct CombinedExact {
     /// Of each row whether some hospital hides it; all of them where none answered.
     pub(crate) hidden: Vec<bool>,
-    /// For each number how far rounding may have moved it, in lattice units.
-    pub(crate) slack: Vec<Vec<f64>>,
+    /// For each number how far rounding may have moved it.
+    pub(crate) slack: Vec<Vec<Slack>>,
 }
 
 /// One hospital's numbers of one part.

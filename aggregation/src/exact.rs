@@ -25,6 +25,9 @@ mod cohort;
 mod combined;
 mod fit;
 mod reviewed;
+mod slack;
+#[cfg(test)]
+mod tests;
 
 pub use cohort::{Cohort, CohortKey, NotACohort};
 pub(crate) use cohort::first_bytes;
@@ -32,6 +35,7 @@ pub(crate) use combined::{combined, is_of};
 pub(crate) use fit::{Fit, fit};
 pub use fit::{HiddenWhy, Preview};
 pub use reviewed::{Claim, History, Reviewed};
+pub(crate) use slack::Slack;
 
 /// The most group keys of an exact table: each doubles the margins that are looked at.
 const MAX_KEYS: usize = 4;

@@ -32,7 +32,7 @@ use crate::{
     reservation::{Charge, Ledger, Reservation},
 };
 
-struct Free;
+pub(crate) struct Free;
 
 impl Ledger for Free {
     type Record = ();
@@ -44,7 +44,7 @@ impl Ledger for Free {
 }
 
 /// Polls a future that never waits.
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match future.as_mut().poll(&mut context) {
@@ -74,13 +74,13 @@ fn plan(sql: &str, permit: &Permit, micro_rho: u64, terms: &Terms) -> Result<Arc
 }
 
 /// One row: patient, then the columns that a plan's row has after it, as texts or numbers.
-enum Cell {
+pub(crate) enum Cell {
     Text(&'static str),
     Number(i64),
 }
 
 /// The exact cells of rows that are sorted by patient.
-fn raw(plan: &Arc<PrivatePlan>, rows: &[(i64, Vec<Cell>)]) -> RawCells {
+pub(crate) fn raw(plan: &Arc<PrivatePlan>, rows: &[(i64, Vec<Cell>)]) -> RawCells {
     let mut parts = Vec::new();
     for place in 0..plan.parts().len() {
         let width = plan.parts()[place].rows().schema().fields().len();
@@ -131,22 +131,22 @@ fn release(plan: &Arc<PrivatePlan>, rows: &[(i64, Vec<Cell>)], seed: u64) -> Rel
     sent
 }
 
-fn table(plan: &PrivatePlan, releases: &[&Release]) -> (Combined, RecordBatch) {
+pub(crate) fn table(plan: &PrivatePlan, releases: &[&Release]) -> (Combined, RecordBatch) {
     let all = combine(plan, releases).unwrap();
     let table = plan.released_cells(&all, true, 0.95, &[]).unwrap().remove(0);
     (all, table)
 }
 
-fn texts(batch: &RecordBatch, column: usize) -> Vec<Option<String>> {
+pub(crate) fn texts(batch: &RecordBatch, column: usize) -> Vec<Option<String>> {
     let column = cast(batch.column(column), &DataType::Utf8).unwrap();
     column.as_string::<i32>().iter().map(|t| t.map(ToString::to_string)).collect()
 }
 
-fn whole(batch: &RecordBatch, column: usize) -> Vec<i64> {
+pub(crate) fn whole(batch: &RecordBatch, column: usize) -> Vec<i64> {
     batch.column(column).as_primitive::<Int64Type>().values().to_vec()
 }
 
-fn real(batch: &RecordBatch, name: &str) -> Vec<f64> {
+pub(crate) fn real(batch: &RecordBatch, name: &str) -> Vec<f64> {
     batch.column_by_name(name).unwrap().as_primitive::<Float64Type>().values().to_vec()
 }
 

@@ -19,6 +19,7 @@ use sekisho_protocol::permit::Preset;
 use crate::{
     combine::{Combined, CombinedPart},
     domain::KeyValue,
+    exact::Slack,
     interval::{self, Interval},
     noise::Noise,
     plan::{CellKey, Keys, Moment, Output, Part, PrivatePlan, Quantity},
@@ -116,17 +117,38 @@ impl<'a> View<'a> {
         let scale = 1.0 / self.part.unit(&self.part.measures[measure]) as f64;
         // An exact part has no noise.
         let Some(noise) = self.noises.get(measure) else {
-            return Interval::rounded(self.number(measure, row), self.slack(measure, row), scale);
+            return self.exact(measure, row, scale);
         };
         let spread = noise.spread(self.terms(measure, row));
         Interval::of_number(self.number(measure, row), spread, scale, level)
     }
 
-    /// How far rounding may have moved an exact number; nobody knows of a noised one.
-    fn slack(&self, measure: usize, row: usize) -> f64 {
+    /// An exact number, between the ends that rounding leaves open. A count is not negative.
+    fn exact(&self, measure: usize, row: usize, scale: f64) -> Interval {
+        let interval = Interval::rounded(self.number(measure, row), self.slack(measure, row).number, scale);
+        let sum = matches!(self.part.measures[measure].quantity, Quantity::Sum { .. });
+        if sum { interval } else { interval.within(0.0, f64::INFINITY) }
+    }
+
+    /// An exact mean; none where there are no values, as in SQL.
+    #[expect(clippy::cast_precision_loss, reason = "a mean is a real number")]
+    fn exact_mean(&self, sum: usize, count: usize, row: usize) -> Interval {
+        let (lo, hi) = self.part.natural_range(self.centre(sum).0);
+        let scale = 1.0 / self.part.unit(&self.part.measures[sum]) as f64;
+        let mean = self.number(sum, row) as f64 / self.number(count, row) as f64 * scale;
+        let slack = self.slack(sum, row).mean * scale;
+        if mean.is_nan() {
+            return Interval::exact(f64::NAN);
+        }
+        Interval { estimate: mean, lower: mean - slack, upper: mean + slack }.within(lo, hi)
+    }
+
+    /// How far rounding may have moved an exact number.
+    fn slack(&self, measure: usize, row: usize) -> Slack {
         let own = self.part.numbers_of(&self.part.measures[measure], self.set);
         let slack = self.combined.exact.as_ref().and_then(|exact| exact.slack.get(measure)).zip(own);
-        slack.and_then(|(slack, own)| slack.get(own)?.get(row).copied()).unwrap_or(f64::INFINITY)
+        let unknown = Slack { number: f64::INFINITY, mean: f64::INFINITY };
+        slack.and_then(|(slack, own)| slack.get(own)?.get(row).copied()).unwrap_or(unknown)
     }
 
     /// The measure that an output is here, if it is one.
@@ -163,6 +185,9 @@ impl<'a> View<'a> {
 
     /// `centre + sum / count`, within the range of the values.
     fn mean(&self, sum: usize, count: usize, row: usize, level: f64) -> Interval {
+        if self.part.exact {
+            return self.exact_mean(sum, count, row);
+        }
         let (argument, centre) = self.centre(sum);
         let (lo, hi) = self.part.natural_range(argument);
         let ratio = self.one(sum, row, level).ratio(self.one(count, row, level), lo - centre, hi - centre);

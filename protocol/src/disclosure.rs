@@ -120,9 +120,10 @@ impl Rules {
             (_, true) => {
                 (vec![format!("cells of 1 to {most} patients are hidden")], vec![format!("1〜{most}人のセルを秘匿")])
             }
-            (_, false) => {
-                (vec![format!("cells of {most} patients and fewer are hidden")], vec![format!("{most}人以下のセルを秘匿")])
-            }
+            (_, false) => (
+                vec![format!("cells of {most} patients and fewer are hidden")],
+                vec![format!("{most}人以下のセルを秘匿")],
+            ),
         };
         if rounding > 1 {
             en.push(format!("counts are rounded to multiples of {rounding}"));
@@ -201,7 +202,11 @@ mod tests {
     fn rules_are_told_in_words() {
         for (rules, english, japanese) in [
             (Preset::JpNdb.rules(), "cells of 1 to 9 patients are hidden;", "1〜9人のセルを秘匿、"),
-            (Preset::Opensafely.rules(), "cells of 7 patients and fewer are hidden; counts are rounded to multiples of 5;", "5の倍数"),
+            (
+                Preset::Opensafely.rules(),
+                "cells of 7 patients and fewer are hidden; counts are rounded to multiples of 5;",
+                "5の倍数",
+            ),
             (Preset::Acro.rules(), "2 patients make up more than 90 %", "10%以内"),
             (Preset::None.rules().with_at_least(20), "cells of 1 to 19 patients", "1〜19人"),
         ] {

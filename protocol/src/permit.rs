@@ -150,7 +150,6 @@ impl ReleaseKind {
     }
 
     /// Whether it is the kind of every document that does not say.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
     pub fn is_noised(&self) -> bool {
         *self == Self::Noised
     }
@@ -434,9 +433,7 @@ impl Permit {
     pub fn person(&self, fingerprint: Digest) -> Option<&AuthorisedPerson> {
         self.authorised_persons.iter().find(|p| p.key_fingerprint == fingerprint)
     }
-}
 
-impl Permit {
     /// The rules that kinds of release and listed queries keep together.
     fn check_releases(&self) -> Result<(), String> {
         let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_string()) };
@@ -510,3 +507,6 @@ impl Document for Permit {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

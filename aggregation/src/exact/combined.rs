@@ -1,6 +1,6 @@
 //! Exact releases as others read them: whether one is of a plan, and what is known of sums of several.
 
-use super::fit::half;
+use super::slack::{Slack, half, sums_slack};
 use crate::{
     combine::{CombinedExact, Own},
     plan::{Keys, Measure, Part, PrivatePlan, Quantity},
@@ -85,26 +85,16 @@ pub(crate) fn combined(part: &Part, all: &[Own], sums: &mut [Vec<i128>]) -> Comb
         let hidden = rows.iter().copied().chain(std::iter::repeat(true));
         numbers.iter_mut().zip(hidden).filter(|(_, hidden)| *hidden).for_each(|(number, _)| *number = 0);
     }
-    let mut slack: Vec<Vec<f64>> = sums.iter().map(|numbers| vec![0.0; numbers.len()]).collect();
-    for own in all.iter().filter(|own| own.rounding > 1) {
-        for ((slack, measure), numbers) in slack.iter_mut().zip(part.measures()).zip(own.numbers) {
-            for (cell, (slack, number)) in slack.iter_mut().zip(numbers).enumerate() {
-                *slack += moved(part, measure, own, *number, cell);
-            }
+    let slack = part.measures().iter().enumerate().map(|(place, measure)| match measure.quantity {
+        Quantity::Sum { argument, .. } => sums_slack(part, place, argument, all),
+        Quantity::Rows
+        | Quantity::Present { .. }
+        | Quantity::Patients { .. }
+        | Quantity::Heavy
+        | Quantity::Histogram { .. } => {
+            let number = all.iter().map(half).sum();
+            vec![Slack { number, mean: 0.0 }; part.released(measure, 1)]
         }
-    }
-    CombinedExact { hidden, slack }
-}
-
-/// How far rounding may have moved one number of one hospital.
-#[expect(clippy::cast_precision_loss, reason = "for intervals, which are real numbers")]
-fn moved(part: &Part, measure: &Measure, own: &Own, number: i128, cell: usize) -> f64 {
-    let most = half(own.rounding) as f64;
-    let Quantity::Sum { argument, .. } = measure.quantity else { return most };
-    let counts = part.present(argument).and_then(|place| own.numbers.get(place));
-    match counts.and_then(|counts| counts.get(cell)) {
-        // The sum of up to count + most values, of which count were shown.
-        Some(count) if *count > 0 => 0.5 + (number.unsigned_abs() as f64 + 0.5) * most / *count as f64,
-        Some(_) | None => most * part.reach(argument, 0) as f64,
-    }
+    });
+    CombinedExact { hidden, slack: slack.collect() }
 }

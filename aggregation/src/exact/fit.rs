@@ -66,11 +66,6 @@ pub(crate) fn fit(plan: &PrivatePlan, raw: &RawCells, rules: &Rules) -> Option<F
     fits.then_some(Fit { header, numbers, why: HiddenWhy::of(&rows) })
 }
 
-/// The largest distance of a count from its rounded one.
-pub(crate) fn half(rounding: u32) -> u32 {
-    rounding / 2
-}
-
 /// A measure's numbers as they leave: those of every grouping set that it is over, one set after another.
 fn numbers(part: &Part, raw: &RawPart, measure: usize, hidden: &[Vec<Option<Why>>], rules: &Rules) -> Option<Vec<i128>> {
     let measured = part.measures().get(measure)?;

@@ -1,5 +1,6 @@
 //! A coordinator over real sockets, with nodes that are only as good as a row of a test says.
 
+mod exact;
 mod logs;
 mod output;
 
@@ -38,7 +39,7 @@ use sekisho_protocol::{
         proof::{ConsistencyProof, InclusionProof},
     },
     orders::Regulator,
-    permit::Permit,
+    permit::{Permit, ReleaseKind},
     query::{Query, Route, RoutedQuery, Terms},
     receipt::{Acceptance, DecidedBy, DryRun, Receipt},
     refusal::{Code, Refusal},
@@ -87,6 +88,12 @@ enum Mode {
     /// Its log has another receipt.
     LogsAnotherReceipt,
     Refuses,
+    /// A person there looks at exact results: the first time it waits.
+    WaitsOnce,
+    /// It calls what is exact noised.
+    CallsItNoised,
+    /// It has released exact results before.
+    SaysSince,
     ChargesAndFails,
     Hangs,
 }
@@ -119,6 +126,7 @@ impl FakeNode {
     fn batches(&self, query: &Query, digest: Digest) -> Vec<RecordBatch> {
         let (plan, release) = self.release(query);
         let other = self.mode == Mode::OtherRelease;
+        let kind = self.permit.release_of(&query.sql);
         let receipt = Receipt {
             node: self.name.clone(),
             permit: query.permit,
@@ -136,8 +144,8 @@ impl FakeNode {
             release: if other { Digest::of(b"another") } else { release.digest() },
             software: "fake".into(),
             at: now(),
-            release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
-            exact_since: None,
+            release_kind: if self.mode == Mode::CallsItNoised { ReleaseKind::Noised } else { kind },
+            exact_since: (self.mode == Mode::SaysSince || kind == ReleaseKind::Aggregated).then(|| now().date_naive()),
         };
         let forger = key();
         let signer = if self.mode == Mode::Forges { &forger } else { &*self.signing };
@@ -169,6 +177,7 @@ impl FakeNode {
             Mode::Empty => Vec::new(),
             Mode::Forges | Mode::OtherRelease | Mode::HidesItsLog | Mode::ShowsAnothersLog => vec![batch],
             Mode::HidesItsReceipt | Mode::LogsAnotherReceipt => vec![batch],
+            Mode::WaitsOnce | Mode::CallsItNoised | Mode::SaysSince => vec![batch],
             Mode::Refuses | Mode::ChargesAndFails | Mode::Hangs => vec![batch],
         }
     }
@@ -237,7 +246,12 @@ impl FlightService for FakeNode {
             Mode::Hangs => std::future::pending().await,
             Mode::Answers | Mode::Forges | Mode::OtherRelease | Mode::Floods | Mode::Garbage | Mode::Empty => {}
             Mode::HidesItsLog | Mode::ShowsAnothersLog | Mode::ForksItsLog | Mode::CutsItsLog => {}
-            Mode::HidesItsReceipt | Mode::LogsAnotherReceipt => {}
+            Mode::HidesItsReceipt | Mode::LogsAnotherReceipt | Mode::CallsItNoised | Mode::SaysSince => {}
+            Mode::WaitsOnce => {
+                if self.answers.fetch_add(1, Ordering::Relaxed) == 0 {
+                    return Err(status_of(&Refusal::new(Code::ExactWaiting, "a person looks at it")));
+                }
+            }
         }
         let batches = self.batches(&query, digest).into_iter().map(Ok);
         let data = FlightDataEncoderBuilder::new().build(stream::iter(batches));
@@ -425,7 +439,7 @@ impl World {
             permit: Digest::of(&serde_json::to_vec(&self.permit).unwrap()),
             sql: sql.into(),
             holders: self.modes.keys().cloned().collect(),
-            micro_rho: MicroRho::try_from(1000).unwrap(),
+            micro_rho: MicroRho::try_from(if self.permit.release_of(sql).is_noised() { 1000 } else { 0 }).unwrap(),
             run: 1,
             expires: now() + Days::hours(1),
             nonce: "0".repeat(32),

@@ -193,7 +193,11 @@ pub const fn holder(state: &HolderState) -> Chip {
 
 /// What a hospital did in a round: one where a person looks at an exact result has not refused.
 pub fn did(report: &HolderReport) -> Chip {
-    if report.waits() { chip(WAIT, "waits for a person there", "担当者の確認待ち") } else { holder(&report.state) }
+    if report.waits() {
+        chip(WAIT, "waits for a person there", "担当者の確認待ち")
+    } else {
+        holder(&report.state)
+    }
 }
 
 /// Whether something can be asked under a permit, and why not.

@@ -445,7 +445,10 @@ fn noise(reports: &[NoiseReport]) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use sekisho_protocol::dsse::Document;
+    use sekisho_protocol::{
+        dsse::Document,
+        permit::{AllowedQuery, Preset},
+    };
 
     use super::*;
     use crate::person::permit_file;
@@ -463,10 +466,15 @@ mod tests {
 
     /// The question of a person whom the template's permit names, or of a stranger.
     fn asked(more: &[&str], stranger: bool) -> Result<Query, Failure> {
+        asked_of(more, stranger, |_| {})
+    }
+
+    fn asked_of(more: &[&str], stranger: bool, change: impl FnOnce(&mut Permit)) -> Result<Query, Failure> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("permit.toml");
         std::fs::write(&path, permit_file::TEMPLATE).unwrap();
         let mut permit = permit_file::read(&path).unwrap();
+        change(&mut permit);
         let key = SecretKey::generate(&mut rand::rng());
         if !stranger {
             permit.authorised_persons[0].key = key.public();
@@ -503,6 +511,61 @@ mod tests {
         ] {
             assert_eq!(asked(more, stranger).unwrap_err().code(), code, "{more:?}");
         }
+    }
+
+    #[test]
+    fn what_the_permit_lists_as_aggregated_is_asked_at_no_price_and_without_terms() {
+        let exact = |more: &[&str]| {
+            asked_of(more, false, |permit| {
+                permit.release_kinds = vec![ReleaseKind::Aggregated];
+                let sha256 = Digest::of(b"SELECT 1");
+                permit.allowed_queries =
+                    Some(vec![AllowedQuery { sha256, max_runs: 1, release: ReleaseKind::Aggregated }]);
+            })
+        };
+        let query = exact(&[]).unwrap();
+        assert_eq!((query.micro_rho, query.terms.is_default(), query.holders.len()), (MicroRho::ZERO, true, 2));
+        for given in [&["--rho", "1000"][..], &["--rho", "0"], &["--rows-per-patient", "1"], &["--bite", "10"]] {
+            let failure = exact(given).unwrap_err();
+            assert!(failure.code() == "bad_input" && failure.detail().contains("as aggregated"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_hospital_where_a_person_looks_has_not_refused() {
+        let report = |states: &[(&str, Option<&str>)]| -> ResultReport {
+            let holders: Vec<_> = states
+                .iter()
+                .map(|(state, code)| serde_json::json!({"name": "tokyo", "state": state, "code": code}))
+                .collect();
+            let digest = Digest::of(b"");
+            serde_json::from_value(serde_json::json!({
+                "round": "r", "permit": digest, "query": digest, "run": 1, "at": "2026-11-01T00:00:00Z",
+                "complete": states.iter().all(|(state, _)| *state == "answered"), "confidence": 0.95, "preset": "acro",
+                "synthetic": false, "method": "", "privacy": {"micro_rho": 0, "exact": Preset::Acro.rules(), "noise": []},
+                "holders": holders,
+            }))
+            .unwrap()
+        };
+        let (waits, refuses) = (("refused", Some("exact_waiting")), ("refused", Some("exact_refused")));
+        for (states, expect) in [
+            (vec![("answered", None)], Exit::Done),
+            (vec![waits], Exit::Incomplete),
+            (vec![("answered", None), waits], Exit::Incomplete),
+            (vec![waits, refuses], Exit::Incomplete),
+            (vec![refuses], Exit::Refused),
+        ] {
+            let report = report(&states);
+            assert_eq!(outcome(&report), expect, "{states:?}");
+            assert_eq!(print::holders(&report.holders).contains("waits"), states.contains(&waits));
+        }
+        let text = print::pairs(&facts(&report(&[waits])));
+        assert!(text.contains("EXACT") || text.contains("exact"), "{text}");
+        assert!(!text.contains("epsilon") && text.contains("not differentially private"), "{text}");
+        let mut noised: ResultReport = report(&[("answered", None)]);
+        noised.holders[0].exact_since = "2026-11-20".parse().ok();
+        let text = print::pairs(&facts(&noised));
+        assert!(text.contains("tokyo: since 2026-11-20 no guarantee of differential privacy holds"), "{text}");
     }
 
     #[test]

@@ -149,11 +149,7 @@ fn entry(
 }
 
 fn allowed(query: &AllowedQuery) -> AllowedEntry {
-    AllowedEntry {
-        sha256: query.sha256,
-        max_runs: query.max_runs,
-        release_kind: words::release_kind(query.release),
-    }
+    AllowedEntry { sha256: query.sha256, max_runs: query.max_runs, release_kind: words::release_kind(query.release) }
 }
 
 fn tables<'a>(data: impl Iterator<Item = (&'a String, &'a Vec<String>, &'a Vec<String>)>) -> Vec<TableEntry> {

@@ -3,8 +3,7 @@
 use sekisho_protocol::{
     application::Applicant,
     decision::Outcome,
-    permit::Purpose,
-    permit::{Basis, OutputReview},
+    permit::{AllowedQuery, Basis, OutputReview, Purpose, ReleaseKind},
     publication::Published,
     purpose::DeclaredPurpose,
     query::{Query, Terms},
@@ -66,7 +65,7 @@ fn round(name: &str, sql: &str, run: u32, hour: i64, holders: &[(&str, Option<Co
         release: Digest::of(node.as_bytes()),
         software: "sekisho-node 0.1.0".into(),
         at: at(1),
-        release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
+        release_kind: ReleaseKind::Noised,
         exact_since: None,
     };
     let answered = holders.iter().filter(|(_, code)| code.is_none()).map(|(node, _)| KeptRelease {
@@ -134,7 +133,11 @@ pub(crate) fn record() -> Parts {
     }
     let mut waits = round("r3", sql, 2, 5, &[("nara", None), ("tokyo", None)]);
     waits.review = Some(Review { standing: Standing::Awaiting, said: vec![said("ethicist", Verdict::Release)] });
-    let nothing = round("r4", "SELECT count(*) FROM person", 1, 6, &[("nara", refuses)]);
+    let exact = "SELECT count(*) FROM person";
+    let nothing = round("r4", exact, 1, 6, &[("nara", refuses), ("uji", Some(Code::ExactWaiting))]);
+    let listed = |sql: &str, release| AllowedQuery { sha256: Digest::of(sql.as_bytes()), max_runs: 2, release };
+    granted.release_kinds = vec![ReleaseKind::Noised, ReleaseKind::Aggregated];
+    granted.allowed_queries = Some(vec![listed(sql, ReleaseKind::Noised), listed(exact, ReleaseKind::Aggregated)]);
     let applied = |id: &str, purposes: Vec<Purpose>| -> Application {
         let mut application: Application =
             serde_json::from_value(serde_json::json!({"id": id, "version": 1, "basis": "EHDS-69"})).unwrap();
@@ -228,8 +231,15 @@ fn each_use_stands_where_its_documents_say() {
         .map(|q| (q.run, q.output.code.as_str(), q.micro_rho, q.suppressed_cells, q.answered.len(), q.missing.len()))
         .collect();
     // The second round of run 1 served what the first had paid for.
-    let expect = [(1, "released", 1000, Some(2), 1, 1), (2, "awaiting", 2000, None, 2, 0), (1, "none", 0, None, 0, 1)];
+    let expect = [(1, "released", 1000, Some(2), 1, 1), (2, "awaiting", 2000, None, 2, 0), (1, "none", 0, None, 0, 2)];
     assert_eq!(queries, expect);
+    let kinds: Vec<_> =
+        granted.queries.iter().map(|q| (q.release_kind.as_ref().unwrap().code.as_str(), q.is_exact())).collect();
+    assert_eq!(kinds, [("noised", false), ("noised", false), ("aggregated", true)]);
+    let missing: Vec<_> = granted.queries[2].missing.iter().map(|m| (m.name.as_str(), m.state.code.as_str())).collect();
+    assert_eq!(missing, [("nara", "refused"), ("uji", "waiting")], "a person who looks has not refused");
+    let since: Vec<_> = granted.holders.iter().filter(|h| h.exact_since.is_some()).map(|h| h.name.as_str()).collect();
+    assert_eq!(since, ["tokyo"], "whatever study it was released in");
     assert!(register.uses[2].application.as_ref().unwrap().use_description.is_none(), "not before a decision");
 }
 

@@ -191,7 +191,7 @@ pub(crate) fn holder_state(state: HolderState) -> Coded {
 /// What a hospital that gave no answer did: one where a person looks at an exact result has not refused.
 pub(crate) fn unanswered(holder: &HolderReport) -> Coded {
     if holder.waits() {
-        return coded("waiting", "担当者の確認待ち", "Waits for a person there");
+        return coded("waiting", "担当者の確認待ち", "Waits; looked at there first");
     }
     holder_state(holder.state)
 }

@@ -26,11 +26,11 @@ use sekisho_protocol::{
 };
 
 use super::{
-    OTHER_SQL,
     super::{
         Bundle, Ended, make,
         trust::{self, Trust},
     },
+    OTHER_SQL,
     memory_log::MemoryLog,
 };
 use crate::{

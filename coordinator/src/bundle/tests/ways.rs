@@ -129,7 +129,8 @@ pub(super) fn exact() -> Vec<Row> {
             resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| r.release_kind = ReleaseKind::Noised);
         }),
         ("a receipt that does not say since when no guarantee holds", Link::Receipt, |_, f| {
-            let (mut receipt, _) = Envelope::from_json::<Receipt>(&f[&layout::receipt(H0)]).unwrap().peek::<Receipt>().unwrap();
+            let (mut receipt, _) =
+                Envelope::from_json::<Receipt>(&f[&layout::receipt(H0)]).unwrap().peek::<Receipt>().unwrap();
             receipt.exact_since = None;
             // No signature is made of what breaks its own rules.
             let payload = serde_json::to_vec(&receipt).unwrap();
@@ -140,7 +141,9 @@ pub(super) fn exact() -> Vec<Row> {
             f.insert(layout::receipt(H0), serde_json::to_vec(&envelope).unwrap());
         }),
         ("another day since which no guarantee holds, and the hospital signs it", Link::HospitalLog, |_, f| {
-            resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| r.exact_since = r.exact_since.and_then(|day| day.pred_opt()));
+            resigned::<Receipt>(f, &layout::receipt(H0), &[H0], |r| {
+                r.exact_since = r.exact_since.and_then(|day| day.pred_opt())
+            });
         }),
         ("a price for an exact question", Link::Query, |_, f| {
             resigned::<Query>(f, layout::QUERY, &["ada"], |q| q.micro_rho = MicroRho::try_from(1).unwrap());

@@ -101,7 +101,8 @@ impl Checking<'_> {
         }
         if let (Some(Granted { permit, .. }), Some(query)) = (chain.permit, chain.query) {
             let (said, listed) = (receipt.release_kind, permit.release_of(&query.sql));
-            let differs = || format!("it says {}, and the permit lists the query as {}", said.as_str(), listed.as_str());
+            let differs =
+                || format!("it says {}, and the permit lists the query as {}", said.as_str(), listed.as_str());
             rule(said == listed, differs)?;
         }
         if let Some(said) = chain.said {
@@ -137,7 +138,8 @@ impl Checking<'_> {
             same(&release.header().exact.is_some(), &exact, "kind of release", "the receipt")?;
         }
         if let (Some(exact), Some(Granted { permit, .. })) = (&release.header().exact, chain.permit) {
-            let weaker = || format!("it was made by rules that hide less than the permit's {}", word(&permit.disclosure));
+            let weaker =
+                || format!("it was made by rules that hide less than the permit's {}", word(&permit.disclosure));
             rule(exact.rules.at_least(&permit.disclosure.rules()), weaker)?;
         }
         let numbers = cells.len() / 16;

@@ -219,16 +219,15 @@ fn agreed(plan: PrivatePlan, hospitals: &[Hospital]) -> Result<(PrivatePlan, Str
 
 /// One hospital in the report, as its receipt has it.
 fn reported_of(there: &HolderReport, hospital: Option<&Hospital>) -> HolderReport {
-    let empty =
-        HolderReport {
-            as_of: None,
-            study_left: None,
-            stored: None,
-            synthetic: false,
-            exact_since: None,
-            receipt: None,
-            ..there.clone()
-        };
+    let empty = HolderReport {
+        as_of: None,
+        study_left: None,
+        stored: None,
+        synthetic: false,
+        exact_since: None,
+        receipt: None,
+        ..there.clone()
+    };
     match hospital {
         None => empty,
         Some(hospital) => HolderReport {

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use sekisho_protocol::{
+    digest::Digest,
     output_review::Verdict,
     pages::{Language, Visitor},
 };
@@ -137,6 +138,29 @@ async fn a_lineage_has_every_signed_statement_from_permit_to_release_and_who_did
             way.picture.contains("<title id") && way.picture.contains("<desc id") && !way.picture.contains("style=")
         );
         assert!(way.description.contains(&net.names[0]));
+    }
+}
+
+#[tokio::test]
+async fn of_an_exact_release_it_is_said_that_it_is_exact_and_that_no_guarantee_holds() {
+    let mut net = Net::new(Shape { hospitals: 2, exact: true, ..Shape::default() }).await;
+    let result = net.ask(SQL, 1).await;
+    for (language, exact, since) in [
+        (Language::En, "Exact under disclosure rules", "no guarantee of differential privacy holds"),
+        (Language::Ja, "正確な集計", "差分プライバシーの保証はありません"),
+    ] {
+        let (text, way) = shown(&net, result, language).await;
+        let way = way.unwrap();
+        assert!(text.contains(exact) && text.contains(since), "{text}");
+        let register = use_register::export(&net.documents, &net.store, None, now()).await.unwrap();
+        let study = study::of(&register, "study-1", &visitor(language)).unwrap().render().unwrap();
+        assert!(
+            study.contains(exact) && study.matches(&Digest::of(SQL.as_bytes()).to_string()).count() == 1,
+            "{study}"
+        );
+        for nothing in ["(rho)</dt>", "rho 0", "rho</dt>", "added noise", "ノイズを加え、"] {
+            assert!(!text.contains(nothing) && !way.picture.contains(nothing), "{nothing}: {text}");
+        }
     }
 }
 

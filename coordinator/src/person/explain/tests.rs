@@ -1,5 +1,5 @@
 use clap::Parser;
-use sekisho_protocol::dsse::Envelope;
+use sekisho_protocol::{dsse::Envelope, permit::AllowedQuery};
 
 use super::{
     engine::{KeyExplanation, MeasureExplanation, PartExplanation, Step},
@@ -140,8 +140,10 @@ async fn what_is_missing_or_does_not_fit_is_said() {
 async fn a_question_that_the_permit_lists_as_aggregated_is_exact_and_costs_nothing() {
     let folder = files();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let (mut permit, _) =
-        Envelope::from_json::<Permit>(&std::fs::read(path("permit.dsse.json")).unwrap()).unwrap().peek::<Permit>().unwrap();
+    let (mut permit, _) = Envelope::from_json::<Permit>(&std::fs::read(path("permit.dsse.json")).unwrap())
+        .unwrap()
+        .peek::<Permit>()
+        .unwrap();
     permit.release_kinds = vec![ReleaseKind::Aggregated];
     let sha256 = Digest::of(MEANS.as_bytes());
     permit.allowed_queries = Some(vec![AllowedQuery { sha256, max_runs: 1, release: ReleaseKind::Aggregated }]);

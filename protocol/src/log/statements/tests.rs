@@ -227,7 +227,8 @@ fn an_exact_release_is_one_that_the_permit_lists_so_and_its_charge_is_zero() {
         let (permit_bytes, digest) = signed(&listed(listed_as), &[sato, kato]);
         let asked = Query { micro_rho: MicroRho::try_from(rho).unwrap(), ..query(digest) };
         let (query_bytes, query_digest) = signed(&asked, &[person]);
-        let told = Receipt { release_kind: said, exact_since: Some(at().date_naive()), ..receipt(&asked, query_digest) };
+        let told =
+            Receipt { release_kind: said, exact_since: Some(at().date_naive()), ..receipt(&asked, query_digest) };
         let entries = [
             (Kind::Roster, signed(&roster(&keys), &[governance]).0),
             (Kind::Permit, permit_bytes),
@@ -243,7 +244,12 @@ fn an_exact_release_is_one_that_the_permit_lists_so_and_its_charge_is_zero() {
         // Without the query, as at a hospital, the permit's kinds are compared.
         let noised_alone = signed(&permit(&keys), &[sato, kato]);
         let told = Receipt { permit: noised_alone.1, ..told };
-        let entries = [entries[0].clone(), (Kind::Permit, noised_alone.0), entries[3].clone(), (Kind::Receipt, signed(&told, &[tokyo]).0)];
+        let entries = [
+            entries[0].clone(),
+            (Kind::Permit, noised_alone.0),
+            entries[3].clone(),
+            (Kind::Receipt, signed(&told, &[tokyo]).0),
+        ];
         let found = found(&keys, &entries);
         assert_eq!(found.is_err(), said == exact, "{found:?}");
     }

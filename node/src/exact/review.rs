@@ -23,7 +23,7 @@ use sekisho_protocol::{
     units::AttoDelta,
 };
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     ExactError,
@@ -358,6 +358,7 @@ impl Answering {
         let made = made.await.ok().flatten();
         let (raw, preview) = made.ok_or(ExactError::Failed("no table can be made of the rows"))?;
         let table = Table::whole(plan, &preview).await;
+        let table = table.inspect_err(|error| warn!(%error, "an exact table cannot be shown"));
         let table = table.map_err(|_| ExactError::Failed("the table cannot be shown"))?;
         Ok(Read { raw, cohort, table, hidden: preview.hidden_why() })
     }

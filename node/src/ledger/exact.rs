@@ -301,6 +301,24 @@ impl Ledger {
         Ok(day.map(|day| day.parse().map_err(|_| StoreError::Corrupt("day"))).transpose()?)
     }
 
+    /// Whom an exact release is about, where that is known.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cohort(&self, key: &RunKey) -> Result<Option<Cohort>, LedgerError> {
+        let patients: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT c.patients FROM exact_release e JOIN cohort c ON c.release = e.release
+            WHERE e.permit = ?1 AND e.query_key = ?2 AND e.run = ?3",
+        )
+        .bind(key.permit.as_bytes().as_slice())
+        .bind(key.query_key.as_bytes().as_slice())
+        .bind(key.run)
+        .fetch_optional(self.store.read())
+        .await?;
+        let read = |bytes: Vec<u8>| Cohort::from_bytes(&bytes).map_err(|_| StoreError::Corrupt("cohort"));
+        Ok(patients.map(read).transpose()?)
+    }
+
     /// What the guard says of a release now. Nothing is written: [`Ledger::record_exact`] looks again.
     ///
     /// # Errors

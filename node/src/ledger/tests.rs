@@ -1,4 +1,5 @@
 mod caps;
+mod exact;
 mod write_off;
 
 use std::{collections::BTreeMap, path::Path};
@@ -102,6 +103,12 @@ fn told<T>(result: Result<T, LedgerError>) -> String {
         Err(LedgerError::UnknownCharge) => "unknown".into(),
         Err(LedgerError::Lost) => "lost".into(),
         Err(LedgerError::Store(e)) => format!("store {e}"),
+        Err(
+            error @ (LedgerError::ManyWaiting { .. }
+            | LedgerError::UnknownRequest(_)
+            | LedgerError::Decided { .. }
+            | LedgerError::OtherCohorts { .. }),
+        ) => panic!("of exact results alone: {error}"),
     }
 }
 

@@ -11,6 +11,7 @@ mod demo;
 mod distinguish;
 mod eicu;
 mod engine;
+mod exact;
 mod fuzzed;
 mod governance;
 mod kill;

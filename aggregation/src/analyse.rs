@@ -429,8 +429,13 @@ fn after_release(exprs: &[Expr]) -> Result<(), Refusal> {
                 "a subquery in an expression over released cells is not admitted: join the released tables instead",
             ));
         }
-        if expr.exists(|e| Ok(matches!(e, Expr::ScalarFunction(f) if f.name() == "replace" && !shrinks(&f.args)))).unwrap_or(true) {
-            return Err(unsupported("replace by a longer text, or a computed one, is not admitted: write two literals"));
+        if expr
+            .exists(|e| Ok(matches!(e, Expr::ScalarFunction(f) if f.name() == "replace" && !shrinks(&f.args))))
+            .unwrap_or(true)
+        {
+            return Err(unsupported(
+                "replace by a longer text, or a computed one, is not admitted: write two literals",
+            ));
         }
     }
     Ok(())

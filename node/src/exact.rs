@@ -25,8 +25,8 @@ use tracing::info;
 
 use crate::{
     answer::{Answering, Question},
-    execute::ExecuteError,
     exact::guard::Close,
+    execute::ExecuteError,
     ledger::{Decided, LedgerError, NewRequest, RunKey, RunState},
     seeds::NoRandomness,
 };

@@ -35,7 +35,9 @@ fn nests(word: Keyword) -> bool {
     use Keyword as K;
     match word {
         K::AND | K::OR | K::XOR | K::NOT | K::IS | K::NOTNULL | K::IN | K::BETWEEN | K::LIKE | K::ILIKE => true,
-        K::RLIKE | K::REGEXP | K::MATCH | K::SIMILAR | K::MEMBER | K::OVERLAPS | K::OPERATOR | K::DIV | K::COLLATE => true,
+        K::RLIKE | K::REGEXP | K::MATCH | K::SIMILAR | K::MEMBER | K::OVERLAPS | K::OPERATOR | K::DIV | K::COLLATE => {
+            true
+        }
         K::AT | K::INTERVAL | K::PRIOR | K::CONNECT_BY_ROOT | K::EXPLAIN | K::JOIN | K::APPLY => true,
         K::UNION | K::EXCEPT | K::INTERSECT | K::MINUS => true,
         _ => false,
@@ -92,9 +94,7 @@ fn check_nesting(tokens: &[Token]) -> Result<(), Refusal> {
         deepest = deepest.max(depth);
     }
     if deepest > MAX_PARENTHESES {
-        return Err(unsupported(format!(
-            "parentheses are nested {deepest} deep; at most {MAX_PARENTHESES} are read"
-        )));
+        return Err(unsupported(format!("parentheses are nested {deepest} deep; at most {MAX_PARENTHESES} are read")));
     }
     Ok(())
 }
@@ -227,7 +227,9 @@ mod tests {
     #[test]
     fn a_text_is_bounded_by_its_words_before_it_is_parsed() {
         let selecting = |condition: &str| format!("SELECT count(*) FROM visit WHERE {condition}");
-        for link in [" LIKE b", " ILIKE b", " SIMILAR TO b", " IN (1)", " NOTNULL", " IS NULL", " AT TIME ZONE 'x'", " AND b"] {
+        for link in
+            [" LIKE b", " ILIKE b", " SIMILAR TO b", " IN (1)", " NOTNULL", " IS NULL", " AT TIME ZONE 'x'", " AND b"]
+        {
             check(&selecting(&format!("a{}", link.repeat(300))), Some("operators"));
             check(&selecting(&format!("a{}", link.repeat(100))), None);
         }

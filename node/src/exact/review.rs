@@ -130,12 +130,7 @@ pub async fn refuse(
 }
 
 /// The entry of the log for a refusal: the same whoever says no.
-fn refusal_entry(
-    request: &ExactRequest,
-    name: &str,
-    key: &SecretKey,
-    at: DateTime<Utc>,
-) -> Result<Vec<u8>, Refusal> {
+fn refusal_entry(request: &ExactRequest, name: &str, key: &SecretKey, at: DateTime<Utc>) -> Result<Vec<u8>, Refusal> {
     let record = RefusalRecord {
         node: name.into(),
         permit: request.key.permit,
@@ -226,13 +221,7 @@ impl Answering {
     /// # Errors
     /// Those of [`look`](Self::look); when the guard says no, which is recorded; when it was refused before. After
     /// [`ExactError::Meanwhile`] or a failure the request can be let out again, as it was recorded.
-    pub async fn let_out(
-        &self,
-        number: i64,
-        who: &str,
-        said: Said<'_>,
-        seen: &str,
-    ) -> Result<Out, ExactError> {
+    pub async fn let_out(&self, number: i64, who: &str, said: Said<'_>, seen: &str) -> Result<Out, ExactError> {
         let opened = self.opened(self.request(number).await?).await?;
         let (bound, _) = self.bound(&opened).await?;
         let Read { raw, cohort, table, hidden: _ } = self.read(&opened, &bound).await?;
@@ -315,7 +304,7 @@ impl Answering {
         let query = envelope.verify::<Query>(&keys, 1).map_err(Refusal::from)?;
         let signer = permit.authorised_persons.iter().find(|p| query.signers().contains(&p.key_fingerprint));
         let person = signer.map(|p| Person { id: p.id.clone(), role: p.role.clone() }).unwrap_or_default();
-        let slot = self.slots.take(&request.study_id)?;
+        let slot = self.slots.take(&request.study_id, self.patience()).await?;
         let data = self.data_for(permit.schema)?;
         let plan = planned(&query, &permit, &data).await?;
         let rules = plan.exact().ok_or(ExactError::Failed("the permit does not list the query as aggregated"))?;

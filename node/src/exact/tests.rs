@@ -124,13 +124,14 @@ impl Desk {
 }
 
 fn exact(permit: &mut Permit, study: &str, sqls: &[&str]) {
-    let listed = |sql: &&str| AllowedQuery {
-        sha256: Digest::of(sql.as_bytes()),
-        max_runs: 9,
-        release: ReleaseKind::Aggregated,
-    };
+    let listed =
+        |sql: &&str| AllowedQuery { sha256: Digest::of(sql.as_bytes()), max_runs: 9, release: ReleaseKind::Aggregated };
     let mut queries: Vec<_> = sqls.iter().map(listed).collect();
-    queries.push(AllowedQuery { sha256: Digest::of(crate::answer::tests::SQL.as_bytes()), max_runs: 9, release: ReleaseKind::Noised });
+    queries.push(AllowedQuery {
+        sha256: Digest::of(crate::answer::tests::SQL.as_bytes()),
+        max_runs: 9,
+        release: ReleaseKind::Noised,
+    });
     (permit.id, permit.study_id) = (study.into(), study.into());
     permit.release_kinds = vec![ReleaseKind::Noised, ReleaseKind::Aggregated];
     permit.disclosure = Preset::JpNdb;
@@ -217,7 +218,8 @@ async fn what_a_person_or_the_guard_refuses_is_refused_for_ever_in_the_same_word
         assert_eq!(known.decision.unwrap().decided, decided);
     }
     let entries = node.ledger.log().entries_of(Kind::Refusal, 0, 9).await.unwrap();
-    let read = |bytes: Vec<u8>| Envelope::from_json::<RefusalRecord>(&bytes).unwrap().peek::<RefusalRecord>().unwrap().0;
+    let read =
+        |bytes: Vec<u8>| Envelope::from_json::<RefusalRecord>(&bytes).unwrap().peek::<RefusalRecord>().unwrap().0;
     let codes: Vec<_> = entries.into_iter().map(|e| read(e.opened.unwrap().statement).code).collect();
     assert_eq!(codes, [Code::ExactRefused; 2]);
 }

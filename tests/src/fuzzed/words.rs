@@ -29,7 +29,10 @@ struct Source {
 type Columns = &'static [(&'static str, Holds)];
 
 const TABLES: [(&str, Columns); 4] = [
-    ("visit", &[("days", Int), ("kind", Text), ("admitted", Date), ("discharged", Date), ("icd10", Text), ("cost", Int)]),
+    (
+        "visit",
+        &[("days", Int), ("kind", Text), ("admitted", Date), ("discharged", Date), ("icd10", Text), ("cost", Int)],
+    ),
     ("person", &[("sex", Text), ("birth_year", Int), ("region", Text), ("smoker", Bool), ("died", Date)]),
     ("measurement", &[("value", Decimal), ("loinc", Text), ("taken", Date)]),
     ("drug", &[("days", Int), ("atc", Text), ("started", Date)]),
@@ -92,7 +95,8 @@ impl Writer<'_, '_> {
         Ok(match choice {
             4 => {
                 let inner = self.released(depth - 1)?;
-                let (function, order) = (self.of(&["sum", "max", "avg", "count"])?, self.of(&["", " ORDER BY 1 LIMIT 3"])?);
+                let (function, order) =
+                    (self.of(&["sum", "max", "avg", "count"])?, self.of(&["", " ORDER BY 1 LIMIT 3"])?);
                 format!("SELECT {function}(m) AS m FROM ({inner}) r{order}")
             }
             5 => {
@@ -294,7 +298,8 @@ impl Writer<'_, '_> {
         let by = self.patient(&source)?;
         let mut list = self.some_columns(&source)?;
         let x = self.expression(&source, Int, 1)?;
-        let function = self.of(&["row_number()", "rank()", "sum(X)", "lag(X)", "first_value(X)", "max(X)", "count(*)"])?;
+        let function =
+            self.of(&["row_number()", "rank()", "sum(X)", "lag(X)", "first_value(X)", "max(X)", "count(*)"])?;
         let mut parts: Vec<String> = by.into_iter().collect();
         if self.once_in(4)? {
             parts.push(self.expression(&source, Text, 1)?);
@@ -315,7 +320,10 @@ impl Writer<'_, '_> {
         list.extend(self.some_columns(&right)?);
         let mut on = String::new();
         if kind.ends_with(" JOIN") && !kind.starts_with(['C', 'N']) || kind == "JOIN" {
-            let (a, b) = (self.patient(&left)?.unwrap_or_else(|| "1".into()), self.patient(&right)?.unwrap_or_else(|| "1".into()));
+            let (a, b) = (
+                self.patient(&left)?.unwrap_or_else(|| "1".into()),
+                self.patient(&right)?.unwrap_or_else(|| "1".into()),
+            );
             on = format!(" ON {a} {} {b}", self.of(&["=", "=", "=", "=", "IS NOT DISTINCT FROM", "<="])?);
             if self.once_in(3)? {
                 let both = Source { sql: String::new(), columns: list.clone(), patient: left.patient.clone() };
@@ -401,7 +409,11 @@ impl Writer<'_, '_> {
             return Ok(format!("CASE WHEN {condition} THEN {a} ELSE {} END", self.expression(source, holds, below)?));
         }
         if choice == 9 {
-            return Ok(format!("{}({a}, {})", self.of(&["coalesce", "least", "nullif"])?, self.expression(source, holds, below)?));
+            return Ok(format!(
+                "{}({a}, {})",
+                self.of(&["coalesce", "least", "nullif"])?,
+                self.expression(source, holds, below)?
+            ));
         }
         Ok(match (holds, choice) {
             (Int | Decimal, 4) => {
@@ -415,7 +427,9 @@ impl Writer<'_, '_> {
             (Text, 5) => format!("substr({a}, 1, 3)"),
             (Text, 6) => format!("{}({a})", self.of(&["lower", "upper", "trim"])?),
             (Text, 7) => format!("CAST({} AS text)", self.leaf(source, Int)?),
-            (Date, 4) => format!("{a} + INTERVAL '{}' {}", self.of(&["1", "-40", "999999"])?, self.of(&["DAY", "MONTH"])?),
+            (Date, 4) => {
+                format!("{a} + INTERVAL '{}' {}", self.of(&["1", "-40", "999999"])?, self.of(&["DAY", "MONTH"])?)
+            }
             (Date, 5 | 6) => format!("CAST(date_trunc('month', {a}) AS date)"),
             (Bool, 4..=7) => self.condition(source, below)?,
             _ => a,

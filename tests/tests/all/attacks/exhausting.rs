@@ -85,7 +85,8 @@ fn texts_of_one_patients_rows_take_no_memory_beside_the_limit() {
 #[tokio::test]
 async fn quantiles_of_one_patients_rows_are_counted_and_not_kept() {
     let hospital = Hospital::of(&format!("{}777,male,77,77,1,E11\n", others()), |_| {}).await;
-    let joins = list(2, |i| format!("JOIN (VALUES {}) AS v{i}(k) ON s.days = v{i}.k", list(400, |_| "(77)".into(), ",")), " ");
+    let joins =
+        list(2, |i| format!("JOIN (VALUES {}) AS v{i}(k) ON s.days = v{i}.k", list(400, |_| "(77)".into(), ",")), " ");
     let sql = format!("SELECT median(days) AS m, max(days) AS x FROM stay s {joins}");
     assert_eq!(hospital.code(hospital.permit, &sql, 100_000, 1).await, Ok(()));
 }

@@ -27,6 +27,7 @@ mod sources;
 mod staging;
 mod table_file;
 mod taking;
+mod wanted;
 
 #[cfg(test)]
 mod fixture;

@@ -106,6 +106,8 @@ async fn all(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCell
 async fn cells(plan: &Arc<PrivatePlan>, place: usize, tables: &SessionContext) -> Result<RawPart, ExecuteError> {
     let part = plan.parts().get(place).ok_or(ExecuteError::Reservation)?;
     let (rows, ranges) = RangeRows::of(part.rows(), tables, ROWS_PER_RANGE).await?;
+    // Dropped with this, whoever drops it: what is left of the work ends.
+    let _wanted = rows.wanted();
     let rows = Arc::new(rows);
     let mut tasks = JoinSet::new();
     for share in ranges.chunks(ranges.len().div_ceil(rows.workers())) {

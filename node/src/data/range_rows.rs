@@ -26,6 +26,7 @@ use super::{
     counted::counted,
     protected::{PatientRange, ProtectedTable, ranges},
     row_plan::{RowPlanError, assert_row_plan},
+    wanted::{Over, Wanted, ending},
 };
 
 /// Why there are no rows.
@@ -45,6 +46,7 @@ pub struct RangeRows {
     plan: LogicalPlan,
     state: SessionState,
     workers: usize,
+    over: Over,
 }
 
 impl RangeRows {
@@ -70,12 +72,17 @@ impl RangeRows {
         let scanned = scanned(&plan)?;
         let protected: Vec<_> = scanned.iter().filter_map(|table| table.downcast_ref::<ProtectedTable>()).collect();
         let ranges = ranges(&protected, workers as u64, rows_per_range);
-        Ok((Self { plan, state, workers }, ranges))
+        Ok((Self { plan, state, workers, over: Over::default() }, ranges))
     }
 
     /// How many ranges are meant to be read at once: as many as the session has partitions.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Somebody waits for the rows; when that is dropped, what still makes some ends soon.
+    pub fn wanted(&self) -> Wanted {
+        self.over.wanted()
     }
 
     /// The rows of the patients of `range`.
@@ -96,7 +103,7 @@ impl RangeRows {
         })?;
         let physical = counted(self.state.query_planner().create_physical_plan(&plan, &self.state).await?)?;
         assert_row_plan(&physical)?;
-        Ok(physical)
+        Ok(ending(physical, &self.over)?)
     }
 }
 

@@ -93,20 +93,35 @@ async fn node(dir: &Path, of_one: i64, memory_bytes: usize, departure: (Duration
     solo
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_join_that_one_patient_blows_up_is_cut_to_the_bound_or_is_no_answer_at_one_of_the_two_times() {
+#[test]
+fn a_join_that_one_patient_blows_up_is_cut_to_the_bound_or_is_no_answer_and_ends_with_it() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(joins_of_one_patient());
+    // What still works here is waited for: without an end, for hours.
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        ended.send(())
+    });
+    end.recv_timeout(Duration::from_secs(60)).expect("runs that were given up go on");
+}
+
+async fn joins_of_one_patient() {
     // Two reads of a table have twice the step, three or four have four times as much.
     let (step, timeout) = (Duration::from_secs(1), Duration::from_secs(9));
     let pairs = "SELECT count(*) AS n FROM stay a JOIN stay b ON a.patient_id = b.patient_id";
     let fours = format!(
         "{pairs} JOIN stay c ON a.patient_id = c.patient_id JOIN stay d ON a.patient_id = d.patient_id WHERE d.days >= c.days"
     );
+    let never = format!("{pairs} AND a.days > b.days + 1000");
     for (sql, of_one, memory, class, expect) in [
         (pairs, 1, 1 << 28, 2, Ok(11)),
         // 250,000 rows count as five.
         (pairs, 500, 1 << 28, 2, Ok(15)),
-        // 10^9 rows are not made in time; 10^12 are not either, or memory does not suffice; and 4 KiB do not for the first.
+        // 10^9 rows are not made in time, nor are those found of which there are none; 10^12 are not either, or memory does
+        // not suffice; and 4 KiB do not for the first.
         (pairs, 40_000, 1 << 28, 2, Err(Code::NoAnswer)),
+        (&never, 80_000, 1 << 28, 2, Err(Code::NoAnswer)),
         (&fours, 1_000, 1 << 28, 4, Err(Code::NoAnswer)),
         (pairs, 500, 4 << 10, 2, Err(Code::NoAnswer)),
     ] {

@@ -21,6 +21,7 @@ use sekisho_protocol::{
 };
 
 use crate::{
+    after::CELL_NOTE,
     place,
     plan::{MAX_PATIENTS, Part, PrivatePlan},
     price,
@@ -73,6 +74,7 @@ impl PrivatePlan {
         terms: &Terms,
     ) -> Result<Self, Refusal> {
         let planned = sql::plan(sql, schema)?;
+        check_names(&planned.as_written)?;
         let narrowed = terms::narrowed(schema, &terms.bounds)?;
         let limits = terms::limits(permit, terms)?;
         let mut analysis = Analysis {
@@ -380,6 +382,20 @@ fn literals(plan: &LogicalPlan) -> bool {
     }
 }
 
+/// That no column has the name of another one's interval, or of the notes: the answer has these besides, and could not be made after
+/// it was paid for.
+fn check_names(plan: &LogicalPlan) -> Result<(), Refusal> {
+    let names: BTreeSet<&str> = plan.schema().fields().iter().map(|f| f.name().as_str()).collect();
+    let taken = |name: &&str| {
+        let of = name.strip_suffix("_low").or_else(|| name.strip_suffix("_high"));
+        *name == CELL_NOTE || of.is_some_and(|of| names.contains(of))
+    };
+    match names.iter().copied().find(taken) {
+        None => Ok(()),
+        Some(name) => Err(unsupported(format!("the answer has a column {name} of its own: choose another name"))),
+    }
+}
+
 /// That a window over released cells has few rows: the engine keeps all of them, and joins may multiply them.
 fn check_window(input: &LogicalPlan, parts: &[Part]) -> Result<(), Refusal> {
     let mut joined = false;
@@ -416,8 +432,13 @@ fn after_release(exprs: &[Expr]) -> Result<(), Refusal> {
                 "a subquery in an expression over released cells is not admitted: join the released tables instead",
             ));
         }
-        if expr.exists(|e| Ok(matches!(e, Expr::ScalarFunction(f) if f.name() == "replace" && !shrinks(&f.args)))).unwrap_or(true) {
-            return Err(unsupported("replace by a longer text, or a computed one, is not admitted: write two literals"));
+        if expr
+            .exists(|e| Ok(matches!(e, Expr::ScalarFunction(f) if f.name() == "replace" && !shrinks(&f.args))))
+            .unwrap_or(true)
+        {
+            return Err(unsupported(
+                "replace by a longer text, or a computed one, is not admitted: write two literals",
+            ));
         }
     }
     Ok(())

@@ -40,8 +40,8 @@ use datafusion_expr::{Expr, ExprSchemable, Operator, expr, lit};
 use sekisho_protocol::refusal::{Code, Refusal};
 
 use crate::{place, relation::Relation};
-use function::{Kind, function};
 pub(crate) use call::shrinks;
+use function::{Kind, function};
 pub(crate) use range::{Range, scale_of};
 
 /// The most nodes of all expressions of a query after views and CTEs were put in place, and of any one of them after the

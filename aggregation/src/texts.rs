@@ -30,7 +30,8 @@ fn texts(plan: &LogicalPlan) -> usize {
         let columns = |schema: &DFSchema| schema.fields().iter().filter(|f| is_text(f.data_type())).count();
         let inputs = node.inputs();
         let expressions = node.expressions();
-        let computed: usize = expressions.iter().map(|e| inputs.iter().map(|i| computed(e, i.schema())).max().unwrap_or(0)).sum();
+        let computed: usize =
+            expressions.iter().map(|e| inputs.iter().map(|i| computed(e, i.schema())).max().unwrap_or(0)).sum();
         most = most.max(columns(node.schema()) + computed);
         Ok(TreeNodeRecursion::Continue)
     });

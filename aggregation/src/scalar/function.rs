@@ -103,8 +103,9 @@ impl ScalarUDFImpl for Function {
             (Kind::Concat, [_, ..]) => Some(vec![DataType::Utf8; types.len()]),
             (Kind::Join, [_, _]) => Some(vec![DataType::Utf8; 2]),
             // Put in by the analysis, after types were made equal.
-            (Kind::Quotient | Kind::DecimalQuotient(..) | Kind::Remainder, [_, _])
-            | (Kind::Shift, [_, _, _]) => Some(types.to_vec()),
+            (Kind::Quotient | Kind::DecimalQuotient(..) | Kind::Remainder, [_, _]) | (Kind::Shift, [_, _, _]) => {
+                Some(types.to_vec())
+            }
             _ => None,
         };
         coerced.ok_or_else(|| DataFusionError::Plan(format!("{} takes other arguments", self.name())))

@@ -201,7 +201,14 @@ async fn node(dir: &Path, name: &str, bounds: (u32, u32)) -> (Solo, Permit, Dige
         p["dp"]["micro_rho_per_query"] = RHO.into();
         p["dp"]["micro_rho_total"] = (10 * RHO).into();
         p["allowed_statistics"] = serde_json::json!([
-            "count", "count_distinct", "sum", "avg", "variance", "covariance", "quantile", "extreme"
+            "count",
+            "count_distinct",
+            "sum",
+            "avg",
+            "variance",
+            "covariance",
+            "quantile",
+            "extreme"
         ]);
         p["dp"]["atto_delta_per_query"] = DELTA.into();
         p["dp"]["atto_delta_total"] = (2 * DELTA).into();

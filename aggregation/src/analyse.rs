@@ -21,6 +21,7 @@ use sekisho_protocol::{
 };
 
 use crate::{
+    after::CELL_NOTE,
     exact, place,
     plan::{MAX_PATIENTS, Part, PrivatePlan},
     price,
@@ -74,6 +75,7 @@ impl PrivatePlan {
     ) -> Result<Self, Refusal> {
         let exact = exact::rules(sql, permit, micro_rho, terms)?;
         let planned = sql::plan(sql, schema)?;
+        check_names(&planned.as_written)?;
         let narrowed = terms::narrowed(schema, &terms.bounds)?;
         let limits = if exact.is_some() { terms::unbounded(permit) } else { terms::limits(permit, terms)? };
         let mut analysis = Analysis {
@@ -390,6 +392,20 @@ fn literals(plan: &LogicalPlan) -> bool {
                 && literals(&projection.input)
         }
         _ => false,
+    }
+}
+
+/// That no column has the name of another one's interval, or of the notes: the answer has these besides, and could not be made after
+/// it was paid for.
+fn check_names(plan: &LogicalPlan) -> Result<(), Refusal> {
+    let names: BTreeSet<&str> = plan.schema().fields().iter().map(|f| f.name().as_str()).collect();
+    let taken = |name: &&str| {
+        let of = name.strip_suffix("_low").or_else(|| name.strip_suffix("_high"));
+        *name == CELL_NOTE || of.is_some_and(|of| names.contains(of))
+    };
+    match names.iter().copied().find(taken) {
+        None => Ok(()),
+        Some(name) => Err(unsupported(format!("the answer has a column {name} of its own: choose another name"))),
     }
 }
 

@@ -370,8 +370,9 @@ impl Part {
 
     /// How many cells the public ones of these keys make.
     pub(crate) fn cells_over(&self, over: Keys) -> usize {
-        let keys = self.keys.iter().enumerate().filter(|(i, _)| over & (1 << i) != 0);
-        keys.fold(1, |cells: usize, (_, key)| cells.saturating_mul(key.cells()))
+        let cells = self.keys.iter().enumerate().filter(|(i, _)| over & (1 << i) != 0).map(|(_, k)| k.cells());
+        // Sixteen keys of sixteen values have 2^64 cells: a plain product would be 0, and pass every limit.
+        cells.fold(1, usize::saturating_mul)
     }
 
     /// Whether a private key is among these.

@@ -33,6 +33,8 @@ use crate::{
 const MAX_AGGREGATES: usize = 64;
 /// The most group keys of one part.
 const MAX_KEYS: usize = 16;
+/// The most digits after the point of what is summed: 10 to their power times the weight of a row has to fit 38 digits.
+const MAX_SCALE: u32 = 28;
 /// The most grouping sets of one part.
 const MAX_SETS: usize = 64;
 
@@ -359,6 +361,12 @@ impl Builder<'_, '_> {
             let detail = format!("{admitted} has no known range within ±10^15, so its sum cannot be bounded");
             return Err(Refusal::new(Code::UnboundedColumn, detail));
         };
+        if scale > MAX_SCALE {
+            let detail = format!(
+                "{admitted} has {scale} digits after the point; at most {MAX_SCALE} are summed: cast it to fewer"
+            );
+            return Err(Refusal::new(Code::UnboundedColumn, detail));
+        }
         if !self.clamped.iter().any(|(asked, _)| *asked == admitted) {
             self.clamped.push((admitted.clone(), expr.clone()));
         }
@@ -427,7 +435,8 @@ impl Builder<'_, '_> {
             Some(widened(expr, &kind) - widened(middle, &kind))
         };
         let reach = |b: &Bounded| (b.hi - b.lo.midpoint(b.hi)).max(b.lo.midpoint(b.hi) - b.lo);
-        let most = reach(x).checked_mul(reach(y)).filter(|most| *most <= i128::from(MAX_MAGNITUDE));
+        let few = |most: &i128| *most <= i128::from(MAX_MAGNITUDE) && x.scale + y.scale <= MAX_SCALE;
+        let most = reach(x).checked_mul(reach(y)).filter(few);
         let (Some(left), Some(right), Some(most)) = (about_middle(x), about_middle(y), most) else {
             let detail = "the square of a value's range is above 10^15: narrow its bounds, or round it to fewer digits";
             return Err(Refusal::new(Code::UnboundedColumn, detail));

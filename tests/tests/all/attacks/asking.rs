@@ -12,6 +12,7 @@ use sekisho_protocol::{
     units::MicroRho,
 };
 use sekisho_tests::{COLUMNS, SCHEMA};
+use serde_json::Value;
 
 use super::{Hospital, others};
 use crate::engine::one_patient_moves;
@@ -34,7 +35,7 @@ const HOSTILE: &[&str] = &[
     "SELECT count(*) AS n, sum(v.days) AS s FROM visit v JOIN (VALUES ('A'), ('A'), ('A'), ('A'), ('A')) AS x(k) ON v.code = x.k \
      JOIN (VALUES ('A'), ('A'), ('A'), ('A'), ('A'), ('A'), ('A')) AS y(k) ON v.code = y.k",
     "SELECT c.label, count(*) AS n, count(DISTINCT t.patient_id) AS p FROM (SELECT patient_id, min(code) AS code FROM visit GROUP BY patient_id) t \
-     JOIN chapter c ON c.code = t.code OR FALSE JOIN (VALUES ('A'), ('A'), ('A')) AS x(k) ON x.k = t.code GROUP BY c.label",
+     JOIN chapter c ON c.code = t.code JOIN (VALUES ('A'), ('A'), ('A')) AS x(k) ON x.k = t.code GROUP BY c.label",
     "SELECT sum(t.n) AS s, count(*) AS n FROM (SELECT patient_id, least(count(*), 20) AS n FROM visit GROUP BY patient_id) t \
      JOIN (VALUES (20), (20), (20), (20)) AS x(k) ON t.n = x.k",
     // The same rows many times over; sets of rows per patient; windows in a CTE.
@@ -147,14 +148,17 @@ async fn no_row_makes_an_admitted_question_fail() {
 async fn no_document_and_no_snapshot_gives_a_study_its_budget_back() {
     const RHO: u64 = 10_000;
     let rows = others();
-    let hospital = Hospital::of(&rows, |p| p["dp"]["micro_rho_total"] = (2 * RHO).into()).await;
+    let small = |p: &mut Value| {
+        p["dp"]["micro_rho_per_query"] = RHO.into();
+        p["dp"]["micro_rho_total"] = (2 * RHO).into();
+    };
+    let hospital = Hospital::of(&rows, small).await;
     let ask = async |permit, run| hospital.code(permit, COUNT, RHO, run).await;
     assert_eq!([ask(hospital.permit, 1).await, ask(hospital.permit, 2).await], [Ok(()), Ok(())]);
     assert_eq!(ask(hospital.permit, 3).await, Err(Code::BudgetStudy));
     let solo = &hospital.solo;
     let granted = |id: &str, change: &dyn Fn(&mut Permit)| {
-        let mut permit =
-            solo.permit("study", "stay", &COLUMNS, |p| p["dp"]["micro_rho_total"] = (2 * RHO).into()).unwrap();
+        let mut permit = solo.permit("study", "stay", &COLUMNS, small).unwrap();
         permit.id = id.into();
         change(&mut permit);
         permit

@@ -14,6 +14,8 @@ fn list(n: usize, each: impl Fn(usize) -> String, between: &str) -> String {
 async fn bombs_are_refused_in_few_words_and_cost_nothing() {
     let hospital = Hospital::of(&others(), |_| {}).await;
     let doubled = list(40, |i| format!("t{} AS (SELECT * FROM t{i} UNION ALL SELECT * FROM t{i})", i + 1), ", ");
+    let values = list(15, |v| format!("WHEN {v} THEN 'v{v}'"), " ");
+    let keys = list(16, |i| format!("CASE days + {i} {values} ELSE 'v15' END AS k{i}"), ", ");
     for (name, sql, code) in [
         ("a list", format!("SELECT count(*) FROM stay WHERE age IN ({})", list(9_000, |i| i.to_string(), ",")), Code::SqlUnsupported),
         ("texts", format!("SELECT count(*) FROM stay WHERE note IN ({})", list(8_000, |i| format!("'{i}'"), ",")), Code::SqlUnsupported),
@@ -28,6 +30,9 @@ async fn bombs_are_refused_in_few_words_and_cost_nothing() {
         ("an exponent", "SELECT sum(power(days, 1000)) FROM stay".into(), Code::SqlUnsupported),
         ("parentheses", format!("SELECT count(*) FROM stay WHERE {}1 = 1{}", "(".repeat(5_000), ")".repeat(5_000)), Code::SqlUnsupported),
         ("a chain", format!("SELECT count(*) FROM stay WHERE age = 1{}", " OR age = 1".repeat(4_000)), Code::SqlUnsupported),
+        // 16^16 cells are 2^64, which is 0 where numbers wrap.
+        ("cells beyond all numbers", format!("SELECT {keys}, count(*) FROM stay GROUP BY {}", list(16, |i| (i + 1).to_string(), ",")), Code::UnknownDomain),
+        ("a set twice", "SELECT sex, count(*) FROM stay GROUP BY GROUPING SETS ((sex, sex), (sex))".into(), Code::SqlUnsupported),
         ("cells", "SELECT age, days, age % 7, count(*) FROM stay GROUP BY 1, 2, 3".into(), Code::UnknownDomain),
     ] {
         let refusal = hospital.solo.ask(&hospital.solo.query(hospital.permit, &sql, 1_000, 1)).await.map(|_| ()).unwrap_err();
@@ -48,8 +53,9 @@ fn peak() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// A row that only one patient has is multiplied by two joins with literals, and thirty texts of 20,000 bytes are made of each. This took
-/// 5 GB beside the limit of 2 GiB, and as much as somebody wanted with longer texts; without that patient it took nothing.
+/// A row that only one patient has is multiplied by two joins with literals, and thirty texts of 40,000 bytes are made of each. This took
+/// 10 GB, whatever the limit (2 GiB), and as much as somebody wanted with more and longer texts; without that patient it took nothing. Now it
+/// is an answer, or no answer that is counted.
 #[test]
 fn texts_of_one_patients_rows_take_no_memory_beside_the_limit() {
     let name = "attacks::exhausting::texts_of_one_patients_rows_take_no_memory_beside_the_limit";
@@ -71,13 +77,15 @@ fn texts_of_one_patients_rows_take_no_memory_beside_the_limit() {
             "SELECT {} FROM (SELECT s.patient_id, CASE WHEN s.days = 77 THEN '{}' END AS x FROM stay s JOIN (VALUES {}) AS a(k) \
              ON s.days = a.k JOIN (VALUES {}) AS b(k) ON s.days = b.k) t",
             list(30, |i| format!("count(x || '{i}')"), ", "),
-            "x".repeat(20_000),
+            "x".repeat(40_000),
             seven(300),
             seven(30),
         );
-        assert_eq!(hospital.code(hospital.permit, &sql, 10_000, 1).await, Ok(()));
+        let said = hospital.code(hospital.permit, &sql, 10_000, 1).await;
+        assert!(matches!(said, Ok(()) | Err(Code::NoAnswer)), "{said:?}");
         let more = peak() - before;
-        assert!(more < 1_500, "{more} MiB");
+        println!("{said:?}, {more} MiB");
+        assert!(more < 3_000, "{more} MiB");
     });
 }
 

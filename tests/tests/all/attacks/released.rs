@@ -31,8 +31,14 @@ async fn asked(hospital: &Hospital, sql: &str) -> Result<usize, String> {
     }
 }
 
-#[tokio::test]
-async fn what_follows_a_release_takes_no_more_than_the_coordinator_gives() {
+/// On threads with as deep a stack as the daemons' have.
+#[test]
+fn what_follows_a_release_takes_no_more_than_the_coordinator_gives() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(16 << 20).build().unwrap();
+    runtime.block_on(async { tokio::spawn(followed()).await.unwrap() });
+}
+
+async fn followed() {
     let hospital = Hospital::of(&others(), |_| {}).await;
     let stacked = |n: usize, next: &str| {
         let first = "WITH t0 AS (SELECT sex AS x, count(*) AS n FROM stay GROUP BY sex)".to_string();

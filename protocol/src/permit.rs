@@ -434,9 +434,7 @@ impl Permit {
     pub fn person(&self, fingerprint: Digest) -> Option<&AuthorisedPerson> {
         self.authorised_persons.iter().find(|p| p.key_fingerprint == fingerprint)
     }
-}
 
-impl Permit {
     /// The rules that kinds of release and listed queries keep together.
     fn check_releases(&self) -> Result<(), String> {
         let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_string()) };
@@ -510,3 +508,6 @@ impl Document for Permit {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,7 @@ fn atto(n: u64) -> AttoDelta {
 }
 
 /// Every way in which a permit can be wider, by the field that is named.
-const WIDER: [(&str, Change); 34] = [
+const WIDER: [(&str, Change); 36] = [
     ("application_id", |p, _| p.application_id = Some("a-2".into())),
     ("application_id", |p, _| p.application_id = None),
     ("basis", |p, _| p.basis = Basis::JpEthics),
@@ -110,6 +110,8 @@ const WIDER: [(&str, Change); 34] = [
         let other = AllowedQuery { sha256: Digest::of(&n.to_be_bytes()), max_runs: 1, release: ReleaseKind::Noised };
         p.allowed_queries.as_mut().unwrap().push(other);
     }),
+    ("release_kinds", |p, _| p.release_kinds.push(ReleaseKind::Aggregated)),
+    ("allowed_queries", |p, _| p.allowed_queries.as_mut().unwrap()[0].release = ReleaseKind::Aggregated),
     ("validity.from", |p, n| p.validity.from = instant("2027-01-01T00:00:00Z") - TimeDelta::seconds(n.into())),
     ("validity.to", |p, n| p.validity.to = instant("2028-01-01T00:00:00Z") + TimeDelta::seconds(n.into())),
 ];

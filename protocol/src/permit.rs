@@ -150,7 +150,6 @@ impl ReleaseKind {
     }
 
     /// Whether it is the kind of every document that does not say.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
     pub fn is_noised(&self) -> bool {
         *self == Self::Noised
     }

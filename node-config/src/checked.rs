@@ -28,7 +28,7 @@ pub use self::{
 };
 
 use self::register::opt_out;
-use crate::file::{BudgetFile, CoordinatorFile, LimitsFile, LogFile, NodeConfigFile, SnapshotsFile, TrustFile};
+use crate::file::{BudgetFile, CoordinatorFile, ExactFile, LimitsFile, LogFile, NodeConfigFile, SnapshotsFile, TrustFile};
 
 /// Why a configuration is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +74,8 @@ pub struct NodeConfig {
     pub policy: PathBuf,
     /// The hospital's own rule on opt-outs; it holds beside the permit's.
     pub register: OptOut,
+    /// Exact results, if the hospital gives any.
+    pub exact: Option<Exact>,
     /// Where the hospital's own systems reach the node, if they do.
     pub local: Option<Local>,
     /// Where a person looks after the node in a browser, if it is to be so.
@@ -132,6 +134,13 @@ pub struct Window {
     pub days: u32,
     /// What may be spent in them, in micro-rho.
     pub micro_rho: MicroRho,
+}
+
+/// Exact results under disclosure rules, each looked at by a person here. They are not differentially private.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exact {
+    /// The least number of patients of a cell, and between two releases; the preset's holds where it is higher.
+    pub min_patients: u32,
 }
 
 /// How snapshots are taken and kept.
@@ -247,6 +256,7 @@ impl TryFrom<NodeConfigFile> for NodeConfig {
             budget: file.budget.try_into()?,
             policy: path(&file.policy.file, "policy.file")?,
             register: opt_out(&file.register)?,
+            exact: file.exact.map(Exact::try_from).transpose()?,
             local: file.local.map(Local::try_from).transpose()?,
             console: file.console.map(Console::try_from).transpose()?,
             datasets,
@@ -378,6 +388,15 @@ impl TryFrom<BudgetFile> for Budget {
             }
         };
         Ok(Self { lifetime, per_query, window, lifetime_delta, delta_per_query })
+    }
+}
+
+impl TryFrom<ExactFile> for Exact {
+    type Error = ConfigError;
+
+    fn try_from(file: ExactFile) -> Result<Self, ConfigError> {
+        let min_patients = within(file.min_patients, 3, 1_000_000, "exact.min_patients")?;
+        Ok(Self { min_patients: u32::try_from(min_patients).unwrap_or(u32::MAX) })
     }
 }
 

@@ -15,6 +15,7 @@ pub struct NodeConfigFile {
     pub(crate) budget: BudgetFile,
     pub(crate) policy: PolicyFile,
     pub(crate) register: RegisterFile,
+    pub(crate) exact: Option<ExactFile>,
     pub(crate) local: Option<LocalFile>,
     pub(crate) console: Option<ConsoleFile>,
     #[serde(default)]
@@ -107,6 +108,12 @@ pub(crate) struct PolicyFile {
 pub(crate) struct RegisterFile {
     pub(crate) rule: String,
     pub(crate) days: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExactFile {
+    pub(crate) min_patients: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -15,7 +15,7 @@ mod reference;
 mod template;
 
 pub use checked::{
-    Budget, BudgetRule, ConfigError, Console, Coordinator, CountRule, Limits, Local, Log, LogFormat, LogLevel,
+    Budget, BudgetRule, ConfigError, Console, Coordinator, CountRule, Exact, Limits, Local, Log, LogFormat, LogLevel,
     NodeConfig, Snapshots, Trust, Watch, Window, load,
 };
 pub use file::NodeConfigFile;

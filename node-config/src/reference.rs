@@ -93,6 +93,11 @@ pub const KEYS: &[Key] = &[
         "Days between notice and first use under `jp-ngmia`: 30, or more up to 3650. Without it, what the rule's preset says (0 for `eu-ehds`, which asks for no notice).",
     ),
     optional(
+        "exact.min_patients",
+        "none",
+        "Switches exact results on, see \"Exact releases\": the least number of patients of a cell, and between any two exact releases, 3 to 1000000; the permit's preset holds where it is higher. Without the table `exact` permits and queries for exact results are refused.",
+    ),
+    optional(
         "local.address",
         "none",
         "Where the hospital's own systems reach the node, on loopback only: `127.0.0.1:8816`. Without the table `local` there is no such endpoint.",
@@ -197,7 +202,7 @@ mod tests {
     fn the_reference_names_exactly_the_keys_of_the_template_with_their_defaults() {
         // The optional tables and keys are there as a comment.
         let mut text = crate::template(&values());
-        for key in ["window_", "[local]", "[console]", "address = \"127", "token_file"] {
+        for key in ["window_", "[exact]", "min_patients", "[local]", "[console]", "address = \"127", "token_file"] {
             text = text.replace(&format!("# {key}"), key);
         }
         let written: toml::Table = text.parse().unwrap();

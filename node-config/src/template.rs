@@ -117,6 +117,11 @@ rule = {rule}
 # 通知から利用までの日数 (延ばせるが、短くはできない) / days between notice and first use: may be lengthened, never shortened
 {days}
 
+# 正確な集計 (任意)。差分プライバシーの保証はなくなる。人が一件ずつ確認する (docs/node.md)
+# exact results (optional): no guarantee of differential privacy holds after the first; a person looks at each (docs/node.md)
+# [exact]
+# min_patients = 10
+
 # 院内システムからの登録と照会 (任意、このマシンからのみ) / the hospital's own systems (optional, this machine only)
 # [local]
 # address = "127.0.0.1:8816"

@@ -28,7 +28,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{Instrument, Span, field, info, info_span};
 
 pub(crate) use self::{
-    charged::{commitment, served},
+    charged::{Account, commitment, served},
     question::{Question, Reading},
 };
 use crate::{
@@ -134,6 +134,13 @@ impl Answering {
             Ok(ready) => ready,
             Err(unready) => return Err(self.unready(&span, watch::Asked::Query, unready).await),
         };
+        // An exact result that no person has let out is not made: no row is read, and the answer leaves at once.
+        if ready.question.reading.plan.exact().is_some()
+            && let Err(refusal) = self.asked_exact(&ready.question).instrument(span.clone()).await
+        {
+            let study = Some(ready.question.study_id.clone());
+            return Err(self.unready(&span, watch::Asked::Query, Unready { refusal, study }).await);
+        }
         let task = tokio::spawn(Arc::clone(self).locked(ready, arrived).instrument(span));
         match task.await {
             Ok(answer) => answer,
@@ -177,6 +184,9 @@ impl Answering {
         let run = self.ledger.find(&ready.question.key).await?;
         if run.as_ref().is_some_and(|run| run.state == RunState::Lost) {
             return Err(LedgerError::Lost.into());
+        }
+        if ready.question.reading.plan.exact().is_some() && run.is_none() {
+            self.not_refused(&ready.question.key).await?;
         }
         let permit = ready.admitted.permit();
         let atto_delta = ready.admitted.query().terms.atto_delta;
@@ -254,7 +264,7 @@ impl Answering {
         self.data.iter().map(|set| (set.schema().digest(), set.facts())).collect()
     }
 
-    fn data_for(&self, schema: Digest) -> Result<Arc<DataSet>, Refusal> {
+    pub(crate) fn data_for(&self, schema: Digest) -> Result<Arc<DataSet>, Refusal> {
         let found = self.data.iter().find(|d| d.schema().digest() == schema);
         found.cloned().ok_or_else(|| {
             Refusal::new(Code::SchemaMismatch, format!("no data here is mapped to schema {}", schema.short()))

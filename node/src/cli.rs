@@ -8,6 +8,7 @@ mod budget;
 mod catalogue;
 mod console;
 mod data;
+mod exact;
 mod held;
 mod inspect;
 mod local;
@@ -102,6 +103,9 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Exact results that wait for a person here: look at them, let them out or refuse them.
+    #[command(subcommand)]
+    Exact(exact::Exact),
     /// For an inspector: the charged runs, and whether one can be made again as it was released.
     #[command(subcommand)]
     Inspect(inspect::Inspect),
@@ -239,6 +243,7 @@ async fn command(command: Command, hooks: Hooks) -> Result<()> {
         Command::Local(command) => local::local(&command),
         Command::Console(command) => console::console(command, &clock),
         Command::Budget { config, output } => budget::budget(&config, output, &clock).await,
+        Command::Exact(command) => exact::exact(command, clock, hooks).await,
         Command::Inspect(command) => inspect::inspect(command, &clock).await,
         Command::Alerts(command) => alerts::alerts(command).await,
         Command::Log(command) => log::log(command, &SystemClock).await,

@@ -5,19 +5,20 @@
 //!
 //! Promises: it listens on loopback only, and only if the configuration says so; who looks has a token of the role [`VIEWER`] or
 //! [`OPERATOR`], who acts one of the role `OPERATOR`; a form is taken only from a page of ours. No page holds an identifier of a
-//! patient, a row, a number that was computed over rows before noise, or a seed. The totals of the patient register, which
+//! patient, a row, a number that was computed over rows before noise, or a seed; an exact result that waits is a table for operators,
+//! as it would leave. The totals of the patient register, which
 //! `sekisho-node patients status` prints, are for operators and stay in the hospital.
 //!
 //! Deliberately absent: exact cells (`sekisho-node inspect replay --show-exact` shows them, on a terminal), anything about one
 //! patient (`sekisho-node patients`), changing the configuration or the policy, and keys.
 
 mod alerts;
+mod exact;
 mod history;
 mod overview;
 mod patients;
 mod permits;
 mod queries;
-mod released;
 mod studies;
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,7 @@ fn menu(who: Option<&Who>) -> Vec<(&'static str, &'static str, &'static str)> {
         ("/permits", "Permits", "許可証"),
         ("/studies", "Studies", "研究"),
         ("/queries", "Queries", "照会"),
+        ("/exact", "Exact results", "正確な集計"),
         ("/patients", "Patients", "患者登録簿"),
         ("/alerts", "Alerts", "警報"),
         ("/log", "Log", "ログ"),
@@ -105,6 +107,10 @@ pub fn router(console: Arc<Console>) -> Router {
         .route("/everything/resume", post(studies::resume_all))
         .route("/queries", get(queries::list))
         .route("/queries/{charge}", get(queries::one))
+        .route("/exact", get(exact::list))
+        .route("/exact/{request}", get(exact::one))
+        .route("/exact/{request}/release", post(exact::release))
+        .route("/exact/{request}/refuse", post(exact::refuse))
         .route("/patients", get(patients::show))
         .route("/alerts", get(alerts::list))
         .route("/alerts/seen", post(alerts::seen))

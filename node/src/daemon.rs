@@ -229,6 +229,7 @@ pub async fn answering(
             coordinator_peer: config.coordinator.peer_id.clone(),
             max_micro_rho_per_query: config.budget.per_query,
             max_atto_delta_per_query: config.budget.delta_per_query,
+            exact_min_patients: config.exact.map(|exact| exact.min_patients),
         },
         policy,
         own_rule: config.register,

@@ -39,7 +39,7 @@ pub enum ExecuteError {
     /// The rows could not be folded.
     #[error(transparent)]
     Fold(#[from] FoldError),
-    /// The reservation is for another plan.
+    /// The reservation is for another plan, or there is none where one is needed.
     #[error("the reservation is for another plan")]
     Reservation,
 }
@@ -80,6 +80,22 @@ pub async fn execute<T>(
     if reservation.plan() != plan.digest() {
         return Err(ExecuteError::Reservation);
     }
+    all(plan, tables).await
+}
+
+/// The same for a plan whose cells leave by no reservation: a person looks at them first, and what lets them out asks for proof
+/// that a decision is on disk.
+///
+/// # Errors
+/// When the plan is not exact, memory is exhausted or the engine fails.
+pub async fn execute_exact(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCells, ExecuteError> {
+    if plan.exact().is_none() {
+        return Err(ExecuteError::Reservation);
+    }
+    all(plan, tables).await
+}
+
+async fn all(plan: &Arc<PrivatePlan>, tables: &SessionContext) -> Result<RawCells, ExecuteError> {
     let mut parts = Vec::new();
     for part in 0..plan.parts().len() {
         parts.push(cells(plan, part, tables).await?);

@@ -13,7 +13,7 @@ use sekisho_protocol::{
     dsse::{Envelope, Verified},
     keys::PublicKey,
     orders::{Concern, Orders, obey},
-    permit::{AuthorisedPerson, Permit},
+    permit::{AuthorisedPerson, Permit, ReleaseKind},
     query::{MAX_LIFETIME, Query, Route, RoutedQuery},
     refusal::{Code, Refusal},
     roster::{Role, Roster},
@@ -35,6 +35,8 @@ pub struct Trust {
     pub max_micro_rho_per_query: MicroRho,
     /// The hospital's own ceiling for the delta of one query; with zero no query may have private group keys.
     pub max_atto_delta_per_query: AttoDelta,
+    /// The least number of patients in exact results; none where the hospital gives no exact results.
+    pub exact_min_patients: Option<u32>,
 }
 
 impl Trust {
@@ -201,11 +203,25 @@ impl VerifiedQuery {
         &self.permit
     }
 
+    /// That an exact result is asked for as it was permitted: it costs nothing, and nothing is narrowed.
+    fn admit_exact(&self, trust: &Trust) -> Result<(), Refusal> {
+        gives(ReleaseKind::Aggregated, trust.exact_min_patients)?;
+        if self.query.micro_rho != MicroRho::ZERO {
+            let detail = "the permit lists this query as aggregated: it costs nothing; ask with a rho of 0";
+            return Err(Refusal::new(Code::BudgetQuery, detail));
+        }
+        if !self.query.terms.is_default() {
+            let detail = "the permit lists this query as aggregated: ask without terms";
+            return Err(Refusal::new(Code::Terms, detail));
+        }
+        Ok(())
+    }
+
     /// Decides whether the query may be answered at this hour by this hospital. `synthetic` is whether its data set is
     /// declared so: only then may rho and delta pass the compiled-in ceilings.
     ///
     /// # Errors
-    /// Those of [`in_force`], `holder_not_permitted`, `budget_query`, `policy`.
+    /// Those of [`in_force`], `holder_not_permitted`, `query_not_listed`, `budget_query`, `terms`, `policy`.
     pub fn admit(
         self,
         trust: &Trust,
@@ -217,9 +233,8 @@ impl VerifiedQuery {
         if !self.permit.holders().contains(&trust.name) {
             return Err(Refusal::new(Code::HolderNotPermitted, format!("the permit does not name {}", trust.name)));
         }
-        if let Some(listed) = &self.permit.allowed_queries {
-            let sql = Digest::of(self.query.sql.as_bytes());
-            let Some(entry) = listed.iter().find(|entry| entry.sha256 == sql) else {
+        if self.permit.allowed_queries.is_some() {
+            let Some(entry) = self.permit.listed(&self.query.sql) else {
                 return Err(Refusal::new(
                     Code::QueryNotListed,
                     "the permit lists its queries, and this is none of them",
@@ -232,6 +247,10 @@ impl VerifiedQuery {
             }
         }
         let asked = self.query.micro_rho;
+        if self.permit.release_of(&self.query.sql) == ReleaseKind::Aggregated {
+            self.admit_exact(trust)?;
+            return Ok(AdmittedQuery { query: self.query, permit: self.permit, envelopes: self.envelopes });
+        }
         if asked == MicroRho::ZERO || asked > self.permit.dp.micro_rho_per_query {
             let most = self.permit.dp.micro_rho_per_query;
             return Err(Refusal::new(
@@ -256,6 +275,20 @@ impl VerifiedQuery {
             return Err(Refusal::new(Code::Policy, format!("{delta} asked; this hospital allows {most} a query")));
         }
         Ok(AdmittedQuery { query: self.query, permit: self.permit, envelopes: self.envelopes })
+    }
+}
+
+/// Whether a hospital with this least number of patients gives results of this kind.
+///
+/// # Errors
+/// `policy`.
+pub fn gives(kind: ReleaseKind, exact_min_patients: Option<u32>) -> Result<(), Refusal> {
+    match (kind, exact_min_patients) {
+        (ReleaseKind::Noised, _) | (ReleaseKind::Aggregated, Some(_)) => Ok(()),
+        (ReleaseKind::Aggregated, None) => Err(Refusal::new(
+            Code::Policy,
+            "this hospital gives no exact (aggregated) results: exact.min_patients is not in its configuration",
+        )),
     }
 }
 

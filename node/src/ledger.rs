@@ -14,6 +14,7 @@
 mod alerts;
 mod caps;
 mod error;
+mod exact;
 mod operations;
 mod releases;
 mod replays;
@@ -35,6 +36,9 @@ use sqlx::{Row, sqlite::SqliteRow};
 pub use self::alerts::{MAX_ALERTS, NewAlert, Sighted};
 pub use self::caps::{Caps, Cost, Left};
 pub use self::error::LedgerError;
+pub use self::exact::{
+    Decided, Decision, ExactRelease, ExactRequest, MAX_EXACT, MAX_WAITING, NewRelease, NewRequest, Recorded,
+};
 pub(crate) use self::operations::note;
 pub use self::operations::{Act, COMMAND_LINE, MAX_OPERATIONS, Operation, Said, reason};
 pub use self::releases::ReleasedRuns;
@@ -195,7 +199,7 @@ impl Ledger {
     pub async fn reserve(&self, request: &ChargeRequest, log_entry: &[u8]) -> Result<Reserved, LedgerError> {
         let mut tx = self.store.write().await?;
         suspension::open(&mut tx, &request.study_id, request.key.permit).await?;
-        use_nonce(&mut tx, request).await?;
+        use_nonce(&mut tx, &request.nonce, request.query, request.nonce_expires, request.at).await?;
         if let Some(run) = find(&mut tx, &request.key).await? {
             if run.state == RunState::Lost {
                 return Err(LedgerError::Lost);

@@ -16,7 +16,7 @@ use sekisho_protocol::{
     governance::Governance,
     keys::SecretKey,
     orders::{Orders, obey},
-    permit::Permit,
+    permit::{Permit, ReleaseKind},
     receipt::{Acceptance, DecidedBy, MAX_REASON},
     refusal::{Code, Refusal},
     roster::Roster,
@@ -32,7 +32,7 @@ pub use self::by_hand::ByHand;
 use crate::{
     answer::Answering,
     documents::PermitAnswer,
-    guard::in_force,
+    guard::{gives, in_force},
     ledger::Ledger,
     policy::{DataFacts, Level, Offered, Policy},
 };
@@ -96,7 +96,7 @@ async fn answer_permit(node: &Answering, bytes: &[u8]) -> Result<Envelope, Refus
         node.documents.delivered(stored).await?;
         return Ok(acceptance);
     }
-    let holder = Holder { name: &node.trust.name, policy: &node.policy, data: node.held() };
+    let holder = Holder::of(node);
     let orders = node.documents.orders().await?;
     let obeyed = obey(orders.iter().map(Verified::document), &node.trust.concern(&permit), now);
     let decision = match obeyed.and_then(|()| holder.judge(&permit, &status, now)) {
@@ -132,6 +132,8 @@ async fn answer_permit(node: &Answering, bytes: &[u8]) -> Result<Envelope, Refus
 pub struct Holder<'a> {
     /// The hospital's roster name.
     pub name: &'a str,
+    /// The least number of patients in its exact results; none where it gives none.
+    pub exact_min_patients: Option<u32>,
     /// Its policy.
     pub policy: &'a Policy,
     /// Its data sets, with the digest of the schema of each.
@@ -139,6 +141,12 @@ pub struct Holder<'a> {
 }
 
 impl<'a> Holder<'a> {
+    /// This node.
+    pub fn of(node: &'a Answering) -> Self {
+        let (name, exact_min_patients) = (&node.trust.name, node.trust.exact_min_patients);
+        Self { name, exact_min_patients, policy: &node.policy, data: node.held() }
+    }
+
     /// Whether a permit may be accepted at once, or by a person; `permit`'s quorum was checked.
     ///
     /// # Errors
@@ -152,6 +160,7 @@ impl<'a> Holder<'a> {
         if !permit.holders().iter().any(|name| name == self.name) {
             return Err(Refusal::new(Code::HolderNotPermitted, "the permit does not name this hospital"));
         }
+        permit.release_kinds.iter().try_for_each(|kind| gives(*kind, self.exact_min_patients))?;
         let (level, findings) = self.policy.answer(&self.offered(permit)?)?;
         if level == Level::Refused {
             let why = findings.iter().find(|finding| !finding.allowed);
@@ -191,7 +200,10 @@ pub struct Decision {
 impl Decision {
     /// Accepts the permit and sets its rho aside; a refusal when the lifetime cap does not cover it.
     pub async fn accepted(ledger: &Ledger, permit: &Permit, decided_by: DecidedBy, reason: Option<String>) -> Self {
-        match ledger.earmark(&permit.study_id, permit.dp.micro_rho_total).await {
+        // Exact results cost nothing.
+        let noised = permit.release_kinds.contains(&ReleaseKind::Noised);
+        let amount = if noised { permit.dp.micro_rho_total } else { MicroRho::ZERO };
+        match ledger.earmark(&permit.study_id, amount).await {
             Ok(earmark) => Self { refused: None, earmark, decided_by, reason },
             Err(error) => {
                 let refusal = Refusal::from(error);

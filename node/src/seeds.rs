@@ -5,14 +5,19 @@
 //! mode 0600, which is in no backup of the database alone. The run is authenticated with it, so that a seed of
 //! another run does not open.
 //!
+//! The key that cohorts of exact releases are hashed under ([`SeedKey::cohorts`]) is derived from the same file, and so in no
+//! backup of the database alone either.
+//!
 //! Deliberately absent: any way to print a seed but one ([`Seed::shown`], for an inspector's screen), and any way to
-//! have a lost key back. Losing it loses replays of what was released under it, and nothing else.
+//! have a lost key back. Losing it loses replays of what was released under it, and ends exact releases, whose
+//! cohorts can be compared no more.
 
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::{AeadInPlace, Key, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use rand::{CryptoRng, SeedableRng, TryRngCore, rngs::OsRng};
 use rand_chacha::ChaCha20Rng;
+use sekisho_aggregation::exact::CohortKey;
 use sekisho_protocol::{
     digest::Digest,
     key_file::{self, KeyFileError},
@@ -84,6 +89,7 @@ pub enum SeedError {
 /// The key that seeds are sealed under.
 pub struct SeedKey {
     cipher: XChaCha20Poly1305,
+    cohorts: Zeroizing<[u8; 32]>,
     fingerprint: Digest,
     path: PathBuf,
 }
@@ -111,7 +117,8 @@ impl SeedKey {
         // The file has the form of all key files; what seals is derived from its secret, and used for nothing else.
         let key = Zeroizing::new(*Digest::of_parts(&[b"sekisho replay key v1", &*file.seed()]).as_bytes());
         let cipher = XChaCha20Poly1305::new(Key::from_slice(&*key));
-        Ok(Self { cipher, fingerprint: file.public().fingerprint(), path: path.into() })
+        let cohorts = Zeroizing::new(*Digest::of_parts(&[b"sekisho cohort key v1", &*file.seed()]).as_bytes());
+        Ok(Self { cipher, cohorts, fingerprint: file.public().fingerprint(), path: path.into() })
     }
 
     /// Reads the key, and makes one first where there is none.
@@ -129,6 +136,16 @@ impl SeedKey {
             }
         }
         Self::read(path)
+    }
+
+    /// The key that cohorts are hashed under.
+    pub fn cohorts(&self) -> CohortKey {
+        CohortKey::new(*self.cohorts)
+    }
+
+    /// Which key it is.
+    pub fn fingerprint(&self) -> Digest {
+        self.fingerprint
     }
 
     /// Seals the seed of a run's release.

@@ -36,6 +36,7 @@ const MIGRATIONS: &[&str] = &[
     log::SCHEMA,
     include_str!("../migrations/0009_write_off.sql"),
     include_str!("../migrations/0010_operations.sql"),
+    include_str!("../migrations/0011_exact.sql"),
 ];
 /// How many connections may read at once.
 const READERS: u32 = 3;

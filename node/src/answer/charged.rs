@@ -11,7 +11,7 @@ use sekisho_aggregation::{
 };
 use sekisho_protocol::{
     digest::Digest,
-    dsse::{DsseError, Envelope},
+    dsse::Envelope,
     permit::ReleaseKind,
     receipt::{Receipt, ReservationRecord},
     record::RefusalRecord,
@@ -29,10 +29,22 @@ use crate::{
     seeds::{SealedSeed, Seed},
 };
 
-struct Commitments {
-    salts: Vec<u8>,
+/// What opens a receipt's commitments, and these.
+pub(crate) struct Commitments {
+    pub(crate) salts: Vec<u8>,
     snapshot: Digest,
     register: Digest,
+}
+
+/// What a receipt is of.
+pub(crate) struct Account<'a> {
+    pub(crate) key: RunKey,
+    pub(crate) study_id: &'a str,
+    pub(crate) query: Digest,
+    pub(crate) plan: Digest,
+    pub(crate) cost: Cost,
+    pub(crate) kind: ReleaseKind,
+    pub(crate) synthetic: bool,
 }
 
 /// Why a run that was charged has no release: for the node's own log.
@@ -68,6 +80,10 @@ impl Answering {
     ) -> Result<Ended, Refusal> {
         if let Some(Run { state: RunState::Released(stored), .. }) = self.ledger.find(&question.key).await? {
             return Ok(Ended(How::Served(Box::new(served(&stored)?))));
+        }
+        if question.reading.plan.exact().is_some() {
+            // No run of one makes itself: a person here does.
+            return Err(crate::exact::waiting());
         }
         let charges = Durable { answering: self, question, register_seq: self.register.seq().await? };
         let (plan, key) = (&question.reading.plan, question.key);
@@ -158,15 +174,24 @@ impl Answering {
         let release = release.await.ok().flatten().ok_or_else(|| failed("no release could be made".into()))?;
         let commitments = self.commitments(&snapshot, run.register_seq).await;
         let commitments = commitments.map_err(|_| failed("the register".into()))?;
-        let receipt = self.receipt(question, &charge, &run, &release, &commitments, synthetic);
-        let receipt = receipt.map_err(|e| failed(e.to_string()))?;
+        let account = Account {
+            key: question.key,
+            study_id: &question.study_id,
+            query: question.query,
+            plan: question.reading.plan.digest(),
+            cost: Cost { micro_rho: charge.micro_rho, atto_delta: charge.atto_delta },
+            kind: ReleaseKind::Noised,
+            synthetic,
+        };
+        let receipt = self.receipt(&account, &run, &release, &commitments).await;
+        let receipt = receipt.map_err(|e| failed(e.detail))?;
         let (header, cells) = release.to_bytes();
         let stored = StoredRelease { header, cells, receipt: receipt.to_json(), salts: commitments.salts };
         let answer = Answer { release, receipt };
         Ok(How::Made(Box::new(Made { charge_id: run.charge_id, answer, stored, sealed })))
     }
 
-    async fn commitments(&self, snapshot: &Snapshot, register_seq: i64) -> Result<Commitments, Refusal> {
+    pub(crate) async fn commitments(&self, snapshot: &Snapshot, register_seq: i64) -> Result<Commitments, Refusal> {
         let mut salts = vec![0; 64];
         ChaCha20Rng::from_os_rng().fill_bytes(&mut salts);
         let register = self.register.commitment(register_seq).await?;
@@ -175,36 +200,35 @@ impl Answering {
         Ok(Commitments { salts, snapshot, register })
     }
 
-    fn receipt(
+    /// The signed receipt of a release.
+    pub(crate) async fn receipt(
         &self,
-        question: &Question,
-        charge: &Charge,
+        of: &Account<'_>,
         run: &Run,
         release: &Release,
         commitments: &Commitments,
-        synthetic: bool,
-    ) -> Result<Envelope, DsseError> {
+    ) -> Result<Envelope, Refusal> {
         let receipt = Receipt {
             node: self.trust.name.clone(),
-            permit: charge.permit,
-            study_id: question.study_id.clone(),
-            query: question.query,
-            query_key: charge.query_key,
-            run: charge.run,
-            plan: question.reading.plan.digest(),
-            micro_rho: charge.micro_rho,
-            atto_delta: charge.atto_delta,
-            synthetic,
+            permit: of.key.permit,
+            study_id: of.study_id.into(),
+            query: of.query,
+            query_key: of.key.query_key,
+            run: of.key.run,
+            plan: of.plan,
+            micro_rho: of.cost.micro_rho,
+            atto_delta: of.cost.atto_delta,
+            synthetic: of.synthetic,
             snapshot_commitment: commitments.snapshot,
             register_commitment: commitments.register,
             as_of: run.as_of,
             release: release.digest(),
             software: SOFTWARE.into(),
             at: run.charged_at,
-            release_kind: ReleaseKind::Noised,
-            exact_since: None,
+            release_kind: of.kind,
+            exact_since: self.ledger.exact_since().await?,
         };
-        Envelope::sign(&receipt, &[&self.signing])
+        Ok(Envelope::sign(&receipt, &[&self.signing])?)
     }
 }
 

@@ -36,23 +36,23 @@ pub(crate) struct Reading {
 }
 
 /// Query and permit in the bytes that were signed, or of the hospital's own counts in those that were written down.
-pub(super) struct Said {
+pub(crate) struct Said {
     pub(super) signed: bool,
-    pub(super) query: Vec<u8>,
-    pub(super) permit: Vec<u8>,
+    pub(crate) query: Vec<u8>,
+    pub(crate) permit: Vec<u8>,
 }
 
 /// A question that will be charged.
 pub(crate) struct Question {
-    pub(super) key: RunKey,
-    pub(super) study_id: String,
+    pub(crate) key: RunKey,
+    pub(crate) study_id: String,
     pub(super) permit_total: Cost,
     pub(super) optout: OptOut,
-    pub(super) query: Digest,
-    pub(super) nonce: String,
-    pub(super) nonce_expires: DateTime<Utc>,
-    pub(super) said: Said,
-    pub(super) reading: Reading,
+    pub(crate) query: Digest,
+    pub(crate) nonce: String,
+    pub(crate) nonce_expires: DateTime<Utc>,
+    pub(crate) said: Said,
+    pub(crate) reading: Reading,
 }
 
 impl Question {

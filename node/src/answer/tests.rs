@@ -50,7 +50,7 @@ const SCHEMA: &str = r#"{"id":"s","version":1,"title":"","tables":[{"name":"stay
     {"name":"pid","type":"text"},{"name":"age","type":"int64","bounds":{"min":"0","max":"120"}}]}]}"#;
 const MAPPING: &str = "id = \"west\"\nsynthetic = SYNTHETIC\nschema = \"schema.dsse.json\"\n[tables.stay]\n\
     source = \"stay.csv\"\n[tables.stay.columns]\npid = \"pid\"\nage = \"age\"\n";
-const SQL: &str = "SELECT count(*) AS planted FROM stay";
+pub(crate) const SQL: &str = "SELECT count(*) AS planted FROM stay";
 
 struct Noon;
 
@@ -113,6 +113,7 @@ impl Case {
                 coordinator_peer: "peer-1".into(),
                 max_micro_rho_per_query: micro_rho(1000),
                 max_atto_delta_per_query: AttoDelta::ZERO,
+                exact_min_patients: None,
             },
             policy: Policy::parse(&crate::policy::default_text(true)).unwrap(),
             own_rule: OptOut { rule: OptOutRule::EuEhds, days: 0 },
@@ -150,6 +151,18 @@ impl Case {
         case.put(&Roster { seq: 1, prev: None, issued: Noon.now(), expires, members }, &case.governance).await;
         case.status(1, Vec::new()).await;
         case
+    }
+
+    /// A roster and a status that hold for another day.
+    pub(crate) async fn renew(&self) {
+        let (documents, now) = (&self.node.documents, self.node.clock.now());
+        let (roster, status) = (documents.roster(now).await.unwrap(), documents.status(now).await.unwrap());
+        // They name no predecessor: a gap.
+        let (mut roster, mut status) = (roster.document().clone(), status.document().clone());
+        (roster.seq, roster.expires) = (roster.seq + 2, now + Days::days(2));
+        (status.seq, status.expires) = (status.seq + 2, now + Days::days(2));
+        self.put(&roster, &self.governance).await;
+        self.put(&status, &self.governance).await;
     }
 
     async fn put<D: Document>(&self, document: &D, key: &SecretKey) -> Digest {
@@ -227,13 +240,24 @@ impl Case {
 
     /// A query that asks for so much delta.
     fn query_of_delta(&self, permit: Digest, sql: &str, run: u32, atto_delta: u64) -> Vec<u8> {
+        self.query_of(permit, sql, run, (1000, atto_delta))
+    }
+
+    /// A query that asks for so much micro-rho and delta.
+    pub(crate) fn query_of(
+        &self,
+        permit: Digest,
+        sql: &str,
+        run: u32,
+        (micro_rho, atto_delta): (u64, u64),
+    ) -> Vec<u8> {
         let atto_delta = AttoDelta::try_from(atto_delta).unwrap();
-        let expires = Noon.now() + Days::hours(1);
+        let expires = self.node.clock.now() + Days::hours(1);
         let query = Query {
             permit,
             sql: sql.into(),
             holders: vec!["west".into()],
-            micro_rho: MicroRho::try_from(1000).unwrap(),
+            micro_rho: MicroRho::try_from(micro_rho).unwrap(),
             run,
             expires,
             nonce: format!("{:032x}", rand::random::<u128>()),
@@ -251,7 +275,7 @@ impl Case {
     }
 }
 
-fn code<T>(result: Result<T, Refusal>) -> String {
+pub(crate) fn code<T>(result: Result<T, Refusal>) -> String {
     result.err().map_or("ok".into(), |refusal| refusal.code.to_string())
 }
 
@@ -469,12 +493,17 @@ impl Case {
 
     /// Writes the source and takes a snapshot of it, as the operator does beside the running node; its id.
     pub(crate) async fn take(&self, stays: &str, synthetic: &str) -> String {
+        self.take_at(stays, synthetic, Noon.now()).await
+    }
+
+    /// The same at another hour.
+    pub(crate) async fn take_at(&self, stays: &str, synthetic: &str, at: DateTime<Utc>) -> String {
         let dir = self.dir.path();
         fs::write(dir.join("stay.csv"), format!("pid,age\n{stays}")).unwrap();
         fs::write(dir.join("mapping.toml"), MAPPING.replace("SYNTHETIC", synthetic)).unwrap();
         let mapping = Mapping::load(&dir.join("mapping.toml"), &[self.governance.public()]).unwrap();
         let (settings, hooks) = (Settings::with_memory(64 << 20), Hooks::default());
-        let taken = snapshot::take(&mapping, &dir.join("snapshots"), &settings, &|_| {}, &hooks, Noon.now()).await;
+        let taken = snapshot::take(&mapping, &dir.join("snapshots"), &settings, &|_| {}, &hooks, at).await;
         taken.unwrap().id().to_owned()
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use chrono::NaiveDate;
 use comfy_table::{Table, presets::UTF8_BORDERS_ONLY};
 use miette::{IntoDiagnostic, Result};
 use sekisho_protocol::clock::Clock;
@@ -17,7 +18,10 @@ pub(super) async fn budget(path: &Path, output: Output, clock: &impl Clock) -> R
     let window = ledger.window(clock.now()).await.into_diagnostic()?;
     match output {
         Output::Json => println!("{}", json(&config.name, &budget, window, &ledger).await?),
-        Output::Table => println!("{}", text(&budget, window)),
+        Output::Table => {
+            println!("{}", text(&budget, window));
+            println!("{}", guarantee(ledger.exact_since().await.into_diagnostic()?));
+        }
     }
     Ok(())
 }
@@ -38,7 +42,8 @@ async fn json(node: &str, budget: &Budget, window: Option<WindowBudget>, ledger:
     Ok(json!({
         "node": node, "cap_micro_rho": budget.cap, "earmarked_micro_rho": budget.earmarked,
         "spent_micro_rho": budget.spent, "cap_atto_delta": budget.cap_delta, "spent_atto_delta": budget.spent_delta,
-        "window": window, "log_entries": ledger.log().len().await.into_diagnostic()?,
+        "window": window, "exact_since": ledger.exact_since().await.into_diagnostic()?,
+        "log_entries": ledger.log().len().await.into_diagnostic()?,
         "studies": studies.collect::<Vec<_>>(),
     }))
 }
@@ -57,6 +62,17 @@ fn text(budget: &Budget, window: Option<WindowBudget>) -> String {
         format!("last {} days: cap {}, spent {}, left {}", w.window.days, w.window.micro_rho, w.spent, w.left())
     });
     format!("{table}\n{lifetime}\n{window}\nlifetime cap {}, spent {}", budget.cap_delta, budget.spent_delta)
+}
+
+/// Whether the budget's guarantee holds for these patients.
+fn guarantee(exact_since: Option<NaiveDate>) -> String {
+    match exact_since {
+        None => "no exact result was released: the guarantee of differential privacy holds / 差分プライバシーの保証は有効です".into(),
+        Some(day) => format!(
+            "since {day} no guarantee of differential privacy holds for these patients: exact results were released \
+             (`sekisho-node exact history`) / {day} 以降、正確な集計の公開により差分プライバシーの保証はありません"
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -47,5 +47,6 @@ pub(super) fn facts(sets: &[Held]) -> Vec<DataFacts<'_>> {
 /// What the hospital of `config` judges a permit by.
 pub(super) fn holder<'a>(config: &'a NodeConfig, policy: &'a Policy, sets: &'a [Held]) -> Holder<'a> {
     let data = sets.iter().map(|set| (set.mapping.schema().digest(), set.facts())).collect();
-    Holder { name: &config.name, policy, data }
+    let exact_min_patients = config.exact.map(|exact| exact.min_patients);
+    Holder { name: &config.name, exact_min_patients, policy, data }
 }

@@ -22,7 +22,8 @@ use sekisho_protocol::{
 };
 use serde_json::{Value, json};
 
-use self::screen::{Screen, plain};
+use self::screen::Screen;
+pub(super) use self::screen::plain;
 use super::{Output, opened, schema_keys, table};
 use crate::{
     answer::SOFTWARE,

@@ -91,6 +91,8 @@ pub(super) struct Overview {
     pub(super) tree: Option<Tree>,
     pub(super) sets: Vec<HeldSet>,
     pub(super) waiting: u64,
+    /// Exact results that wait for a person.
+    pub(super) exact: usize,
     pub(super) unseen: u64,
     pub(super) everything: bool,
     pub(super) suspended: usize,
@@ -120,6 +122,7 @@ impl Overview {
             tree: tree(node).await,
             sets: node.data.iter().map(|set| held(set)).collect(),
             waiting,
+            exact: node.ledger.exact_requests(true).await.map_err(Fault::unavailable)?.len(),
             unseen: node.ledger.unseen_alerts().await.map_err(Fault::unavailable)?.1,
             everything,
             suspended: suspensions.len() - usize::from(everything),

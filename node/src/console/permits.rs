@@ -105,7 +105,7 @@ async fn judged(node: &Answering, stored: &StoredPermit) -> Result<Judged, Fault
     let judge = async {
         let status = node.documents.status(now).await?;
         let permit = node.documents.believe_permit(&stored.envelope()?.to_json(), &status).await?;
-        let holder = holder(node);
+        let holder = Holder::of(node);
         let level = holder.judge(&permit, &status, now)?;
         Ok::<_, sekisho_protocol::refusal::Refusal>((level, node.policy.answer(&holder.offered(&permit)?)?.1))
     };
@@ -114,10 +114,6 @@ async fn judged(node: &Answering, stored: &StoredPermit) -> Result<Judged, Fault
         Ok((Level::ByHand | Level::Refused, findings)) => Judged::ByHand(findings),
         Err(refusal) => Judged::Not(refusal.to_string()),
     })
-}
-
-fn holder(node: &Answering) -> Holder<'_> {
-    Holder { name: &node.trust.name, policy: &node.policy, data: node.held() }
 }
 
 #[derive(Template)]
@@ -169,7 +165,7 @@ pub(super) async fn accept(
     let stored = stored(node, &digest).await?;
     // As no permit is taken then.
     node.standing.check()?;
-    by_hand(node, &acts).accept(&stored, &holder(node), Some(reason), node.clock.now()).await?;
+    by_hand(node, &acts).accept(&stored, &Holder::of(node), Some(reason), node.clock.now()).await?;
     tracing::info!(permit = %stored.digest.short(), study = %stored.study_id, by = acts.by, "permit accepted at the console");
     Ok(then(&format!("/permits/{}", stored.digest)))
 }

@@ -21,10 +21,11 @@ use sekisho_protocol::{
 };
 use serde::Deserialize;
 
-use super::{Console, Looks, released::Table, words};
+use super::{Console, Looks, words};
 use crate::{
     answer::Answering,
     ledger::{Charged, RunState, Which},
+    released::Table,
     watch::{self, RefusedMessage},
 };
 
@@ -75,6 +76,8 @@ pub(super) struct Detail {
     pub(super) receipt: Option<(Digest, Digest)>,
     /// What was released, where this software reads it.
     pub(super) table: Option<Table>,
+    /// It has no noise.
+    pub(super) exact: bool,
 }
 
 /// A document in an envelope, or of the hospital's own counts as it is; for display only.
@@ -104,17 +107,19 @@ impl Detail {
         let asked = kept.asked.as_ref();
         let query = asked.and_then(|asked| read::<Query>(asked.signed, &asked.query));
         let permit = asked.and_then(|asked| read::<Permit>(asked.signed, &asked.permit));
-        let (mut receipt, mut table) = (None, None);
+        let (mut receipt, mut table, mut exact) = (None, None, false);
         if let RunState::Released(stored) = &kept.run.state {
             let envelope = Envelope::from_json::<Receipt>(&stored.receipt).and_then(|e| e.peek::<Receipt>());
-            receipt = envelope.ok().map(|(receipt, digest)| (digest, receipt.release));
+            let envelope = envelope.ok();
+            exact = envelope.as_ref().is_some_and(|(receipt, _)| !receipt.release_kind.is_noised());
+            receipt = envelope.map(|(receipt, digest)| (digest, receipt.release));
             if let (Some(query), Some(permit)) = (&query, &permit) {
                 table = Table::of(node, query, permit, stored).await;
             }
         }
         let permit = permit.map(|permit| format!("{}/{}", permit.id, permit.version));
         let row = Row { outcome: Outcome::of(&kept.charged), charged: kept.charged, sql: query.map(|query| query.sql) };
-        Ok(Self { row, permit, receipt, table })
+        Ok(Self { row, permit, receipt, table, exact })
     }
 
     /// The hospital's own counts for its catalogue have a permit that nobody granted.

@@ -66,6 +66,8 @@ impl Study {
 pub(super) struct Studies {
     pub(super) budget: Budget,
     pub(super) window: Option<WindowBudget>,
+    /// Since when no guarantee holds.
+    pub(super) exact_since: Option<chrono::NaiveDate>,
     pub(super) studies: Vec<Study>,
     pub(super) everything: Option<Suspension>,
     /// What is suspended by name and has no budget here yet.
@@ -76,6 +78,7 @@ impl Studies {
     pub(super) async fn of(node: &Answering) -> Result<Self, Fault> {
         let mut budget = node.ledger.budget().await.map_err(Fault::unavailable)?;
         let window = node.ledger.window(node.clock.now()).await.map_err(Fault::unavailable)?;
+        let exact_since = node.ledger.exact_since().await.map_err(Fault::unavailable)?;
         let (mut everything, mut named) = (None, std::collections::BTreeMap::new());
         for suspension in node.ledger.suspensions().await.map_err(Fault::unavailable)? {
             match &suspension.what {
@@ -90,7 +93,7 @@ impl Studies {
             Study::of(budget, suspension, all)
         });
         let studies = studies.collect();
-        Ok(Self { budget, window, studies, everything, others: named.into_iter().collect() })
+        Ok(Self { budget, window, exact_since, studies, everything, others: named.into_iter().collect() })
     }
 
     fn left(&self) -> MicroRho {

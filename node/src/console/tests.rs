@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The pages with a `GET`; of one permit and of one query the addresses are made.
-const PAGES: [&str; 7] = ["/", "/permits", "/studies", "/queries", "/patients", "/alerts", "/log"];
+const PAGES: [&str; 8] = ["/", "/permits", "/studies", "/queries", "/exact", "/patients", "/alerts", "/log"];
 const SQL: &str = "SELECT count(*) AS planted FROM stay";
 const HERE: &str = "127.0.0.1:8819";
 

@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use chrono::{DateTime, Utc};
 use sekisho_protocol::{alert::Rule, pages, permit::Statistic, units::MicroRho};
 
-use crate::ledger::Act;
+use crate::ledger::{Act, Decided, ExactRequest};
 
 /// The same in English and Japanese.
 pub(super) type Pair = (&'static str, &'static str);
@@ -59,7 +59,20 @@ pub(super) const fn act(act: &Act) -> Pair {
         Act::RefusePermit => ("refused the permit", "許可証を拒否"),
         Act::Suspend => ("suspended", "停止"),
         Act::Resume => ("resumed", "再開"),
+        Act::ReleaseExact => ("let out the exact result", "正確な集計を公開"),
+        Act::RefuseExact => ("refused the exact result", "正確な集計を拒否"),
         Act::SeeAlerts => ("looked at the alerts", "警報を確認"),
+    }
+}
+
+/// The mark of the chip of an exact request's state, and the state.
+pub(super) fn exact(request: &ExactRequest) -> (&'static str, Pair) {
+    match (request.decision.as_ref().map(|decision| decision.decided), request.made) {
+        (None, _) => ("wait", ("waits for a person", "判断待ち")),
+        (Some(Decided::Released), false) => ("wait", ("let out, and not made yet", "公開処理の途中")),
+        (Some(Decided::Released), true) => ("ok", ("released", "公開済み")),
+        (Some(Decided::Refused), _) => ("stop", ("refused by a person", "拒否")),
+        (Some(Decided::TooClose), _) => ("stop", ("too close to an earlier release", "過去の公開に近く拒否")),
     }
 }
 

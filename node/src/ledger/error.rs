@@ -5,7 +5,7 @@ use sekisho_protocol::{
     units::{AttoDelta, MicroRho},
 };
 
-use super::Suspended;
+use super::{Decision, MAX_WAITING, Suspended};
 use crate::store::StoreError;
 
 /// Why nothing was charged, set aside or stored.
@@ -81,6 +81,30 @@ pub enum LedgerError {
         "this run was charged before the hospital lost its newest database, and its release is not there: ask for another run"
     )]
     Lost,
+    /// Too many exact questions of the study wait.
+    #[error("{MAX_WAITING} exact questions of study {study} wait here already")]
+    ManyWaiting {
+        /// The study.
+        study: String,
+    },
+    /// There is no such exact question.
+    #[error("there is no request {0}: `sekisho-node exact list` shows those that are")]
+    UnknownRequest(i64),
+    /// It was decided before.
+    #[error("it was {} on {} by {}: {}", decision.decided.as_str(), decision.at.format("%Y-%m-%d"), decision.who, decision.reason)]
+    Decided {
+        /// The decision.
+        decision: Box<Decision>,
+    },
+    /// Cohorts under two keys cannot be compared.
+    #[error(
+        "the patients of the earlier exact release {name} are hashed under another key than that of keys/replay.pem: put the old \
+         file back; nothing exact is released without it"
+    )]
+    OtherCohorts {
+        /// The release.
+        name: String,
+    },
     /// There is no such charge.
     #[error("there is no charge of this number")]
     UnknownCharge,
@@ -113,6 +137,11 @@ impl From<LedgerError> for Refusal {
             LedgerError::ReplayedNonce => Self::new(Code::ReplayedNonce, error.to_string()),
             LedgerError::AlreadyReleased | LedgerError::UnknownCharge => {
                 Self::new(Code::NoAnswer, "the run gave no answer")
+            }
+            LedgerError::ManyWaiting { .. } => Self::new(Code::Busy, error.to_string()),
+            // What persons at the hospital meet: no answer is made of them.
+            LedgerError::UnknownRequest(_) | LedgerError::Decided { .. } | LedgerError::OtherCohorts { .. } => {
+                Self::new(Code::Unavailable, "the hospital's exact results cannot be looked at")
             }
             LedgerError::Store(_) => Self::new(Code::Unavailable, "the hospital's ledger cannot be written"),
         }

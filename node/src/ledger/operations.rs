@@ -54,6 +54,10 @@ acts! {
     Suspend = "suspend";
     /// A suspension is lifted.
     Resume = "resume";
+    /// An exact result is let out, if the guard agrees.
+    ReleaseExact = "release_exact";
+    /// An exact result is refused.
+    RefuseExact = "refuse_exact";
     /// The alerts up to one were looked at.
     SeeAlerts = "see_alerts";
 }
@@ -67,7 +71,7 @@ pub struct Operation {
     pub by: String,
     /// What.
     pub act: Act,
-    /// To what: a permit as ID/VERSION, a study, `*` for all of them, or the number of an alert.
+    /// To what: a permit as ID/VERSION, a study, `*` for all of them, or the number of an exact request or an alert.
     pub what: String,
     /// Why.
     pub reason: String,

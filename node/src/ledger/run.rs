@@ -33,7 +33,7 @@ pub struct ChargeRequest {
     pub nonce: String,
     /// From when on the message is stale, and its nonce need not be kept.
     pub nonce_expires: DateTime<Utc>,
-    /// What it costs; its rho is above zero.
+    /// What it costs; its rho is above zero, but for an exact release, which costs nothing.
     pub cost: Cost,
     /// The state of the patient register that fixes who is eligible.
     pub register_seq: i64,

@@ -1,5 +1,7 @@
 //! The statements that several operations of the ledger share; each runs inside its caller's transaction.
 
+use chrono::{DateTime, Utc};
+use sekisho_protocol::digest::Digest;
 use sqlx::{Row, SqliteConnection};
 
 use super::{ChargeRequest, LedgerError, MicroRho, Run, RunKey, RunState, StoredRelease, replays::read_rule};
@@ -54,21 +56,25 @@ pub(super) async fn earmark_of(
     Ok(stored.map(read_amount).transpose()?)
 }
 
-/// That no other message used the nonce, and that this one now has; nonces of stale messages are dropped.
-pub(super) async fn use_nonce(tx: &mut SqliteConnection, request: &ChargeRequest) -> Result<(), LedgerError> {
-    sqlx::query("DELETE FROM nonce WHERE expires <= ?1").bind(instant(request.at)).execute(&mut *tx).await?;
-    let used: Option<Vec<u8>> = sqlx::query_scalar("SELECT query FROM nonce WHERE nonce = ?1")
-        .bind(&request.nonce)
-        .fetch_optional(&mut *tx)
-        .await?;
+/// That no other message used the nonce, and that the message `by` now has until it is stale; nonces of stale messages are dropped.
+pub(super) async fn use_nonce(
+    tx: &mut SqliteConnection,
+    nonce: &str,
+    by: Digest,
+    expires: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<(), LedgerError> {
+    sqlx::query("DELETE FROM nonce WHERE expires <= ?1").bind(instant(now)).execute(&mut *tx).await?;
+    let used: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT query FROM nonce WHERE nonce = ?1").bind(nonce).fetch_optional(&mut *tx).await?;
     match used {
-        Some(query) if query == request.query.as_bytes() => Ok(()),
+        Some(query) if query == by.as_bytes() => Ok(()),
         Some(_) => Err(LedgerError::ReplayedNonce),
         None => {
             sqlx::query("INSERT INTO nonce (nonce, query, expires) VALUES (?1, ?2, ?3)")
-                .bind(&request.nonce)
-                .bind(request.query.as_bytes().as_slice())
-                .bind(instant(request.nonce_expires))
+                .bind(nonce)
+                .bind(by.as_bytes().as_slice())
+                .bind(instant(expires))
                 .execute(&mut *tx)
                 .await?;
             Ok(())

@@ -102,6 +102,12 @@ fn told<T>(result: Result<T, LedgerError>) -> String {
         Err(LedgerError::UnknownCharge) => "unknown".into(),
         Err(LedgerError::Lost) => "lost".into(),
         Err(LedgerError::Store(e)) => format!("store {e}"),
+        Err(
+            error @ (LedgerError::ManyWaiting { .. }
+            | LedgerError::UnknownRequest(_)
+            | LedgerError::Decided { .. }
+            | LedgerError::OtherCohorts { .. }),
+        ) => panic!("of exact results alone: {error}"),
     }
 }
 

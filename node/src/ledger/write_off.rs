@@ -24,7 +24,7 @@ use sekisho_protocol::{
 };
 use sqlx::SqliteConnection;
 
-use super::{Cost, Ledger, LedgerError, RunKey, RunState, statements::find};
+use super::{Cost, Ledger, LedgerError, RunKey, RunState, exact, statements::find};
 use crate::{
     log::{append, append_once},
     store::{StoreError, amount, instant},
@@ -133,6 +133,7 @@ impl Ledger {
         let entry = append(&mut tx, Kind::WriteOff, &envelope).await?;
         succeed(&mut tx, &log, entry, &envelope).await?;
         for (Recovered { receipt, envelope }, charge) in lost {
+            exact::remember(&mut tx, receipt).await?;
             let charge = match charge {
                 Some(charge) => charge,
                 None => recharge(&mut tx, &of_receipt(receipt)).await?,

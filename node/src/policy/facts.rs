@@ -71,6 +71,8 @@ pub struct Asked {
     pub person: Person,
     /// What it reads.
     pub scope: Scope,
+    /// How its result is released.
+    pub release: ReleaseKind,
     /// What it costs.
     pub micro_rho: MicroRho,
     /// The delta that it may spend.
@@ -144,7 +146,8 @@ impl Asked {
             columns: plan.columns().iter().cloned().collect(),
             statistics: plan.statistics().iter().copied().collect(),
         };
-        Self { study: Study::of(permit, data), person, scope, micro_rho: plan.micro_rho(), atto_delta }
+        let release = if plan.exact().is_some() { ReleaseKind::Aggregated } else { ReleaseKind::Noised };
+        Self { study: Study::of(permit, data), person, scope, release, micro_rho: plan.micro_rho(), atto_delta }
     }
 }
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use cedar_policy::{Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression, Schema};
-use sekisho_protocol::permit::ReleaseKind;
 use serde::Serialize;
 
 use super::facts::{Asked, Offered, Organisation, Scope, Study};
@@ -117,7 +116,7 @@ impl Types {
         let user = Entity::new(principal.clone(), attributes, member)?;
         let mut context = self.context(&asked.study, &asked.scope)?;
         context.extend([
-            ("release".to_string(), one(&self.release, &ReleaseKind::Noised)?),
+            ("release".to_string(), one(&self.release, &asked.release)?),
             ("microRho".into(), long(asked.micro_rho.get())),
             ("attoDelta".into(), long(asked.atto_delta.get())),
             ("privateKeys".into(), RestrictedExpression::new_bool(!asked.atto_delta.is_zero())),

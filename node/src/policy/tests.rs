@@ -31,6 +31,7 @@ fn asked() -> Asked {
         study: study(),
         person: Person { id: "hanako".into(), role: "analyst".into() },
         scope: scope(),
+        release: sekisho_protocol::permit::ReleaseKind::Noised,
         micro_rho: 1000.try_into().unwrap(),
         atto_delta: Default::default(),
     }

@@ -29,6 +29,8 @@ pub fn is_askers(code: Code) -> bool {
         Code::Suspended
             | Code::PermitWaiting
             | Code::PermitRefused
+            | Code::ExactWaiting
+            | Code::ExactRefused
             | Code::RegulatorOrder
             | Code::StaleStatus
             | Code::StaleRoster

@@ -67,6 +67,9 @@ impl Scrape {
             let help = "What may be spent now of the cap of the time window, in millionths of rho.";
             reading.gauge("sekisho_node_window_micro_rho_left", help, window.left().get())?;
         }
+        let since = ledger.exact_since().await.map_err(state)?;
+        let help = "1 when exact results were released, so that no guarantee of differential privacy holds for the register.";
+        reading.gauge("sekisho_node_exact_released", help, u8::from(since.is_some()))?;
         let mut studies = budget.studies;
         reading.gauge("sekisho_node_studies", "Studies for which something is set aside.", studies.len())?;
         studies.sort_by(|a, b| Reverse(a.spent).cmp(&Reverse(b.spent)).then_with(|| a.study_id.cmp(&b.study_id)));

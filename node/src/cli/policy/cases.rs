@@ -117,6 +117,7 @@ struct ContextFile {
     permit_id: String,
     study_id: String,
     synthetic: bool,
+    release: ReleaseKind,
     micro_rho: Option<MicroRho>,
     micro_rho_total: MicroRho,
     atto_delta: AttoDelta,
@@ -135,6 +136,7 @@ impl Default for ContextFile {
             permit_id: "permit".into(),
             study_id: "study".into(),
             synthetic: false,
+            release: ReleaseKind::Noised,
             micro_rho: None,
             micro_rho_total: MicroRho::ZERO,
             atto_delta: AttoDelta::ZERO,
@@ -199,7 +201,11 @@ impl CaseFile {
                 None => answered(holder, &holder.offered(&permit).into_diagnostic()?),
                 Some(sql) => {
                     let person = person(&permit, self.principal.person.as_deref())?;
-                    let micro_rho = self.context.micro_rho.unwrap_or(permit.dp.micro_rho_per_query);
+                    let most = match permit.release_of(sql) {
+                        ReleaseKind::Noised => permit.dp.micro_rho_per_query,
+                        ReleaseKind::Aggregated => MicroRho::ZERO,
+                    };
+                    let micro_rho = self.context.micro_rho.unwrap_or(most);
                     let terms = Terms { atto_delta: self.context.atto_delta, ..Terms::default() };
                     let data = holder.data_for(&permit).into_diagnostic()?;
                     explained(holder, &asked(&permit, person, (sql, micro_rho, &terms), data)?)
@@ -214,13 +220,14 @@ impl CaseFile {
             Action::Query(_) => {
                 let id = self.principal.person.clone().unwrap_or_else(|| "person".into());
                 let person = Person { id, role: self.principal.role.clone() };
-                explained(holder, &Asked { study, person, scope, micro_rho, atto_delta: self.context.atto_delta })
+                let (release, atto_delta) = (self.context.release, self.context.atto_delta);
+                explained(holder, &Asked { study, person, scope, release, micro_rho, atto_delta })
             }
             Action::Permit(Accept::Accept) => {
                 let offered = Offered {
                     study,
                     scope,
-                    releases: vec![ReleaseKind::Noised],
+                    releases: vec![self.context.release],
                     micro_rho_per_query: micro_rho,
                     micro_rho_total: self.context.micro_rho_total,
                     atto_delta_per_query: self.context.atto_delta,

@@ -1,7 +1,7 @@
-//! A release as a table: the noised numbers that left the hospital, with the intervals that the noise gives them.
+//! A release as a table: the numbers that left the hospital, or that a person is asked to let out.
 //!
-//! Promises: it is made of the stored release and of public documents alone, as the coordinator makes the table of one hospital:
-//! the permit's disclosure preset hides here what it hides there. No row is read for it.
+//! Promises: it is made of a release, or of what would be one, and of public documents alone, as the coordinator makes the table
+//! of one hospital: the permit's disclosure preset hides here what it hides there. No row is read for it.
 
 use std::sync::Arc;
 
@@ -12,27 +12,31 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use datafusion::prelude::{SessionConfig, SessionContext};
-use sekisho_aggregation::{combine::combine, plan::PrivatePlan, release::Release};
-use sekisho_protocol::{permit::Permit, query::Query};
+use sekisho_aggregation::{combine::combine, exact::Preview, plan::PrivatePlan, release::Release};
+use sekisho_protocol::{digest::Digest, permit::Permit, query::Query};
 
 use crate::{answer::Answering, ledger::StoredRelease};
 
-/// The most rows that are shown.
+/// The most rows of a table that left which are shown.
 const MOST: usize = 200;
 /// The level of the intervals.
 const LEVEL: f64 = 0.95;
 
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
 /// Cells in words.
-pub(super) struct Table {
-    pub(super) header: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
+pub struct Table {
+    /// The columns.
+    pub header: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<String>>,
     /// There are more rows.
-    pub(super) cut: bool,
+    pub cut: bool,
 }
 
 impl Table {
     /// The table of a stored release; none when this software, or the data set's mapping of today, does not read it.
-    pub(super) async fn of(node: &Answering, query: &Query, permit: &Permit, stored: &StoredRelease) -> Option<Self> {
+    pub async fn of(node: &Answering, query: &Query, permit: &Permit, stored: &StoredRelease) -> Option<Self> {
         let data = node.data.iter().find(|data| data.schema().digest() == permit.schema)?;
         let (data, query, permit) = (Arc::clone(data), query.clone(), permit.clone());
         // The text may nest: threads of the runtime have a deep stack.
@@ -44,14 +48,31 @@ impl Table {
         if release.header().plan != plan.digest() {
             return None;
         }
-        let batches = cells(&plan, &release).await;
-        batches
-            .inspect_err(|error| tracing::warn!(%error, "a stored release cannot be shown"))
-            .ok()
-            .map(|b| Self::read(&b))
+        let shown = async {
+            let combined = combine(&plan, &[&release])?;
+            after(&plan, plan.released_cells(&combined, true, LEVEL, &[])?, MOST).await
+        };
+        let batches = shown.await.inspect_err(|error: &Failed| tracing::warn!(%error, "a stored release cannot be shown"));
+        batches.ok().map(|batches| Self::read(&batches, MOST))
     }
 
-    fn read(batches: &[RecordBatch]) -> Self {
+    /// The whole table of an exact result as it would leave.
+    ///
+    /// # Errors
+    /// What the engine says; no value is in it.
+    pub async fn whole(plan: &PrivatePlan, preview: &Preview) -> Result<Self, Failed> {
+        let most = usize::MAX - 1;
+        Ok(Self::read(&after(plan, preview.cells(plan)?, most).await?, most))
+    }
+
+    /// What tells this table from any other.
+    pub fn mark(&self) -> Digest {
+        // Strings only: this cannot fail.
+        let text = serde_json::to_vec(&(&self.header, &self.rows)).unwrap_or_default();
+        Digest::of_parts(&[b"sekisho table v1", &text])
+    }
+
+    fn read(batches: &[RecordBatch], most: usize) -> Self {
         let header = batches.first().map(RecordBatch::schema);
         let header =
             header.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().clone())).collect();
@@ -61,7 +82,7 @@ impl Table {
             let columns: Vec<_> =
                 batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options)).collect();
             for row in 0..batch.num_rows() {
-                if rows.len() == MOST {
+                if rows.len() == most {
                     cut = true;
                     break;
                 }
@@ -86,20 +107,16 @@ fn rounded(number: f64) -> String {
     format!("{number:.decimals$}")
 }
 
-/// What the SQL says after its aggregates, over the released cells.
-async fn cells(
-    plan: &PrivatePlan,
-    release: &Release,
-) -> Result<Vec<RecordBatch>, Box<dyn std::error::Error + Send + Sync>> {
-    let combined = combine(plan, &[release])?;
+/// What the SQL says after its aggregates, over the released cells; one row more than `most` at the most.
+async fn after(plan: &PrivatePlan, cells: Vec<RecordBatch>, most: usize) -> Result<Vec<RecordBatch>, Failed> {
     // One partition: rows keep the order of the cells, or that of the SQL.
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let mut scans = Vec::new();
-    for (place, cells) in plan.released_cells(&combined, true, LEVEL, &[])?.into_iter().enumerate() {
+    for (place, cells) in cells.into_iter().enumerate() {
         let name = format!("cells_{place}");
         session.register_batch(&name, cells)?;
         scans.push(session.table(&name).await?.into_unoptimized_plan());
     }
     let after = session.execute_logical_plan(plan.after_release(scans)?).await?;
-    Ok(after.limit(0, Some(MOST + 1))?.collect().await?)
+    Ok(after.limit(0, Some(most + 1))?.collect().await?)
 }

@@ -54,7 +54,8 @@ impl Table {
             let combined = combine(&plan, &[&release])?;
             after(&plan, plan.released_cells(&combined, true, LEVEL, &[])?, MOST).await
         };
-        let batches = shown.await.inspect_err(|error: &Failed| tracing::warn!(%error, "a stored release cannot be shown"));
+        let batches =
+            shown.await.inspect_err(|error: &Failed| tracing::warn!(%error, "a stored release cannot be shown"));
         batches.ok().map(|batches| Self::read(&batches, MOST))
     }
 

@@ -304,7 +304,8 @@ impl Inspecting {
     async fn exact_again(&self, again: Again<'_>) -> Result<Held, Held> {
         let Again { kept, question, plan, snapshot, release, seed } = again;
         let key = kept.charged.key;
-        let said = release.header().exact.as_ref().ok_or_else(|| broken("the release does not say that it is exact"))?;
+        let said =
+            release.header().exact.as_ref().ok_or_else(|| broken("the release does not say that it is exact"))?;
         if said.cut != snapshot.taken_at().date_naive() {
             return Err(broken("the release is of another day's data than its snapshot"));
         }
@@ -328,7 +329,9 @@ impl Inspecting {
             made.map(|made| made == release)
         });
         match made.await.ok().flatten() {
-            Some(true) => Ok(holds("made again, hidden and rounded, the exact cells are the released cells, every one")),
+            Some(true) => {
+                Ok(holds("made again, hidden and rounded, the exact cells are the released cells, every one"))
+            }
             Some(false) => Ok(broken("made again, the exact release is another one")),
             None => Err(broken("no release could be made")),
         }

@@ -20,7 +20,8 @@ fn network(dir: &std::path::Path) -> Network {
     let site = |name: &str| {
         let csv = dir.join(format!("{name}.csv"));
         let age = |n: i64| if n < 4 { 18 } else { 60 };
-        let mut rows: Vec<_> = (0..70).map(|n| (PLANTED + n, if n < 40 { "female" } else { "male" }, age(n), 3)).collect();
+        let mut rows: Vec<_> =
+            (0..70).map(|n| (PLANTED + n, if n < 40 { "female" } else { "male" }, age(n), 3)).collect();
         rows.insert(0, rows[0]);
         stays(&csv, &rows);
         Site::new(name, mapping(name, &csv, true))
@@ -105,7 +106,11 @@ fn an_exact_result_leaves_two_hospitals_after_persons_looked_and_one_that_lies_c
     let mut printed = String::new();
     for (place, name) in NAMES.into_iter().enumerate() {
         let waiting = desk.json(name, &["exact", "list", "--waiting"]);
-        assert_eq!((waiting.as_array().unwrap().len(), waiting[0]["state"].as_str()), (1, Some("waiting")), "{waiting}");
+        assert_eq!(
+            (waiting.as_array().unwrap().len(), waiting[0]["state"].as_str()),
+            (1, Some("waiting")),
+            "{waiting}"
+        );
         assert_eq!(desk.json(name, &["budget"])["exact_since"], Value::Null);
         let shown = desk.json(name, &["exact", "show", "1"]);
         assert_eq!((&shown["shown"]["guard"], shown["sql"].as_str()), (&Value::Null, Some(SQL)), "{shown}");
@@ -124,7 +129,8 @@ fn an_exact_result_leaves_two_hospitals_after_persons_looked_and_one_that_lies_c
     assert!(tables.iter().all(|table| table.status.success()));
     assert_eq!(tables[0].stdout, tables[1].stdout);
     let table = String::from_utf8(tables[0].stdout.clone()).unwrap();
-    let row = |sex: &str| table.lines().find(|line| line.starts_with(sex)).unwrap_or_else(|| panic!("{table}")).to_owned();
+    let row =
+        |sex: &str| table.lines().find(|line| line.starts_with(sex)).unwrap_or_else(|| panic!("{table}")).to_owned();
     assert!(row("female").contains("82") && row("female").contains("80") && row("male").contains("60"), "{table}");
 
     // Four patients of each hospital are not in the next one.

@@ -49,7 +49,9 @@ async fn what_was_released_exactly_is_never_changed_and_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = ledger(dir.path(), 100).await;
     ledger.earmark("a", MicroRho::ZERO).await.unwrap();
-    let Ok(Recorded::New(run)) = release_exact(&ledger, 1, &cohort(0, 30), b"key").await else { panic!("not recorded") };
+    let Ok(Recorded::New(run)) = release_exact(&ledger, 1, &cohort(0, 30), b"key").await else {
+        panic!("not recorded")
+    };
     ledger.complete(run.charge_id, &release(), &sealed()).await.unwrap();
     assert_eq!((run.micro_rho, ledger.budget().await.unwrap().spent), (MicroRho::ZERO, MicroRho::ZERO));
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("node.db"));
@@ -113,7 +115,8 @@ async fn an_exact_release_that_was_lost_is_remembered_and_nothing_passes_beside_
         reason: "the disk failed",
         at: at(9),
     };
-    let sign = |written: &_| sekisho_protocol::dsse::Envelope::sign(written, &[&key]).map(|envelope| envelope.to_json());
+    let sign =
+        |written: &_| sekisho_protocol::dsse::Envelope::sign(written, &[&key]).map(|envelope| envelope.to_json());
     ledger.write_off(&loss, sign).await.unwrap();
     assert_eq!(ledger.exact_since().await.unwrap(), Some(before));
     let lost = ledger.find(&request("a", 1, 1, 0).key).await.unwrap().unwrap();

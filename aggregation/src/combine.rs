@@ -137,7 +137,8 @@ fn is_of(part: &Part, header: &PartHeader) -> bool {
         (Some(_), None) | (None, Some(_)) => false,
     };
     // Which rows are hidden is looked at with their numbers.
-    let expected = part_header(part, header.names.clone()).map(|own| PartHeader { hidden: header.hidden.clone(), ..own });
+    let expected =
+        part_header(part, header.names.clone()).map(|own| PartHeader { hidden: header.hidden.clone(), ..own });
     names_fit && expected.as_ref() == Some(header)
 }
 
@@ -156,8 +157,7 @@ pub fn combine(plan: &PrivatePlan, releases: &[&Release]) -> Result<Combined, Co
 /// Adds the numbers of hospitals.
 pub(crate) fn combine_part(part: &Part, all: &[Own]) -> Result<CombinedPart, CombineError> {
     let nameless = vec![None];
-    let own: Vec<_> =
-        all.iter().map(|own| (own.header.names.as_ref().unwrap_or(&nameless), own.numbers)).collect();
+    let own: Vec<_> = all.iter().map(|own| (own.header.names.as_ref().unwrap_or(&nameless), own.numbers)).collect();
     let mut names: BTreeMap<&Option<KeyValue>, u32> = BTreeMap::new();
     if part.names.is_none() {
         names.insert(&None, 0);

@@ -29,8 +29,8 @@ mod slack;
 #[cfg(test)]
 mod tests;
 
-pub use cohort::{Cohort, CohortKey, NotACohort};
 pub(crate) use cohort::first_bytes;
+pub use cohort::{Cohort, CohortKey, NotACohort};
 pub(crate) use combined::{combined, is_of};
 pub(crate) use fit::{Fit, fit};
 pub use fit::{HiddenWhy, Preview};
@@ -48,12 +48,7 @@ const MAX_KEPT: usize = 4_000_000;
 ///
 /// # Errors
 /// `budget_query` and `terms`: an exact query costs nothing and has no terms.
-pub(crate) fn rules(
-    sql: &str,
-    permit: &Permit,
-    micro_rho: MicroRho,
-    terms: &Terms,
-) -> Result<Option<Rules>, Refusal> {
+pub(crate) fn rules(sql: &str, permit: &Permit, micro_rho: MicroRho, terms: &Terms) -> Result<Option<Rules>, Refusal> {
     if permit.release_of(sql) == ReleaseKind::Noised {
         return Ok(None);
     }
@@ -94,7 +89,8 @@ pub(crate) fn check(plan: &PrivatePlan) -> Result<(), Refusal> {
         return Err(unsupported("an aggregated query has one aggregate across patients: ask the others by themselves"));
     };
     if part.keys.len() > MAX_KEYS || part.cells() > MAX_CELLS {
-        let detail = format!("an aggregated query has at most {MAX_KEYS} group keys and {MAX_CELLS} cells: group more coarsely");
+        let detail =
+            format!("an aggregated query has at most {MAX_KEYS} group keys and {MAX_CELLS} cells: group more coarsely");
         return Err(unsupported(detail));
     }
     if kept(part) > MAX_KEPT {
@@ -103,9 +99,10 @@ pub(crate) fn check(plan: &PrivatePlan) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How many integers a fold keeps beside the measures: of every margin patients, and of each argument who contributes to it.
+/// How many integers of 8 bytes a fold keeps beside the measures: of every margin patients, and of each argument who contributes
+/// to it.
 fn kept(part: &Part) -> usize {
     let margins: usize = part.keys.iter().map(|key| key.cells() + 1).product();
-    let of_argument = |summed: bool| if summed { 3 + 10 } else { 3 };
+    let of_argument = |summed: bool| if summed { 20 } else { 1 };
     margins * (1 + part.arguments.iter().map(|a| of_argument(a.range.is_some())).sum::<usize>())
 }

@@ -36,9 +36,9 @@ pub mod reservation;
 mod roundtrip;
 mod scalar;
 pub mod sql;
-pub mod table;
 #[allow(dead_code, reason = "until exact releases call it")]
 mod suppress;
+pub mod table;
 mod terms;
 mod threshold;
 mod tree;

@@ -241,7 +241,10 @@ impl Release {
     /// `rng` must be a cryptographic generator seeded by the operating system, used for this release only: the nonce comes from
     /// it. `cut` is the day of the cut of the data. Returns `None` when the plan is a noised one, `raw` or `reviewed` belong to
     /// another, or `rules` are weaker than the permit's: then nothing leaves.
-    #[expect(clippy::too_many_arguments, reason = "each says another thing of the release, and most have types of their own")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each says another thing of the release, and most have types of their own"
+    )]
     pub fn exact<R: RngCore + CryptoRng, T>(
         plan: &PrivatePlan,
         raw: RawCells,

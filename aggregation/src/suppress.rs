@@ -1,6 +1,8 @@
 //! Which cells of an exact table are hidden, and how what is shown is rounded.
 
 mod grid;
+#[cfg(test)]
+mod made;
 mod room;
 #[cfg(test)]
 mod solver;
@@ -94,9 +96,9 @@ impl Shares {
             let largest = self.largest.iter().take(n as usize).fold(0_i128, |all, share| all.saturating_add(*share));
             largest.saturating_mul(100) > self.all.saturating_mul(k_percent.into())
         });
-        let told = rules.p_percent.is_some_and(|p| {
-            (self.all - first - second).saturating_mul(100) < first.saturating_mul(p.into())
-        });
+        let told = rules
+            .p_percent
+            .is_some_and(|p| (self.all - first - second).saturating_mul(100) < first.saturating_mul(p.into()));
         few || told
     }
 }

@@ -59,7 +59,9 @@ impl<'a> View<'a> {
         let summed = projection.len() / cells.max(1);
         let numbers = part.measures.iter().zip(&combined.measures).map(|(measure, numbers)| {
             if part.exact {
-                return Cow::Borrowed(part.numbers_of(measure, set).and_then(|own| numbers.get(own)).unwrap_or_default());
+                return Cow::Borrowed(
+                    part.numbers_of(measure, set).and_then(|own| numbers.get(own)).unwrap_or_default(),
+                );
             }
             if measure.over == set {
                 return Cow::Borrowed(numbers.as_slice());

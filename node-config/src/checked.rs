@@ -28,7 +28,9 @@ pub use self::{
 };
 
 use self::register::opt_out;
-use crate::file::{BudgetFile, CoordinatorFile, ExactFile, LimitsFile, LogFile, NodeConfigFile, SnapshotsFile, TrustFile};
+use crate::file::{
+    BudgetFile, CoordinatorFile, ExactFile, LimitsFile, LogFile, NodeConfigFile, SnapshotsFile, TrustFile,
+};
 
 /// Why a configuration is not taken.
 #[derive(Debug, thiserror::Error)]

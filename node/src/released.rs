@@ -19,6 +19,8 @@ use crate::{answer::Answering, ledger::StoredRelease};
 
 /// The most rows of a table that left which are shown.
 const MOST: usize = 200;
+/// The most rows that a person can be asked to look at; an exact plan has fewer.
+const WHOLE: usize = 1 << 20;
 /// The level of the intervals.
 const LEVEL: f64 = 0.95;
 
@@ -52,7 +54,8 @@ impl Table {
             let combined = combine(&plan, &[&release])?;
             after(&plan, plan.released_cells(&combined, true, LEVEL, &[])?, MOST).await
         };
-        let batches = shown.await.inspect_err(|error: &Failed| tracing::warn!(%error, "a stored release cannot be shown"));
+        let batches =
+            shown.await.inspect_err(|error: &Failed| tracing::warn!(%error, "a stored release cannot be shown"));
         batches.ok().map(|batches| Self::read(&batches, MOST))
     }
 
@@ -61,8 +64,8 @@ impl Table {
     /// # Errors
     /// What the engine says; no value is in it.
     pub async fn whole(plan: &PrivatePlan, preview: &Preview) -> Result<Self, Failed> {
-        let most = usize::MAX - 1;
-        Ok(Self::read(&after(plan, preview.cells(plan)?, most).await?, most))
+        let whole = Self::read(&after(plan, preview.cells(plan)?, WHOLE).await?, WHOLE);
+        if whole.cut { Err("the table has more rows than a person can look at".into()) } else { Ok(whole) }
     }
 
     /// What tells this table from any other.

@@ -17,7 +17,9 @@ pub(crate) fn is_of(plan: &PrivatePlan, release: &Release) -> bool {
         (Some(_), None) | (None, Some(_)) => return false,
     };
     let mut parts = plan.parts().iter().zip(&header.parts).zip(release.parts());
-    own.check().is_ok() && own.at_least(rules) && parts.all(|((part, header), numbers)| hides(part, header, numbers, own.rounding))
+    own.check().is_ok()
+        && own.at_least(rules)
+        && parts.all(|((part, header), numbers)| hides(part, header, numbers, own.rounding))
 }
 
 /// Whether the hidden rows are rows, in order, with zeros for numbers; and whether shown counts are rounded.

@@ -67,7 +67,13 @@ pub(crate) fn fit(plan: &PrivatePlan, raw: &RawCells, rules: &Rules) -> Option<F
 }
 
 /// A measure's numbers as they leave: those of every grouping set that it is over, one set after another.
-fn numbers(part: &Part, raw: &RawPart, measure: usize, hidden: &[Vec<Option<Why>>], rules: &Rules) -> Option<Vec<i128>> {
+fn numbers(
+    part: &Part,
+    raw: &RawPart,
+    measure: usize,
+    hidden: &[Vec<Option<Why>>],
+    rules: &Rules,
+) -> Option<Vec<i128>> {
     let measured = part.measures().get(measure)?;
     let own = raw.measures.get(measure)?;
     let mut all = Vec::with_capacity(part.released(measured, 1));

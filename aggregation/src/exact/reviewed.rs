@@ -29,11 +29,7 @@ pub trait History {
     type Error;
 
     /// Makes claim, cohort and decision durable, or finds the same already made, exactly once; returns only then.
-    fn record(
-        &self,
-        claim: &Claim,
-        cohort: &Cohort,
-    ) -> impl Future<Output = Result<Self::Record, Self::Error>> + Send;
+    fn record(&self, claim: &Claim, cohort: &Cohort) -> impl Future<Output = Result<Self::Record, Self::Error>> + Send;
 }
 
 /// Proof that a person decided, the guard let it pass, and both are on disk.

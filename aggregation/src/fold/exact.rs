@@ -1,13 +1,12 @@
 //! What a fold of an exact plan keeps beside its measures: who the patients are, and for every margin of the table how many
 //! patients are in each cell and who contributes most to it. By these cells are hidden; none of it leaves.
 
-use datafusion_expr::Expr;
 use sekisho_protocol::digest::Digest;
 
 use super::{Fold, FoldError, OnePatient, Patient};
 use crate::{
     exact::first_bytes,
-    plan::{Argument, Keys, Part},
+    plan::{Argument, Key, Keys, Part},
     suppress::{Column, Facts, Population, Shares, Sum},
 };
 
@@ -26,11 +25,8 @@ pub(crate) struct Contributions {
 
 /// What one argument's values are, and over all keys how many there are and what they add up to.
 struct Summed {
+    /// Of a summed argument: to what its values are clamped.
     range: Option<(i128, i128)>,
-    /// Its values are 0 and 1, so that a sum counts rows.
-    indicator: bool,
-    /// It is NULL by a condition of the query's own.
-    conditional: bool,
     present: Vec<u64>,
     totals: Vec<i128>,
 }
@@ -48,63 +44,28 @@ struct Margin {
 struct Contributors {
     /// Those with a value.
     present: Vec<u64>,
-    /// Of an indicator: those with a 1.
-    ones: Vec<u64>,
-    /// Those with a row that has no value; of an indicator, no 1.
-    without: Vec<u64>,
     /// Of a summed argument.
     shares: Vec<Shares>,
 }
 
-/// One patient's part in one cell of a margin.
-#[derive(Default)]
-struct Inside {
-    rows: u64,
-    present: u64,
-    sum: i128,
-}
-
 impl Summed {
     fn new(argument: &Argument, cells: usize) -> Self {
-        Self {
-            range: argument.range,
-            indicator: argument.scale == 0 && argument.range == Some((0, 1)),
-            conditional: matches!(argument.expr, Expr::Case(_)),
-            present: vec![0; cells],
-            totals: vec![0; cells],
-        }
+        Self { range: argument.range, present: vec![0; cells], totals: vec![0; cells] }
     }
 }
 
 impl Contributors {
     fn new(cells: usize, of: &Summed) -> Self {
         let shares = if of.range.is_some() { cells } else { 0 };
-        Self {
-            present: vec![0; cells],
-            ones: vec![0; if of.indicator { cells } else { 0 }],
-            without: vec![0; cells],
-            shares: vec![Shares::default(); shares],
-        }
-    }
-
-    fn add(&mut self, place: usize, of: &Summed, one: &Inside) {
-        let with = if of.indicator { one.sum } else { i128::from(one.present) };
-        more(&mut self.present, place, one.present > 0);
-        more(&mut self.ones, place, one.sum > 0);
-        more(&mut self.without, place, with < i128::from(one.rows));
-        if let Some(shares) = self.shares.get_mut(place) {
-            shares.add(one.sum);
-        }
+        Self { present: vec![0; cells], shares: vec![Shares::default(); shares] }
     }
 
     fn join(&mut self, other: &Self) {
         add_all(&mut self.present, &other.present);
-        add_all(&mut self.ones, &other.ones);
-        add_all(&mut self.without, &other.without);
         for (own, other) in self.shares.iter_mut().zip(&other.shares) {
-            let all = own.all.saturating_add(other.all);
+            let (all, patients) = (own.all.saturating_add(other.all), own.patients + other.patients);
             other.largest.iter().for_each(|share| own.add(*share));
-            own.all = all;
+            (own.all, own.patients) = (all, patients);
         }
     }
 }
@@ -149,9 +110,16 @@ impl Contributions {
             places.sort_unstable();
             for cells in places.chunk_by(|a, b| a.0 == b.0) {
                 let Some((place, _)) = cells.first() else { continue };
-                more(&mut margin.patients, *place as usize, true);
-                for (i, (of, own)) in self.arguments.iter().zip(&mut margin.arguments).enumerate() {
-                    own.add(*place as usize, of, &inside(one, i, cells));
+                let place = *place as usize;
+                add_to(&mut margin.patients, place, 1)?;
+                for (i, own) in margin.arguments.iter_mut().enumerate() {
+                    let slots = || cells.iter().map(|(_, slot)| *slot as usize);
+                    let present = slots().any(|slot| one.present[i][slot] > 0);
+                    add_to(&mut own.present, place, present.into())?;
+                    // Who has no value contributes nothing.
+                    if let Some(shares) = own.shares.get_mut(place).filter(|_| present) {
+                        shares.add(slots().map(|slot| one.sum[i][slot]).sum());
+                    }
                 }
             }
         }
@@ -176,60 +144,22 @@ impl Contributions {
     }
 
     /// What the hiding of the table looks at.
-    ///
-    /// A condition of the query's own, and a sum of 0 and 1, is a group key by another name: those for whom it holds and those for
-    /// whom it does not are looked at as columns of their own.
     pub(crate) fn facts(&self, part: &Part) -> Facts {
-        let by_subset = |of: &dyn Fn(&Margin) -> Vec<u64>| self.margins.iter().map(of).collect::<Vec<_>>();
-        let mut columns = Vec::new();
-        for (i, of) in self.arguments.iter().enumerate() {
-            let population = |own: fn(&Contributors) -> &Vec<u64>, rows: Vec<u64>| Population {
-                patients: by_subset(&|margin| margin.arguments.get(i).map(own).cloned().unwrap_or_default()),
-                rows,
-            };
-            let sum = of.range.map(|(low, high)| Sum {
-                low,
-                high,
-                totals: of.totals.clone(),
-                shares: self.margins.iter().map(|m| m.arguments.get(i).map(|a| a.shares.clone()).unwrap_or_default()).collect(),
+        let column = |(i, of): (usize, &Summed)| {
+            let own = || self.margins.iter().filter_map(move |margin| margin.arguments.get(i));
+            let present = own().map(|own| own.present.clone()).collect();
+            let sum = of.range.map(|(low, high)| {
+                let shares = own().map(|own| own.shares.clone()).collect();
+                Sum { low, high, totals: of.totals.clone(), shares }
             });
-            columns.push(Column { present: population(|own| &own.present, of.present.clone()), sum });
-            let with: Vec<u64> = if of.indicator {
-                of.totals.iter().map(|ones| u64::try_from(*ones).unwrap_or(u64::MAX)).collect()
-            } else {
-                of.present.clone()
-            };
-            let without: Vec<u64> = self.rows.iter().zip(&with).map(|(rows, with)| rows.saturating_sub(*with)).collect();
-            if of.indicator {
-                columns.push(Column { present: population(|own| &own.ones, with), sum: None });
-            }
-            if (of.indicator || of.conditional) && without.iter().any(|rows| *rows > 0) {
-                columns.push(Column { present: population(|own| &own.without, without), sum: None });
-            }
-        }
+            Column { present: Population { patients: present, rows: of.present.clone() }, sum }
+        };
+        let patients = self.margins.iter().map(|margin| margin.patients.clone()).collect();
         Facts {
-            sizes: part.keys.iter().map(crate::plan::Key::cells).collect(),
-            all: Population { patients: by_subset(&|margin| margin.patients.clone()), rows: self.rows.clone() },
-            columns,
+            sizes: part.keys.iter().map(Key::cells).collect(),
+            all: Population { patients, rows: self.rows.clone() },
+            columns: self.arguments.iter().enumerate().map(column).collect(),
         }
-    }
-}
-
-/// What a patient has of one argument in these cells.
-fn inside(one: &OnePatient, argument: usize, cells: &[(u32, u32)]) -> Inside {
-    let mut own = Inside::default();
-    for slot in cells.iter().map(|(_, slot)| *slot as usize) {
-        own.rows += one.count[slot];
-        own.present += one.present[argument][slot];
-        own.sum += one.sum[argument][slot];
-    }
-    own
-}
-
-/// Counts one more where `counts`.
-fn more(cells: &mut [u64], place: usize, counts: bool) {
-    if let Some(cell) = cells.get_mut(place) {
-        *cell += u64::from(counts);
     }
 }
 

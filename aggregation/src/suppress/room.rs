@@ -74,10 +74,8 @@ impl<'a> Table<'a> {
         let fits = |lengths: &mut dyn Iterator<Item = usize>| lengths.eq(grid.subsets().map(|s| grid.cells(s)));
         let populations = || std::iter::once(&facts.all).chain(facts.columns.iter().map(|c| &c.present));
         let sums = || facts.columns.iter().filter_map(|c| c.sum.as_ref().map(|sum| (sum, &c.present)));
-        let populations_fit =
-            populations().all(|p| fits(&mut p.patients.iter().map(Vec::len)) && p.rows.len() == full);
-        let sums_fit =
-            sums().all(|(sum, _)| fits(&mut sum.shares.iter().map(Vec::len)) && sum.totals.len() == full);
+        let populations_fit = populations().all(|p| fits(&mut p.patients.iter().map(Vec::len)) && p.rows.len() == full);
+        let sums_fit = sums().all(|(sum, _)| fits(&mut sum.shares.iter().map(Vec::len)) && sum.totals.len() == full);
         if !populations_fit || !sums_fit {
             return None;
         }
@@ -103,14 +101,17 @@ impl<'a> Table<'a> {
     /// How many patients a detailed cell can lose, looking at nothing else.
     pub(super) fn spare(&self, cell: usize) -> i128 {
         let full = self.grid.full();
-        self.counted.iter().enumerate().map(|(i, c)| {
-            let patients = c.of.patients[full][cell];
-            // Nobody is left in a cell only where no row is: each patient takes one row along.
-            let floor = (i == 0 && self.zeros_shown) || c.of.rows[cell] > patients;
-            i128::from(patients) - i128::from(floor)
-        })
-        .min()
-        .unwrap_or(0)
+        self.counted
+            .iter()
+            .enumerate()
+            .map(|(i, c)| {
+                let patients = c.of.patients[full][cell];
+                // Nobody is left in a cell only where no row is: each patient takes one row along.
+                let floor = (i == 0 && self.zeros_shown) || c.of.rows[cell] > patients;
+                i128::from(patients) - i128::from(floor)
+            })
+            .min()
+            .unwrap_or(0)
     }
 
     /// How far the detailed cell at `place`, and every cell above it that keeps the keys of `changed`, can gain and lose

@@ -178,7 +178,8 @@ impl<'a> Search<'a> {
         let mut chosen: Vec<usize> = Vec::new();
         let mut cost = 0;
         for (i, shift) in shifts.iter().enumerate() {
-            let apart = |other: &usize| (0..MAX_KEYS).all(|k| !has(changed, k) || shifts[*other].far[k] != shift.far[k]);
+            let apart =
+                |other: &usize| (0..MAX_KEYS).all(|k| !has(changed, k) || shifts[*other].far[k] != shift.far[k]);
             if !chosen.iter().all(apart) {
                 continue;
             }
@@ -276,7 +277,12 @@ impl<'a> Search<'a> {
     }
 
     /// By sum: how far the hidden cell's can be from what it is when the cell gains so many rows; `None` where one cannot be at all.
-    fn follows<S: std::borrow::Borrow<Shift>>(&self, from: &Place, shifts: &[S], by: i128) -> Option<Vec<(i128, i128)>> {
+    fn follows<S: std::borrow::Borrow<Shift>>(
+        &self,
+        from: &Place,
+        shifts: &[S],
+        by: i128,
+    ) -> Option<Vec<(i128, i128)>> {
         let grid = &self.table.grid;
         let detail = |place: &Place| grid.cell(grid.full(), place);
         let changed = |far: &Place| (0..MAX_KEYS).filter(|k| far[*k] != from[*k]).fold(0, |s, k| s | 1 << k);

@@ -244,13 +244,7 @@ impl Case {
     }
 
     /// A query that asks for so much micro-rho and delta.
-    pub(crate) fn query_of(
-        &self,
-        permit: Digest,
-        sql: &str,
-        run: u32,
-        (micro_rho, atto_delta): (u64, u64),
-    ) -> Vec<u8> {
+    pub(crate) fn query_of(&self, permit: Digest, sql: &str, run: u32, (micro_rho, atto_delta): (u64, u64)) -> Vec<u8> {
         let atto_delta = AttoDelta::try_from(atto_delta).unwrap();
         let expires = self.node.clock.now() + Days::hours(1);
         let query = Query {

@@ -106,7 +106,11 @@ pub(super) struct At {
 
 fn mark(text: &str) -> Result<String, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if digits && text.len() == exact::MARK { Ok(text.to_ascii_lowercase()) } else { Err("write the mark that `show` printed".into()) }
+    if digits && text.len() == exact::MARK {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("write the mark that `show` printed".into())
+    }
 }
 
 /// Runs a command on exact results.
@@ -286,7 +290,9 @@ fn print(looked: &Looked) {
     println!("{}", hidden_in_words(hidden));
     match close {
         Some(close) => println!("\nguard: it would be refused: {close} / ガード: 公開できません"),
-        None if *recorded => println!("\nguard: it passed; the release is not made yet: run `release` once more / 公開処理が途中です"),
+        None if *recorded => {
+            println!("\nguard: it passed; the release is not made yet: run `release` once more / 公開処理が途中です")
+        }
         None => println!("\nguard: it may be let out / ガード: 公開できます"),
     }
     println!("mark of this table / 表の照合記号: {}", shown.mark());

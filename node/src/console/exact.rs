@@ -149,8 +149,8 @@ fn after(done: Result<(), ExactError>, number: i64) -> Result<Response, Fault> {
             "表が確認時と異なります。ページを開き直して、もう一度確認してください。",
         )),
         Err(ExactError::Refused(refusal)) => Err(refusal.into()),
-        Err(
-            error @ (ExactError::Ledger(_) | ExactError::Execute(_) | ExactError::Time | ExactError::Failed(_)),
-        ) => Err(Fault::unavailable(error)),
+        Err(error @ (ExactError::Ledger(_) | ExactError::Execute(_) | ExactError::Time | ExactError::Failed(_))) => {
+            Err(Fault::unavailable(error))
+        }
     }
 }

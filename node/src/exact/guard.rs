@@ -179,8 +179,13 @@ mod tests {
             (Some(b"b"), 2, false),
             (None, 2, false),
         ] {
-            let candidate =
-                Candidate { sql: Digest::of(b"a"), cut: day(2), min_patients: 10, cohort: &cohort, key: Digest::of(b"k") };
+            let candidate = Candidate {
+                sql: Digest::of(b"a"),
+                cut: day(2),
+                min_patients: 10,
+                cohort: &cohort,
+                key: Digest::of(b"k"),
+            };
             assert_eq!(candidate.same_cut(&earlier(sql, earlier_cut, 10)).is_some(), expect, "{sql:?} {earlier_cut}");
         }
     }

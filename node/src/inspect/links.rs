@@ -2,7 +2,9 @@
 
 use std::{io, path::Path, sync::Arc};
 
+use datafusion::prelude::SessionContext;
 use sekisho_aggregation::{
+    exact::{Claim, Cohort, History, Reviewed},
     inspection::Inspection,
     plan::PrivatePlan,
     release::Release,
@@ -22,7 +24,7 @@ use super::{Exact, Held, Inspecting, Question};
 use crate::{
     answer::{SOFTWARE, commitment},
     data::snapshot::{self, Snapshot, SnapshotError},
-    execute::execute,
+    execute::{execute, execute_exact},
     holding::tables,
     ledger::{Asked, Kept, StoredRelease},
     register::RegisterError,
@@ -253,6 +255,10 @@ impl Inspecting {
     }
 
     pub(super) async fn cells(&self, again: Again<'_>, receipt: Option<&Receipt>) -> (Option<Exact>, Held) {
+        if again.plan.exact().is_some() {
+            let held = self.exact_again(again).await.unwrap_or_else(|held| held);
+            return (None, marked(held, receipt));
+        }
         let Again { kept, question, plan, snapshot, release, seed } = again;
         let made = self.made_again(kept, question, &plan, &snapshot, release, &seed).await;
         let inspection = match made {
@@ -265,11 +271,7 @@ impl Inspecting {
             (true, false) => broken("exact cells and noise are not the released cells"),
             (false, _) => broken("made again, the release has another header: other names, noise or nonce"),
         };
-        let held = match held {
-            Held::Broken(text) => broken(format!("{text}{}", receipt.map(made_by).unwrap_or_default())),
-            other @ (Held::Holds(_) | Held::Unknown(_)) => other,
-        };
-        (Some(Exact { inspection, seed }), held)
+        (Some(Exact { inspection, seed }), marked(held, receipt))
     }
 
     /// The run once more, as `Answering::run` makes it.
@@ -285,13 +287,7 @@ impl Inspecting {
         let key = &kept.charged.key;
         let reservation = Reservation::make(plan, key.permit, key.query_key, key.run, &Settled(kept)).await;
         let reservation = reservation.map_err(|()| broken("the plan is not what was charged"))?;
-        let own_rule = kept.run.own_rule.ok_or_else(|| unknown("the hospital's rule at the charge is not known"))?;
-        let (rules, run) = ([question.permit.optout, own_rule], &kept.run);
-        let kind = plan.patient_kind().ok_or_else(|| broken("the plan has patients of two types"))?;
-        let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
-        let eligible = eligible.map_err(|_| unknown("it cannot be read who was eligible"))?;
-        let tables = tables(snapshot, eligible, self.memory_bytes);
-        let tables = tables.map_err(|_| unknown("a table of the run's snapshot cannot be opened"))?;
+        let tables = self.tables_again(kept, question, plan, snapshot).await?;
         let raw = execute(plan, &reservation, &tables).await;
         let raw = raw.map_err(|error| unknown(format!("the rows could not be read: {error}")))?;
         let inspection = Inspection::of(plan, raw, &reservation, release, &mut seed.generator());
@@ -302,6 +298,60 @@ impl Inspecting {
         let raw = execute(&biting, &reservation, &tables).await;
         let raw = raw.map_err(|error| unknown(format!("the rows could not be read: {error}")))?;
         inspection.with_clamped(&biting, &raw).ok_or_else(|| broken("what was clamped could not be counted"))
+    }
+
+    /// An exact release once more, as `Answering::let_out` makes it. Its cells are shown to nobody but as they left.
+    async fn exact_again(&self, again: Again<'_>) -> Result<Held, Held> {
+        let Again { kept, question, plan, snapshot, release, seed } = again;
+        let key = kept.charged.key;
+        let said =
+            release.header().exact.as_ref().ok_or_else(|| broken("the release does not say that it is exact"))?;
+        if said.cut != snapshot.taken_at().date_naive() {
+            return Err(broken("the release is of another day's data than its snapshot"));
+        }
+        let (rules, cut) = (said.rules, said.cut);
+        let tables = self.tables_again(kept, question, &plan, &snapshot).await?;
+        let raw = execute_exact(&plan, &tables).await;
+        let raw = raw.map_err(|error| unknown(format!("the rows could not be read: {error}")))?;
+        let seeds = SeedKey::read(&SeedKey::path_beside(&self.signing_key));
+        let seeds = seeds.map_err(|error| unknown(format!("the key of seeds: {error}")))?;
+        let cohort = raw.cohort(&seeds.cohorts()).ok_or_else(|| broken("the plan is not exact"))?;
+        let recorded = self.ledger.cohort(&key).await.map_err(|error| unknown(error.to_string()))?;
+        let recorded = recorded.ok_or_else(|| broken("the history of exact releases does not have it"))?;
+        if recorded.difference(&cohort) > 0 {
+            return Err(broken("it is about other patients than the history of exact releases says"));
+        }
+        let reviewed = Reviewed::make(&plan, key.permit, key.query_key, key.run, &cohort, &Settled(kept)).await;
+        let reviewed = reviewed.map_err(|()| broken("the plan is not what was recorded"))?;
+        let made = tokio::task::spawn_blocking(move || {
+            let (as_of, synthetic) = (release.header().as_of, snapshot.synthetic());
+            let made = Release::exact(&plan, raw, &reviewed, &rules, as_of, cut, synthetic, &mut seed.generator());
+            made.map(|made| made == release)
+        });
+        match made.await.ok().flatten() {
+            Some(true) => {
+                Ok(holds("made again, hidden and rounded, the exact cells are the released cells, every one"))
+            }
+            Some(false) => Ok(broken("made again, the exact release is another one")),
+            None => Err(broken("no release could be made")),
+        }
+    }
+
+    /// The tables that the run read.
+    async fn tables_again(
+        &self,
+        kept: &Kept,
+        question: &Question,
+        plan: &PrivatePlan,
+        snapshot: &Snapshot,
+    ) -> Result<SessionContext, Held> {
+        let own_rule = kept.run.own_rule.ok_or_else(|| unknown("the hospital's rule at the charge is not known"))?;
+        let (rules, run) = ([question.permit.optout, own_rule], &kept.run);
+        let kind = plan.patient_kind().ok_or_else(|| broken("the plan has patients of two types"))?;
+        let eligible = self.register.eligible(kind, &rules, run.as_of, run.register_seq).await;
+        let eligible = eligible.map_err(|_| unknown("it cannot be read who was eligible"))?;
+        let tables = tables(snapshot, eligible, self.memory_bytes);
+        tables.map_err(|_| unknown("a table of the run's snapshot cannot be opened"))
     }
 
     /// The plan of the same question that measures how much its bounds bit; none when that is not asked for, or nothing can be clamped.
@@ -316,6 +366,25 @@ impl Inspecting {
             PrivatePlan::analyse_with(&query.sql, schema.document(), &permit, query.micro_rho, &query.terms)
         });
         analysis.await.ok()?.ok().map(Arc::new)
+    }
+}
+
+impl History for Settled<'_> {
+    type Record = ();
+    type Error = ();
+
+    async fn record(&self, claim: &Claim, _: &Cohort) -> Result<(), ()> {
+        let key = self.0.charged.key;
+        let same_run = (claim.permit, claim.query_key, claim.run) == (key.permit, key.query_key, key.run);
+        if same_run { Ok(()) } else { Err(()) }
+    }
+}
+
+/// What is broken, with what is to be said where the release was made by other software.
+fn marked(held: Held, receipt: Option<&Receipt>) -> Held {
+    match held {
+        Held::Broken(text) => broken(format!("{text}{}", receipt.map(made_by).unwrap_or_default())),
+        other @ (Held::Holds(_) | Held::Unknown(_)) => other,
     }
 }
 

@@ -1,4 +1,5 @@
 mod caps;
+mod exact;
 mod write_off;
 
 use std::{collections::BTreeMap, path::Path};

@@ -78,7 +78,7 @@ fn every_example_of_the_default_policy_is_a_rule_when_its_slashes_go() {
         policy(&format!("{ALL}\n@id({}", rule.replace("\n// ", "\n")));
         found += 1;
     }
-    assert_eq!(found, 9);
+    assert_eq!(found, 10);
 }
 
 #[test]

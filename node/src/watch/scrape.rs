@@ -68,7 +68,8 @@ impl Scrape {
             reading.gauge("sekisho_node_window_micro_rho_left", help, window.left().get())?;
         }
         let since = ledger.exact_since().await.map_err(state)?;
-        let help = "1 when exact results were released, so that no guarantee of differential privacy holds for the register.";
+        let help =
+            "1 when exact results were released, so that no guarantee of differential privacy holds for the register.";
         reading.gauge("sekisho_node_exact_released", help, u8::from(since.is_some()))?;
         let mut studies = budget.studies;
         reading.gauge("sekisho_node_studies", "Studies for which something is set aside.", studies.len())?;

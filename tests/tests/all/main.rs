@@ -10,6 +10,7 @@ mod demo;
 mod distinguish;
 mod eicu;
 mod engine;
+mod exact;
 mod governance;
 mod kill;
 mod layering;

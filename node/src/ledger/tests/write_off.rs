@@ -16,7 +16,7 @@ use sekisho_protocol::{
 use super::*;
 
 /// The receipt of the run that `request` asked for.
-fn recovered(request: &ChargeRequest, key: &SecretKey) -> Recovered {
+pub(super) fn recovered(request: &ChargeRequest, key: &SecretKey) -> Recovered {
     let receipt = Receipt {
         node: "tokyo".into(),
         permit: request.key.permit,

@@ -109,6 +109,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
         ("console-permits", "/permits"),
         ("console-studies", "/studies"),
         ("console-queries", "/queries"),
+        ("console-exact", "/exact"),
         ("console-patients", "/patients"),
         ("console-alerts", "/alerts"),
         ("console-log", "/log"),

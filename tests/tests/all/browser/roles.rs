@@ -255,17 +255,25 @@ fn console(world: &World, regulator: &Caller) {
     let site = world.console;
     let [viewer, operator] = ["suzuki", "sato"].map(|name| Caller::sign_in(site, &world.tokens[name]).1);
     let callers = [&Caller::default(), &viewer, &operator];
-    for path in ["/", "/permits", "/studies", "/queries", "/queries?study=beds", "/patients", "/alerts", "/log"] {
+    for path in
+        ["/", "/permits", "/studies", "/queries", "/queries?study=beds", "/exact", "/patients", "/alerts", "/log"]
+    {
         let answers = callers.map(|caller| caller.get(site, path).status);
         assert_eq!(answers, [303, 200, 200], "{path}");
     }
-    for path in ["/permits/00", "/queries/999999", "/nothing"] {
+    for path in ["/permits/00", "/queries/999999", "/exact/999999", "/exact/x", "/nothing"] {
         let answers = callers.map(|caller| caller.get(site, path).status);
         assert_eq!(answers[1..], [404, 404], "{path}");
     }
-    for path in
-        ["/studies/beds/suspend", "/studies/beds/resume", "/everything/suspend", "/everything/resume", "/alerts/seen"]
-    {
+    for path in [
+        "/studies/beds/suspend",
+        "/studies/beds/resume",
+        "/everything/suspend",
+        "/everything/resume",
+        "/alerts/seen",
+        "/exact/1/release",
+        "/exact/1/refuse",
+    ] {
         let form = "reason=&seen=x";
         let answers = callers.map(|caller| caller.post(site, path, &[], form).status);
         assert!(answers[0] != 200 && answers[1] == 403, "{path}: {answers:?}");

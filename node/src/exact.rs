@@ -13,11 +13,15 @@
 //! and any way to release without a person.
 
 pub mod guard;
+mod record;
 mod review;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use self::review::{Looked, Out, Shown, refuse};
+pub use self::{
+    record::refuse,
+    review::{Looked, Out, Shown},
+};
 
 use sekisho_aggregation::exact::HiddenWhy;
 use sekisho_protocol::refusal::{Code, Refusal};

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::{
-    answer::tests::Case,
+    answer::tests::{Case, code},
     ledger::{Act, NewAlert},
     policy::{Policy, default_text},
     register::{Entry, EventKind},
@@ -349,4 +349,43 @@ async fn no_page_has_a_patient_or_a_number_from_before_the_noise_and_totals_are_
             "sekisho-node inspect replay 1 --by NAME --reason REASON --config &#39;/srv/a node/node.toml&#39;"
         )
     );
+}
+
+#[tokio::test]
+async fn an_exact_result_is_looked_at_and_let_out_by_an_operator_and_others_see_no_table() {
+    use crate::exact::tests::{BY_AGE, exact, stays};
+    let mut case = Case::new(|node| node.trust.exact_min_patients = Some(10)).await;
+    case.over(&stays(&[(0, 4711, 40), (10_000, 30, 60)])).await;
+    let permit = case.permit_with(1, 10_000, (0, 0), |permit| exact(permit, "study", &[BY_AGE])).await;
+    let desk = Desk::over(case);
+    let ask = async || code(desk.case.node.answer(&desk.case.query_of(permit, BY_AGE, 1, (0, 0))).await);
+    assert_eq!(ask().await, "exact_waiting");
+    let (viewer, operator) = (desk.enter("mori", VIEWER).await, desk.enter("sato", OPERATOR).await);
+    let list = desk.get("/exact", &viewer).await.text;
+    assert!(list.contains("waits for a person") && list.contains("/exact/1"), "{list}");
+    let page = desk.get("/exact/1", &viewer).await.text;
+    assert!(!has(&page, "4711") && !page.contains("/exact/1/release"), "{page}");
+    let page = desk.get("/exact/1", &operator).await;
+    assert!(has(&page.text, "4711") && page.text.contains("<bdi>young</bdi>"), "{}", page.text);
+    let seen = page.hidden("seen");
+    for (form, status) in [
+        (format!("reason=checked&seen={seen}0"), 400),
+        (format!("reason=&seen={seen}"), 400),
+        (format!("reason=checked&seen={seen}"), 303),
+    ] {
+        assert_eq!(ask().await, "exact_waiting");
+        assert_eq!(desk.post("/", "/exact/1/release", &viewer, &form).await.status, 403);
+        assert_eq!(desk.post("/", "/exact/1/release", &operator, &form).await.status, status, "{form}");
+    }
+    assert_eq!(ask().await, "ok");
+    assert_eq!(desk.operations().await, [("sato".into(), Act::ReleaseExact, "1".into(), "checked".into())]);
+    assert!(desk.get("/exact/1", &viewer).await.text.contains("released"));
+    assert!(desk.get("/studies", &viewer).await.text.contains("No guarantee of differential privacy holds"));
+    assert!(desk.get("/queries/1", &viewer).await.text.contains("These numbers have no noise"));
+    // Once more, or to refuse it: the page tells what was decided.
+    for act in ["release", "refuse"] {
+        let again = desk.post("/", &format!("/exact/1/{act}"), &operator, &format!("reason=x&seen={seen}")).await;
+        assert_eq!((again.status, again.to.as_str()), (303, "/exact/1"), "{act}");
+    }
+    assert_eq!(desk.operations().await.len(), 1);
 }

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::NaiveDate;
 use sekisho_aggregation::{
-    exact::{Claim, Cohort, HiddenWhy, History, Preview, Reviewed},
+    exact::{Cohort, HiddenWhy, Preview, Reviewed},
     fold::RawCells,
     plan::PrivatePlan,
     release::Release,
@@ -13,12 +13,10 @@ use sekisho_protocol::{
     digest::Digest,
     disclosure::Rules,
     dsse::{Envelope, Verified},
-    keys::SecretKey,
     orders::obey,
     permit::{OptOut, Permit, ReleaseKind},
     query::Query,
-    receipt::{Receipt, ReservationRecord},
-    record::RefusalRecord,
+    receipt::Receipt,
     refusal::{Code, Refusal},
     units::AttoDelta,
 };
@@ -28,6 +26,7 @@ use tracing::{info, warn};
 use super::{
     ExactError,
     guard::{Candidate, Close},
+    record::Desk,
 };
 use crate::{
     answer::{Account, Answering},
@@ -35,10 +34,7 @@ use crate::{
     execute::execute_exact,
     guard::{gives, in_force},
     holding::{DataSet, tables},
-    ledger::{
-        Asked, ChargeRequest, Cost, ExactRequest, Ledger, LedgerError, NewRelease, Recorded, Run, RunState, Said,
-        StoredRelease,
-    },
+    ledger::{Cost, ExactRequest, LedgerError, Run, RunState, Said, StoredRelease},
     policy::{Asked as Question, Person},
     released::Table,
     seeds::Seed,
@@ -102,53 +98,26 @@ pub struct Out {
 }
 
 /// A request that was verified again, with the plan that this node makes of it.
-struct Opened {
-    request: ExactRequest,
-    query: Query,
-    permit: Verified<Permit>,
-    permit_said: Vec<u8>,
+pub(super) struct Opened {
+    pub(super) request: ExactRequest,
+    pub(super) query: Query,
+    pub(super) permit: Verified<Permit>,
+    pub(super) permit_said: Vec<u8>,
     plan: Arc<PrivatePlan>,
     data: Arc<DataSet>,
+    /// The permit's preset, with the hospital's least number of today.
     rules: Rules,
     _slot: Arc<Slot>,
 }
 
-/// Refuses a request for ever, in the name of the hospital `name` with its key.
-///
-/// # Errors
-/// When there is none of this number, it was decided before, or the database fails.
-pub async fn refuse(
-    ledger: &Ledger,
-    (name, key): (&str, &SecretKey),
-    number: i64,
-    who: &str,
-    said: Said<'_>,
-) -> Result<(), ExactError> {
-    let request = ledger.exact_request(number).await?.ok_or(LedgerError::UnknownRequest(number))?;
-    let entry = refusal_entry(&request, name, key, said.at)?;
-    Ok(ledger.refuse_exact(number, &request.key, who, &said, &entry).await?)
-}
-
-/// The entry of the log for a refusal: the same whoever says no.
-fn refusal_entry(request: &ExactRequest, name: &str, key: &SecretKey, at: DateTime<Utc>) -> Result<Vec<u8>, Refusal> {
-    let record = RefusalRecord {
-        node: name.into(),
-        permit: request.key.permit,
-        query: request.query,
-        query_key: request.key.query_key,
-        run: request.key.run,
-        code: Code::ExactRefused,
-        at,
-    };
-    Ok(Envelope::sign(&record, &[key])?.to_json())
-}
-
 /// What a run reads: of the record where there is one, and otherwise of now.
-struct Bound {
-    snapshot: Arc<Snapshot>,
-    register_seq: i64,
-    as_of: NaiveDate,
-    own_rule: OptOut,
+pub(super) struct Bound {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) register_seq: i64,
+    pub(super) as_of: NaiveDate,
+    pub(super) own_rule: OptOut,
+    /// Never weaker than what the guard compared by.
+    rules: Rules,
 }
 
 impl Bound {
@@ -168,15 +137,6 @@ struct Read {
     cohort: Cohort,
     table: Table,
     hidden: HiddenWhy,
-}
-
-/// The hospital's history as a reviewed run asks for it.
-struct Desk<'a> {
-    node: &'a Answering,
-    opened: &'a Opened,
-    bound: &'a Bound,
-    who: &'a str,
-    said: Said<'a>,
 }
 
 impl Answering {
@@ -209,7 +169,7 @@ impl Answering {
             true => None,
             false => self.ledger.exact_verdict(&self.candidate(&opened, &bound, &read.cohort)).await?,
         };
-        let (rules, cut, as_of) = (opened.rules, bound.cut(), bound.as_of);
+        let (rules, cut, as_of) = (bound.rules, bound.cut(), bound.as_of);
         let Read { table, hidden, raw: _, cohort: _ } = read;
         looked.shown = Some(Shown { rules, cut, as_of, table, hidden, close, recorded });
         Ok(looked)
@@ -245,7 +205,7 @@ impl Answering {
         }
         let seed = Seed::draw()?;
         let sealed = self.seeds.seal(&seed, &key)?;
-        let (rules, synthetic) = (opened.rules, bound.snapshot.synthetic());
+        let (rules, synthetic) = (bound.rules, bound.snapshot.synthetic());
         let release = tokio::task::spawn_blocking(move || {
             Release::exact(&plan, raw, &reviewed, &rules, as_of, cut, synthetic, &mut seed.generator())
         });
@@ -319,8 +279,12 @@ impl Answering {
         let current = opened.data.snapshot(opened.plan.tables()).await;
         let Some(run) = self.ledger.find(&opened.request.key).await? else {
             let (register_seq, as_of) = (self.register.seq().await.map_err(Refusal::from)?, self.clock.today());
-            return Ok((Bound { snapshot: current?, register_seq, as_of, own_rule: self.own_rule }, false));
+            let (own_rule, rules) = (self.own_rule, opened.rules);
+            return Ok((Bound { snapshot: current?, register_seq, as_of, own_rule, rules }, false));
         };
+        let recorded = self.ledger.exact_least(&opened.request.key).await?;
+        let rules =
+            opened.rules.with_at_least(recorded.ok_or(ExactError::Failed("the history does not have the run"))?);
         let held = match current {
             Ok(snapshot) => snapshot,
             // The source may have changed since: the run has its own snapshot.
@@ -328,7 +292,7 @@ impl Answering {
         };
         let snapshot = opened.data.snapshot_of_run(&held, &run.snapshot)?;
         let own_rule = run.own_rule.unwrap_or(self.own_rule);
-        Ok((Bound { snapshot, register_seq: run.register_seq, as_of: run.as_of, own_rule }, true))
+        Ok((Bound { snapshot, register_seq: run.register_seq, as_of: run.as_of, own_rule, rules }, true))
     }
 
     /// Reads the rows, and keeps of them what would leave, the exact cells, and whom they are of.
@@ -342,7 +306,7 @@ impl Answering {
         let tables = tables.map_err(|_| ExactError::Failed("a table of the snapshot cannot be opened"))?;
         let raw = timeout(self.timeout, execute_exact(plan, &tables)).await.map_err(|_| ExactError::Time)??;
         let cohort = raw.cohort(&self.seeds.cohorts()).ok_or(ExactError::Failed("the plan is not exact"))?;
-        let (of, rules) = (Arc::clone(plan), opened.rules);
+        let (of, rules) = (Arc::clone(plan), bound.rules);
         let made = tokio::task::spawn_blocking(move || Preview::of(&of, &raw, &rules).map(|preview| (raw, preview)));
         let made = made.await.ok().flatten();
         let (raw, preview) = made.ok_or(ExactError::Failed("no table can be made of the rows"))?;
@@ -352,70 +316,13 @@ impl Answering {
         Ok(Read { raw, cohort, table, hidden: preview.hidden_why() })
     }
 
-    fn candidate<'a>(&self, opened: &Opened, bound: &Bound, cohort: &'a Cohort) -> Candidate<'a> {
+    pub(super) fn candidate<'a>(&self, opened: &Opened, bound: &Bound, cohort: &'a Cohort) -> Candidate<'a> {
         Candidate {
             sql: Digest::of(opened.query.sql.as_bytes()),
             cut: bound.cut(),
-            min_patients: opened.rules.min_patients,
+            min_patients: bound.rules.min_patients,
             cohort,
             key: self.seeds.fingerprint(),
-        }
-    }
-}
-
-impl History for Desk<'_> {
-    type Record = Run;
-    type Error = ExactError;
-
-    async fn record(&self, claim: &Claim, cohort: &Cohort) -> Result<Run, ExactError> {
-        let Self { node, opened, bound, who, said } = self;
-        let (request, key) = (&opened.request, opened.request.key);
-        if (claim.permit, claim.query_key, claim.run) != (key.permit, key.query_key, key.run) {
-            return Err(ExactError::Failed("the reviewed run is another one"));
-        }
-        let record = ReservationRecord {
-            node: node.trust.name.clone(),
-            study_id: request.study_id.clone(),
-            query: request.query,
-            query_key: key.query_key,
-            run: key.run,
-            micro_rho: Cost::ZERO.micro_rho,
-            atto_delta: Cost::ZERO.atto_delta,
-            at: said.at,
-        };
-        let reservation = Envelope::sign(&record, &[&node.signing]).map_err(Refusal::from)?.to_json();
-        let charge = ChargeRequest {
-            key,
-            study_id: request.study_id.clone(),
-            permit_total: Cost::total_of(&opened.permit.dp),
-            query: request.query,
-            nonce: opened.query.nonce.clone(),
-            nonce_expires: opened.query.expires,
-            cost: Cost::ZERO,
-            register_seq: bound.register_seq,
-            as_of: bound.as_of,
-            snapshot: bound.snapshot.id().into(),
-            asked: Asked {
-                signed: true,
-                query: request.envelope.clone(),
-                permit: opened.permit_said.clone(),
-                own_rule: bound.own_rule,
-            },
-            at: said.at,
-        };
-        let new = NewRelease {
-            request: request.request,
-            charge: &charge,
-            candidate: node.candidate(opened, bound, cohort),
-            who,
-            said: *said,
-            reservation: &reservation,
-            refusal: &refusal_entry(request, &node.trust.name, &node.signing, said.at)?,
-        };
-        match node.ledger.record_exact(&new).await? {
-            Recorded::New(run) | Recorded::Existing(run) => Ok(run),
-            Recorded::TooClose(close) => Err(ExactError::TooClose(close)),
-            Recorded::Refused(decision) => Err(LedgerError::Decided { decision: Box::new(decision) }.into()),
         }
     }
 }

@@ -26,9 +26,10 @@ use crate::{
     hooks::Hooks,
     ledger::{Act, COMMAND_LINE, MAX_WAITING, Said},
     register::{Entry, EventKind},
+    slots::Slots,
 };
 
-const BY_AGE: &str = "SELECT CASE WHEN age < 50 THEN 'young' ELSE 'old' END AS who, count(*) AS n, \
+pub(crate) const BY_AGE: &str = "SELECT CASE WHEN age < 50 THEN 'young' ELSE 'old' END AS who, count(*) AS n, \
     count(DISTINCT pid) AS patients FROM stay GROUP BY 1";
 const ALL: &str = "SELECT count(*) AS n FROM stay";
 const YOUNG: &str = "SELECT count(*) AS n FROM stay WHERE age < 50";
@@ -47,8 +48,8 @@ struct Desk {
     clock: Arc<Turned>,
 }
 
-/// So many patients of this age each; the names begin with `first`.
-fn stays(groups: &[(u32, u32, u32)]) -> String {
+/// So many patients of this age each, numbered from `first` on.
+pub(crate) fn stays(groups: &[(u32, u32, u32)]) -> String {
     let mut text = String::new();
     for (first, patients, age) in groups {
         for n in *first..first + patients {
@@ -66,6 +67,8 @@ impl Desk {
             node.trust.exact_min_patients = Some(10);
             node.clock = turned;
             node.hooks = hooks;
+            // Two of one study at once.
+            node.slots = Slots::new(8);
         })
         .await;
         case.over(stays).await;
@@ -123,7 +126,7 @@ impl Desk {
     }
 }
 
-fn exact(permit: &mut Permit, study: &str, sqls: &[&str]) {
+pub(crate) fn exact(permit: &mut Permit, study: &str, sqls: &[&str]) {
     let listed =
         |sql: &&str| AllowedQuery { sha256: Digest::of(sql.as_bytes()), max_runs: 9, release: ReleaseKind::Aggregated };
     let mut queries: Vec<_> = sqls.iter().map(listed).collect();
@@ -176,7 +179,7 @@ async fn an_exact_result_waits_for_a_person_and_is_the_same_for_ever() {
     }
     assert_eq!(answers[0], answers[1], "byte for byte");
     assert!(node.dry_run(&desk.case.query_of(permit, BY_AGE, 1, (0, 0))).await.unwrap().stored);
-    assert!(matches!(desk.decide(1).await, Err(ExactError::Ledger(LedgerError::Decided { .. }))));
+    assert!(matches!(desk.decide_again(1).await, ExactError::Ledger(LedgerError::Decided { .. })));
 
     let first_day = out.as_of;
     assert_eq!(node.ledger.exact_since().await.unwrap(), Some(first_day));

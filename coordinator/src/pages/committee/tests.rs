@@ -173,11 +173,12 @@ impl World {
         sql: &str,
         released: &[(&str, [i128; 4])],
     ) -> Digest {
+        let exact = !granted.release_of(sql).is_noised();
         let query = Query {
             permit: *digest,
             sql: sql.into(),
             holders: vec!["a".into(), "b".into()],
-            micro_rho: MicroRho::try_from(1000).unwrap(),
+            micro_rho: MicroRho::try_from(if exact { 0 } else { 1000 }).unwrap(),
             run: 1,
             expires: now() + TimeDelta::hours(20),
             nonce: "0".repeat(32),
@@ -216,21 +217,28 @@ impl World {
                 release: release.digest(),
                 software: "fake".into(),
                 at: now(),
-                release_kind: sekisho_protocol::permit::ReleaseKind::Noised,
-                exact_since: None,
+                release_kind: granted.release_of(sql),
+                exact_since: exact.then(|| now().date_naive()),
             };
             let receipt = Envelope::sign(&receipt, &[&key()]).unwrap().to_json();
             self.store.put_release(name, node, &release.to_bytes(), &receipt, b"proof").await.unwrap();
         }
         let holder = |node: &str| match released.iter().any(|(name, _)| *name == node) {
+            true if exact => serde_json::json!({"name": node, "state": "answered", "exact_since": now().date_naive()}),
             true => serde_json::json!({"name": node, "state": "answered"}),
+            false if exact => serde_json::json!({"name": node, "state": "refused", "code": "exact_waiting"}),
             false => serde_json::json!({"name": node, "state": "refused", "code": "policy", "detail": HOSTILE}),
+        };
+        let privacy = if exact {
+            serde_json::json!({"micro_rho": 0, "exact": granted.disclosure.rules(), "noise": []})
+        } else {
+            serde_json::json!({"micro_rho": 1000, "delta": "1e-6", "epsilon": 0.1, "sites_per_patient": 1,
+                "epsilon_all_sites": 0.1, "noise": []})
         };
         let report = serde_json::json!({
             "round": name, "permit": digest, "query": query_digest, "run": 1, "at": now(),
             "complete": released.len() == 2, "confidence": 0.95, "preset": granted.disclosure, "synthetic": true,
-            "method": "weighted means", "privacy": {"micro_rho": 1000, "delta": "1e-6", "epsilon": 0.1,
-                "sites_per_patient": 1, "epsilon_all_sites": 0.1, "noise": []},
+            "method": "weighted means", "privacy": privacy,
             "holders": [holder("a"), holder("b")],
         });
         self.store.end_round(name, Some(&report.to_string()), None, now()).await.unwrap();

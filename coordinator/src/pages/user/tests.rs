@@ -2,9 +2,10 @@
 
 use arrow::ipc::reader::StreamReader;
 use sekisho_protocol::{
+    digest::Digest,
     dsse::Envelope,
     output_review::Verdict,
-    permit::{OutputReview as Rule, Preset},
+    permit::{AllowedQuery, OutputReview as Rule, Permit, Preset, ReleaseKind},
     refusal::Code,
     status::RevokedPermit,
 };
@@ -181,6 +182,46 @@ async fn a_result_is_a_table_and_a_chart_and_what_is_hidden_is_no_zero() {
     let arrow = w.get("/desk/results/r1/result.arrow", &ada).await.body;
     let batches: Vec<_> = StreamReader::try_new(arrow.as_slice(), None).unwrap().map(Result::unwrap).collect();
     assert_eq!(batches[0].num_rows(), 8, "four cells of all and of the one hospital");
+}
+
+/// Lists [`SQL`] as aggregated.
+fn lists_exact(permit: &mut Permit) {
+    let sha256 = Digest::of(SQL.as_bytes());
+    permit.release_kinds = vec![ReleaseKind::Aggregated];
+    permit.disclosure = Preset::JpNdb;
+    permit.allowed_queries = Some(vec![AllowedQuery { sha256, max_runs: 1, release: ReleaseKind::Aggregated }]);
+}
+
+#[tokio::test]
+async fn of_an_exact_result_there_is_no_epsilon_and_the_hospital_without_a_guarantee_is_named() {
+    let w = World::new().await;
+    let granted = w.permit(lists_exact).await;
+    // A cell of 0 is a hidden one; at the other hospital a person has yet to look.
+    w.round("r1", &granted, &w.ada, SQL, &[("a", [120, 0, 300, 40])]).await;
+    let ada = w.person(&w.ada).await;
+    let permit = granted.1.to_string();
+    let asked = w.question(&ada, &[("permit", &permit), ("sql", SQL)]).await.text();
+    let result = w.get("/desk/results/r1", &ada).await.text();
+    let desk = w.get("/desk", &ada).await.text();
+    for (page, parts) in [
+        (&asked, ["An exact answer", "cells of 1 to 9 patients are hidden", "no guarantee of differential privacy holds"]),
+        (&result, ["Exact numbers, without noise.", "suppressed", "no guarantee of differential privacy holds"]),
+        (&result, ["waits for a person there", "<bdi>a</bdi>: since", ">120<"]),
+        (&desk, ["Exact under disclosure rules", "No guarantee since", "<td class=\"number\">0</td>"]),
+    ] {
+        for part in parts {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        for nothing in ["epsilon", "± ", "120 [", ">0 ["] {
+            assert!(!page.contains(nothing), "{nothing}: {page}");
+        }
+    }
+    for (field, value) in [("rho", "1000"), ("rows_per_patient", "1")] {
+        let page = w.question(&ada, &[("permit", &permit), ("sql", SQL), (field, value)]).await.text();
+        assert!(page.contains("lists as aggregated") && !page.contains("id=\"line\""), "{page}");
+    }
+    let japanese = w.ask("GET", "/desk/results/r1?lang=ja", &ada, "").await.text();
+    assert!(japanese.contains("差分プライバシーの保証はありません") && japanese.contains("1〜9人のセルを秘匿"), "{japanese}");
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ fn part(title: &str, part: &PartExplanation, exact: bool) -> String {
     }
     if exact {
         let header = ["measure", "kind", "numbers", "clamped to"];
-        lines.push(print::table(header, measures.iter().map(|m| measure(m)).map(|[a, b, c, d, ..]| [a, b, c, d])));
+        lines.push(print::table(header, measures.iter().map(measure).map(|[a, b, c, d, ..]| [a, b, c, d])));
     } else {
         let header = ["measure", "kind", "numbers", "clamped to", "sensitivity", "micro-rho", "standard deviation"];
         lines.push(print::table(header, measures.iter().map(measure)));

@@ -65,7 +65,10 @@ impl Statement {
         statement.text = serde_json::to_string_pretty(&document).unwrap_or_else(|_| raw());
         let signatures = envelope["signatures"].as_array().into_iter().flatten();
         statement.keys = signatures.filter_map(|s| s["keyid"].as_str()?.parse().ok()).collect();
-        let about = ["node", "study_id", "id", "application", "regulator", "version", "seq", "run", "micro_rho"];
+        let about = [
+            "node", "study_id", "id", "application", "regulator", "version", "seq", "run", "micro_rho", "release_kind",
+            "exact_since",
+        ];
         let said = about.into_iter().filter_map(|name| match &document[name] {
             Value::String(text) => Some(format!("{name}: {text}")),
             Value::Number(number) => Some(format!("{name}: {number}")),

@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sekisho_protocol::{
     digest::Digest,
     dsse::Envelope,
+    permit::ReleaseKind,
     receipt::Receipt,
     refusal::{Code, Refusal},
 };
@@ -30,6 +31,8 @@ pub enum Event {
     NotAccepted(Code),
     /// It charged for a run.
     Charged(u64),
+    /// It released exact numbers, which cost nothing.
+    Exact,
     /// So many of these, in one point.
     Several(usize),
 }
@@ -85,7 +88,10 @@ pub fn spending(parts: &Parts) -> Result<Vec<Spending>, Refusal> {
         for release in rounds.iter().flat_map(|round| &round.releases) {
             let (receipt, digest) = Envelope::from_json::<Receipt>(&release.receipt)?.peek::<Receipt>()?;
             if seen.insert(digest) {
-                let what = What::Charge(receipt.micro_rho.get());
+                let what = match receipt.release_kind {
+                    ReleaseKind::Noised => What::Charge(receipt.micro_rho.get()),
+                    ReleaseKind::Aggregated => What::Exact,
+                };
                 events.entry(release.node.clone()).or_default().push(Change { at: receipt.at, what });
             }
         }
@@ -105,6 +111,7 @@ enum What {
     /// What a hospital said to a permit, and set aside for it.
     Answer(Digest, Option<Code>, u64),
     Charge(u64),
+    Exact,
 }
 
 impl What {
@@ -113,7 +120,7 @@ impl What {
         match self {
             Self::Permit(..) => 0,
             Self::Answer(..) => 1,
-            Self::Charge(_) => 2,
+            Self::Charge(_) | Self::Exact => 2,
         }
     }
 }
@@ -139,6 +146,7 @@ fn points(mut changes: Vec<Change>) -> Vec<Point> {
                 spent = spent.saturating_add(micro_rho);
                 Event::Charged(micro_rho)
             }
+            What::Exact => Event::Exact,
         };
         let granted = granted.values().map(|(_, total)| *total).max().unwrap_or(0);
         points.push(Point { at, event, granted, set_aside: largest(&set_aside), spent });

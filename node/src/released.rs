@@ -73,7 +73,8 @@ impl Table {
         let place = |name: &str| self.header.iter().position(|other| other == name);
         let said = |row: &Vec<String>, end: usize, value: usize| {
             let number = |place: usize| row.get(place).map(|cell| cell.parse::<f64>());
-            row.get(end) == row.get(value) || matches!((number(end), number(value)), (Some(Ok(a)), Some(Ok(b))) if a == b)
+            row.get(end) == row.get(value)
+                || matches!((number(end), number(value)), (Some(Ok(a)), Some(Ok(b))) if a == b)
         };
         let idle = |(end, name): (usize, &String)| {
             let value = name.strip_suffix("_low").or(name.strip_suffix("_high")).and_then(place);

@@ -132,8 +132,9 @@ fn an_exact_result_leaves_two_hospitals_after_persons_looked_and_one_that_lies_c
     assert!(tables.iter().all(|table| table.status.success()));
     assert_eq!(tables[0].stdout, tables[1].stdout);
     let table = String::from_utf8(tables[0].stdout.clone()).unwrap();
-    let row =
-        |sex: &str| table.lines().find(|line| line.contains(&format!(",{sex},"))).unwrap_or_else(|| panic!("{table}")).to_owned();
+    let row = |sex: &str| {
+        table.lines().find(|line| line.contains(&format!(",{sex},"))).unwrap_or_else(|| panic!("{table}")).to_owned()
+    };
     assert!(row("female").contains("82") && row("female").contains("80") && row("male").contains("60"), "{table}");
 
     // Four patients of each hospital are not in the next one.

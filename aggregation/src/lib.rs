@@ -36,7 +36,6 @@ mod roundtrip;
 mod scalar;
 pub mod sql;
 pub mod table;
-#[allow(dead_code, reason = "until exact releases call it")]
 mod suppress;
 mod terms;
 mod threshold;

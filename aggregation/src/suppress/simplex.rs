@@ -53,7 +53,8 @@ impl Polytope {
     /// How much larger the expression can be than it is; stops where that is enough.
     pub(super) fn most(&self, of: &Terms, enough: f64) -> f64 {
         let aim = self.reduced(of);
-        let mut names: Vec<usize> = self.rules.iter().flat_map(|(terms, _)| terms.keys()).chain(aim.keys()).copied().collect();
+        let mut names: Vec<usize> =
+            self.rules.iter().flat_map(|(terms, _)| terms.keys()).chain(aim.keys()).copied().collect();
         names.sort_unstable();
         names.dedup();
         // Each unknown is one number that is not negative less another; `rows` say what is left of each rule's room.
@@ -79,7 +80,8 @@ impl Polytope {
             let Some(enters) = enters else { break };
             let limits = (0..rows.len()).filter(|i| rows[*i][enters] < -TINY);
             let limit = |i: &usize| rows[*i][width] / -rows[*i][enters];
-            let Some(leaves) = limits.min_by(|a, b| limit(a).total_cmp(&limit(b)).then(inside[*a].cmp(&inside[*b]))) else {
+            let Some(leaves) = limits.min_by(|a, b| limit(a).total_cmp(&limit(b)).then(inside[*a].cmp(&inside[*b])))
+            else {
                 return f64::INFINITY;
             };
             std::mem::swap(&mut outside[enters], &mut inside[leaves]);

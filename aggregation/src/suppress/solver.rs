@@ -223,7 +223,11 @@ fn check(facts: &Facts, rules: &Rules, single: bool, case: &str) -> usize {
                 let enough = (column.high <= 0 || up >= open - SLACK * unit)
                     && (column.low >= 0 || down >= open - SLACK * unit)
                     && down + up >= 1.0 - SLACK * unit;
-                assert!(enough, "{case}: a sum of {} is told to within -{down} and +{up}", sum[subset][cell].truth * unit);
+                assert!(
+                    enough,
+                    "{case}: a sum of {} is told to within -{down} and +{up}",
+                    sum[subset][cell].truth * unit
+                );
             }
         }
     }

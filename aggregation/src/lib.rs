@@ -36,7 +36,6 @@ pub mod reservation;
 mod roundtrip;
 mod scalar;
 pub mod sql;
-#[allow(dead_code, reason = "until exact releases call it")]
 mod suppress;
 pub mod table;
 mod terms;

@@ -42,7 +42,7 @@ impl Recipe {
             for _ in 0..rng.random_range(1..=self.rows) {
                 let mut place = [0; MAX_KEYS];
                 for (value, size) in place.iter_mut().zip(&self.sizes) {
-                    let weight = |v: &usize| f64::from(100 - self.skew).powi(*v as i32) / 100_f64.powi(*v as i32);
+                    let weight = |v: &usize| (f64::from(100 - self.skew) / 100.0).powi(*v as i32);
                     let values: Vec<usize> = (0..*size).collect();
                     *value = *values.choose_weighted(&mut rng, weight).unwrap();
                 }

@@ -1,36 +1,32 @@
 //! An attacker with a solver: what can be told of a hidden cell from everything that is shown, by linear programming,
 //! and on tiny tables by trying all worlds. It shares no code with the search for witnesses.
 
-use std::collections::BTreeMap;
-
-use microlp::{ComparisonOp, Error, OptimizationDirection, Problem};
 use sekisho_protocol::{disclosure::Rules, permit::Preset};
 
 use super::{
-    Facts, Population, Why,
+    Facts, Population, Sum, Why,
     grid::Grid,
     hidden,
     made::{Recipe, Row, facts, single},
+    simplex::{Polytope, Terms},
 };
 
 /// A linear expression of what the attacker does not know.
 #[derive(Clone, Default)]
 struct Expr {
-    terms: BTreeMap<usize, f64>,
-    known: f64,
+    terms: Terms,
     truth: f64,
 }
 
 impl Expr {
     fn known(value: f64) -> Self {
-        Self { terms: BTreeMap::new(), known: value, truth: value }
+        Self { terms: Terms::new(), truth: value }
     }
 
     fn plus(mut self, factor: f64, other: &Self) -> Self {
         for (unknown, of) in &other.terms {
             *self.terms.entry(*unknown).or_default() += factor * of;
         }
-        self.known += factor * other.known;
         self.truth += factor * other.truth;
         self
     }
@@ -53,52 +49,32 @@ struct Known {
 impl Known {
     fn unknown(&mut self, truth: f64) -> Expr {
         self.unknowns += 1;
-        Expr { terms: BTreeMap::from([(self.unknowns - 1, 1.0)]), known: 0.0, truth }
+        Expr { terms: Terms::from([(self.unknowns - 1, 1.0)]), truth }
     }
 
     fn at_least(&mut self, large: &Expr, small: &Expr) {
         let rule = large.clone().plus(-1.0, small);
-        assert!(rule.truth >= 0.0, "the table itself breaks what is known of every table");
-        if !rule.terms.is_empty() {
-            self.rules.push(rule);
-        }
+        assert!(rule.truth >= -1e-6, "the table itself breaks what is known of every table");
+        self.rules.push(Expr { truth: rule.truth.max(0.0), ..rule });
     }
 
     fn equal(&mut self, one: &Expr, other: &Expr) {
         let rule = one.clone().plus(-1.0, other);
-        assert!(rule.truth == 0.0, "the table itself breaks what is known of every table");
-        if !rule.terms.is_empty() {
-            self.equal.push(rule);
-        }
+        assert!(rule.truth.abs() < 1e-6, "the table itself breaks what is known of every table");
+        self.equal.push(rule);
     }
 
-    /// What an expression can be.
-    fn range(&self, of: &Expr) -> (f64, f64) {
-        (self.extreme(of, OptimizationDirection::Minimize), self.extreme(of, OptimizationDirection::Maximize))
+    fn polytope(&self) -> Polytope {
+        let rules = self.rules.iter().map(|rule| (rule.terms.clone(), rule.truth)).collect();
+        Polytope::new(self.equal.iter().map(|rule| rule.terms.clone()).collect(), rules)
     }
+}
 
-    fn extreme(&self, of: &Expr, direction: OptimizationDirection) -> f64 {
-        if of.terms.is_empty() {
-            return of.known;
-        }
-        let mut problem = Problem::new(direction);
-        let unknowns: Vec<_> = (0..self.unknowns)
-            .map(|i| problem.add_var(of.terms.get(&i).copied().unwrap_or(0.0), (f64::NEG_INFINITY, f64::INFINITY)))
-            .collect();
-        for (rules, op) in [(&self.rules, ComparisonOp::Ge), (&self.equal, ComparisonOp::Eq)] {
-            for rule in rules {
-                let terms: Vec<_> = rule.terms.iter().map(|(i, factor)| (unknowns[*i], *factor)).collect();
-                problem.add_constraint(&terms[..], op, -rule.known);
-            }
-        }
-        match problem.solve() {
-            Ok(outcome) => outcome.into_solution().unwrap().objective() + of.known,
-            Err(Error::Unbounded) => match direction {
-                OptimizationDirection::Minimize => f64::NEG_INFINITY,
-                OptimizationDirection::Maximize => f64::INFINITY,
-            },
-            Err(error) => panic!("{error}"),
-        }
+impl Polytope {
+    /// By how much an expression can be smaller, and larger, than it is; no more than is enough of each.
+    fn open(&self, of: &Expr, down: f64, up: f64) -> (f64, f64) {
+        let turned = of.terms.iter().map(|(unknown, factor)| (*unknown, -factor)).collect();
+        (self.most(&turned, down), self.most(&of.terms, up))
     }
 }
 
@@ -137,11 +113,13 @@ impl View {
                 }
             }
             let Some(sum) = &column.sum else { continue };
-            let totals = view.additive(&grid, why, &sum.totals.iter().map(|s| *s as f64).collect::<Vec<_>>());
+            // In units of the largest value, so that all numbers are of like size.
+            let unit = unit(sum);
+            let totals = view.additive(&grid, why, &sum.totals.iter().map(|s| *s as f64 / unit).collect::<Vec<_>>());
             for (cell, total) in totals[detail].iter().enumerate() {
                 let values = &view.rows[i + 1][detail][cell];
-                view.known.at_least(total, &none.clone().plus(sum.low as f64, values));
-                view.known.at_least(&none.clone().plus(sum.high as f64, values), total);
+                view.known.at_least(total, &none.clone().plus(sum.low as f64 / unit, values));
+                view.known.at_least(&none.clone().plus(sum.high as f64 / unit, values), total);
             }
             view.sums.push(totals);
         }
@@ -210,11 +188,16 @@ impl View {
     }
 }
 
+fn unit(sum: &Sum) -> f64 {
+    sum.low.abs().max(sum.high.abs()) as f64
+}
+
 /// How many hidden cells were looked at.
 fn check(facts: &Facts, rules: &Rules, single: bool, case: &str) -> usize {
     const SLACK: f64 = 1e-6;
     let why = hidden(facts, rules).unwrap();
     let view = View::new(facts, &why, rules, single);
+    let tables = view.known.polytope();
     let least = f64::from(rules.min_patients) - 1.0;
     let width = (least - f64::from(u8::from(rules.zero_publishable))).max(1.0);
     let percent = f64::from(rules.p_percent.unwrap_or(10)) / 100.0;
@@ -223,29 +206,27 @@ fn check(facts: &Facts, rules: &Rules, single: bool, case: &str) -> usize {
         for (cell, why) in cells.iter().enumerate().filter_map(|(cell, why)| Some((cell, (*why)?))) {
             looked += 1;
             let case = format!("{case}: cell {cell} of subset {subset:#b}, {why:?}");
+            let (width, least) = if why == Why::Complement { (1.0, 0.0) } else { (width, least) };
             let counts = view.patients.iter().chain(if single { &[][..] } else { &view.rows });
             for (i, count) in counts.enumerate() {
                 let count = &count[subset][cell];
-                let (low, high) = view.known.range(count);
-                let enough = match why {
-                    Why::Few | Why::Dominated => high - low >= width - SLACK && high >= least - SLACK,
-                    Why::Complement => high - low >= 1.0 - SLACK,
-                };
-                assert!(enough, "{case}: count {i} is {}, and told to be {low} to {high}", count.truth);
+                let (down, up) = tables.open(count, width, width.max(least - count.truth));
+                let enough = down + up >= width - SLACK && count.truth + up >= least - SLACK;
+                assert!(enough, "{case}: count {i} is {}, told to within -{down} and +{up}", count.truth);
             }
             for (sum, column) in view.sums.iter().zip(facts.columns.iter().filter_map(|c| c.sum.as_ref())) {
-                let total = &sum[subset][cell];
-                let (low, high) = view.known.range(total);
-                let open = match why {
-                    Why::Few | Why::Dominated => (column.shares[subset][cell].all as f64 * percent).max(1.0),
-                    Why::Complement => 0.0,
-                };
-                let up = column.high <= 0 || high - total.truth >= open - SLACK;
-                let down = column.low >= 0 || total.truth - low >= open - SLACK;
+                let unit = unit(column);
+                let share = (column.shares[subset][cell].all as f64 * percent).max(1.0);
+                let open = if why == Why::Complement { 0.0 } else { share };
+                let (down, up) = tables.open(&sum[subset][cell], open.max(1.0) / unit, open.max(1.0) / unit);
+                let (down, up) = (down * unit, up * unit);
+                let enough = (column.high <= 0 || up >= open - SLACK * unit)
+                    && (column.low >= 0 || down >= open - SLACK * unit)
+                    && down + up >= 1.0 - SLACK * unit;
                 assert!(
-                    up && down && high - low >= 1.0 - SLACK,
-                    "{case}: a sum is {}, told {low} to {high}",
-                    total.truth
+                    enough,
+                    "{case}: a sum of {} is told to within -{down} and +{up}",
+                    sum[subset][cell].truth * unit
                 );
             }
         }
@@ -333,6 +314,7 @@ fn the_solver_tells_what_trying_all_tables_tells() {
         let facts = single(&[2, 2], &cells);
         let why = hidden(&facts, &rules).unwrap();
         let view = View::new(&facts, &why, &rules, true);
+        let tables = view.known.polytope();
         let numbers = |x: &[u64]| {
             [vec![x.iter().sum()], vec![x[0] + x[1], x[2] + x[3]], vec![x[0] + x[2], x[1] + x[3]], x.to_vec()]
         };
@@ -348,10 +330,12 @@ fn the_solver_tells_what_trying_all_tables_tells() {
         let worlds: Vec<_> = shared_out(MOST, 4).iter().map(|x| numbers(x)).filter(fits).collect();
         for (subset, cell) in (0..4).flat_map(|s| (0..why[s].len()).map(move |c| (s, c))) {
             let all = worlds.iter().map(|world| world[subset][cell]);
-            let (low, high) = view.known.range(&view.patients[0][subset][cell]);
-            assert_eq!(all.clone().min().unwrap() as f64, low.round(), "{cells:?} {subset} {cell}");
+            let truth = truth[subset][cell] as f64;
+            let (down, up) = tables.open(&view.patients[0][subset][cell], f64::INFINITY, f64::INFINITY);
+            assert_eq!(all.clone().min().unwrap() as f64, (truth - down).round(), "{cells:?} {subset} {cell}");
             // Where the number of all is hidden too, there is no end to the tables.
-            assert!(high > MOST as f64 || all.max().unwrap() as f64 == high.round(), "{cells:?} {subset} {cell}");
+            let told = all.max().unwrap() as f64 == (truth + up).round();
+            assert!(told || up == f64::INFINITY && why[0][0].is_some(), "{cells:?} {subset} {cell}");
             compared += 1;
         }
     }

@@ -90,8 +90,13 @@ impl<'a> Search<'a> {
 
     fn protect(&mut self, subset: Subset, cell: usize) {
         let need = self.need(subset, cell);
+        let places = self.places(subset, cell);
+        if places.iter().any(|from| self.cost(from, 0) == 0) {
+            // Everything above is hidden already: it can gain alone.
+            return;
+        }
         let mut best: Option<Witness> = None;
-        for from in self.places(subset, cell) {
+        for from in places {
             // Every subset of its keys, all of them first: the fewer keys change, the more margins do.
             for changed in (0..=subset).rev().filter(|changed| changed & subset == *changed) {
                 let limit = best.as_ref().map_or(u128::MAX, |best| best.cost);

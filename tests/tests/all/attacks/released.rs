@@ -52,6 +52,9 @@ async fn followed() {
         (stacked(40, "concat(x, x) AS x, n"), Ok(4)),
         (stacked(40, "x, n + n * 2 AS n"), Ok(4)),
         (stacked(6, "replace(x, 'e', 'eeeeeeeeeeeeeeee') AS x, n"), Err("replace by a longer text")),
+        // The answer has an interval beside n: a name of its own.
+        ("SELECT count(*) AS n, sum(days) AS n_low FROM stay".into(), Err("choose another name")),
+        ("SELECT count(*) AS cell_note FROM stay".into(), Err("choose another name")),
         // Some 480 million pairs.
         (pairs("x.a, y.d"), Err("too much room")),
         (format!("{} ORDER BY x.n, y.n", pairs("x.a, y.d")), Err("too much memory")),

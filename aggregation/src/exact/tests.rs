@@ -154,6 +154,9 @@ fn the_two_doors_do_not_let_each_others_cells_out() {
     assert!(made(&exact, raw(&exact, &rows()), &of_exact(), &rules.with_at_least(20)).is_some());
 }
 
+/// A hospital's women and men, and the days of each of them.
+type Hospital = (i64, i64, i64, i64);
+
 /// Rows, patients, sum of days, and number of days of each combination of keys.
 type Plain = BTreeMap<(Option<&'static str>, Option<&'static str>), (i64, BTreeSet<i64>, i64)>;
 
@@ -249,10 +252,10 @@ proptest! {
         // Nobody is hidden for few, so that all is compared; as opensafely rounds.
         let plan = plan(BY_SEX, Preset::Opensafely);
         let groups =
-            |(a, b, x, y): &(i64, i64, i64, i64)| [(*a, "female", *x), (*b, "male", *y), (25, "", 1), (25, "other", 2)];
+            |(a, b, x, y): &Hospital| [(*a, "female", *x), (*b, "male", *y), (25, "", 1), (25, "other", 2)];
         let releases: Vec<_> = hospitals.iter().map(|h| release(&plan, &patients(&groups(h)))).collect();
         let (_, table) = table(&plan, &releases.iter().collect::<Vec<_>>());
-        let exact = |of: fn(&(i64, i64, i64, i64)) -> (i64, i64)| hospitals.iter().map(of).fold((0, 0), |(n, d), (m, e)| (n + m, d + m * e));
+        let exact = |of: fn(&Hospital) -> (i64, i64)| hospitals.iter().map(of).fold((0, 0), |(n, d), (m, e)| (n + m, d + m * e));
         for (row, (n, sum)) in [exact(|h| (h.0, h.2)), exact(|h| (h.1, h.3))].into_iter().enumerate() {
             let exact = [n as f64, sum as f64, sum as f64 / n as f64, n as f64];
             for (output, exact) in exact.into_iter().enumerate() {

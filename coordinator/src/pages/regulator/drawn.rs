@@ -94,7 +94,9 @@ fn event(language: Language, event: Event) -> String {
         Event::NotAccepted(Code::PermitWaiting) => language.say("The hospital is deciding", "医療機関が検討中").into(),
         Event::NotAccepted(code) => format!("{} ({code})", language.say("The hospital refused", "医療機関が拒否")),
         Event::Charged(micro_rho) => format!("{} {}", language.say("Charged", "消費"), grouped(micro_rho)),
-        Event::Exact => language.say("Exact numbers released, without rho", "正確な集計を提供（rho の消費なし）").into(),
+        Event::Exact => {
+            language.say("Exact numbers released, without rho", "正確な集計を提供（rho の消費なし）").into()
+        }
         Event::Several(number) => format!("{number} {}", language.say("events in one row", "件をまとめて表示")),
     }
 }

@@ -66,7 +66,16 @@ impl Statement {
         let signatures = envelope["signatures"].as_array().into_iter().flatten();
         statement.keys = signatures.filter_map(|s| s["keyid"].as_str()?.parse().ok()).collect();
         let about = [
-            "node", "study_id", "id", "application", "regulator", "version", "seq", "run", "micro_rho", "release_kind",
+            "node",
+            "study_id",
+            "id",
+            "application",
+            "regulator",
+            "version",
+            "seq",
+            "run",
+            "micro_rho",
+            "release_kind",
             "exact_since",
         ];
         let said = about.into_iter().filter_map(|name| match &document[name] {

@@ -204,7 +204,10 @@ async fn of_an_exact_result_there_is_no_epsilon_and_the_hospital_without_a_guara
     let result = w.get("/desk/results/r1", &ada).await.text();
     let desk = w.get("/desk", &ada).await.text();
     for (page, parts) in [
-        (&asked, ["An exact answer", "cells of 1 to 9 patients are hidden", "no guarantee of differential privacy holds"]),
+        (
+            &asked,
+            ["An exact answer", "cells of 1 to 9 patients are hidden", "no guarantee of differential privacy holds"],
+        ),
         (&result, ["Exact numbers, without noise.", "suppressed", "no guarantee of differential privacy holds"]),
         (&result, ["waits for a person there", "<bdi>a</bdi>: since", ">120<"]),
         (&desk, ["Exact under disclosure rules", "No guarantee since", "<td class=\"number\">0</td>"]),
@@ -221,7 +224,10 @@ async fn of_an_exact_result_there_is_no_epsilon_and_the_hospital_without_a_guara
         assert!(page.contains("lists as aggregated") && !page.contains("id=\"line\""), "{page}");
     }
     let japanese = w.ask("GET", "/desk/results/r1?lang=ja", &ada, "").await.text();
-    assert!(japanese.contains("差分プライバシーの保証はありません") && japanese.contains("1〜9人のセルを秘匿"), "{japanese}");
+    assert!(
+        japanese.contains("差分プライバシーの保証はありません") && japanese.contains("1〜9人のセルを秘匿"),
+        "{japanese}"
+    );
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ use crate::{
 
 mod cohort;
 mod combined;
+#[cfg(test)]
+pub(crate) mod example;
 mod fit;
 mod reviewed;
 mod slack;

@@ -65,7 +65,27 @@ impl Table {
     /// What the engine says; no value is in it.
     pub async fn whole(plan: &PrivatePlan, preview: &Preview) -> Result<Self, Failed> {
         let whole = Self::read(&after(plan, preview.cells(plan)?, WHOLE).await?, WHOLE);
-        if whole.cut { Err("the table has more rows than a person can look at".into()) } else { Ok(whole) }
+        if whole.cut { Err("the table has more rows than a person can look at".into()) } else { Ok(whole.brief()) }
+    }
+
+    /// Without the ends of intervals that are their values: those of numbers that are not rounded.
+    fn brief(mut self) -> Self {
+        let place = |name: &str| self.header.iter().position(|other| other == name);
+        let said = |row: &Vec<String>, end: usize, value: usize| {
+            let number = |place: usize| row.get(place).map(|cell| cell.parse::<f64>());
+            row.get(end) == row.get(value)
+                || matches!((number(end), number(value)), (Some(Ok(a)), Some(Ok(b))) if a == b)
+        };
+        let idle = |(end, name): (usize, &String)| {
+            let value = name.strip_suffix("_low").or(name.strip_suffix("_high")).and_then(place);
+            !value.is_some_and(|value| self.rows.iter().all(|row| said(row, end, value)))
+        };
+        let keep: Vec<bool> = self.header.iter().enumerate().map(idle).collect();
+        for row in self.rows.iter_mut().chain([&mut self.header]) {
+            let mut kept = keep.iter();
+            row.retain(|_| kept.next().copied().unwrap_or(true));
+        }
+        self
     }
 
     /// What tells this table from any other.

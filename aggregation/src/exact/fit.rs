@@ -78,20 +78,20 @@ fn numbers(
     let own = raw.measures.get(measure)?;
     let mut all = Vec::with_capacity(part.released(measured, 1));
     for set in part.sets() {
-        let exact = match measured.quantity {
+        let (exact, values) = match measured.quantity {
             Quantity::Patients { .. } if measured.over != *set => continue,
-            Quantity::Patients { .. } => own.clone(),
-            Quantity::Rows | Quantity::Present { .. } | Quantity::Sum { .. } => margin(part, own, *set)?,
+            Quantity::Patients { .. } => (own.clone(), None),
+            Quantity::Rows | Quantity::Present { .. } => (margin(part, own, *set)?, None),
+            Quantity::Sum { argument, .. } => {
+                let values = raw.measures.get(part.present(argument)?)?;
+                (margin(part, own, *set)?, Some(margin(part, values, *set)?))
+            }
             Quantity::Heavy | Quantity::Histogram { .. } => return None,
-        };
-        let of = match measured.quantity {
-            Quantity::Sum { argument, .. } => Some(margin(part, raw.measures.get(part.present(argument)?)?, *set)?),
-            _ => None,
         };
         let hidden = hidden.get(*set as usize).filter(|hidden| hidden.len() == exact.len())?;
         for (cell, (number, hidden)) in exact.into_iter().zip(hidden).enumerate() {
             let count = |number: i128| u64::try_from(number).ok();
-            all.push(match (hidden, &of) {
+            all.push(match (hidden, &values) {
                 (Some(_), _) => 0,
                 (None, Some(values)) => rounded_sum(number, count(*values.get(cell)?)?, rules),
                 (None, None) => rounded(count(number)?, rules).into(),

@@ -1,6 +1,9 @@
 //! From SQL and rows to exact releases and their tables.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::array::Array;
 use chrono::NaiveDate;
@@ -8,15 +11,13 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use sekisho_protocol::{
-    digest::Digest,
-    disclosure::Rules,
-    permit::{AllowedQuery, Permit, Preset, ReleaseKind},
-    query::Terms,
-    refusal::{Code, Refusal},
-    units::MicroRho,
+    digest::Digest, disclosure::Rules, permit::Preset, query::Terms, refusal::Code, units::MicroRho,
 };
 
-use super::{Claim, Cohort, CohortKey, History, Preview, Reviewed};
+use super::{
+    Claim, Cohort, CohortKey, HiddenWhy, History, Preview, Reviewed,
+    example::{analyse, permit, plan},
+};
 use crate::{
     combine::{CombineError, check, combine},
     example,
@@ -42,24 +43,6 @@ impl History for Open {
 type Rows = [(i64, Vec<Cell>)];
 
 const BY_SEX: &str = "SELECT sex, count(*), sum(days), avg(days), count(DISTINCT patient_id) FROM stay GROUP BY sex";
-
-fn permit(sql: &str, preset: Preset) -> Permit {
-    let mut permit = example::permit(1, 1);
-    permit.disclosure = preset;
-    permit.release_kinds = vec![ReleaseKind::Noised, ReleaseKind::Aggregated];
-    let sha256 = Digest::of(sql.as_bytes());
-    permit.allowed_queries = Some(vec![AllowedQuery { sha256, max_runs: 1, release: ReleaseKind::Aggregated }]);
-    permit
-}
-
-fn analyse(sql: &str, permit: &Permit, micro_rho: u64, terms: &Terms) -> Result<PrivatePlan, Refusal> {
-    let rho = MicroRho::try_from(micro_rho).unwrap();
-    PrivatePlan::analyse_with(sql, &example::schema(), permit, rho, terms)
-}
-
-fn plan(sql: &str, preset: Preset) -> Arc<PrivatePlan> {
-    Arc::new(analyse(sql, &permit(sql, preset), 0, &Terms::default()).unwrap_or_else(|refusal| panic!("{refusal}")))
-}
 
 fn key() -> CohortKey {
     CohortKey::new([7; 32])
@@ -172,12 +155,13 @@ fn the_two_doors_do_not_let_each_others_cells_out() {
 }
 
 /// Rows, patients, sum of days, and number of days of each combination of keys.
-type Plain = BTreeMap<(Option<&'static str>, Option<&'static str>), (i64, std::collections::BTreeSet<i64>, i64)>;
+type Plain = BTreeMap<(Option<&'static str>, Option<&'static str>), (i64, BTreeSet<i64>, i64)>;
 
 proptest! {
     #[test]
     fn exact_cells_are_the_plain_statistics_with_all_margins(
         mut rows in prop::collection::vec((0_i64..30, 0_usize..2, 0_usize..2, 0_i64..200), 1..80),
+        hiding in any::<bool>(),
     ) {
         const SEXES: [&str; 2] = ["female", "male"];
         const BANDS: [&str; 2] = ["adult", "child"];
@@ -199,17 +183,23 @@ proptest! {
             vec![Cell::Text(SEXES[*sex]), Cell::Text(BANDS[*band]), Cell::Number(*days)]
         };
         let rows: Vec<_> = rows.iter().map(|row| (row.0, cells(row))).collect();
-        let plan = plan(sql, Preset::None);
+        let plan = plan(sql, if hiding { Preset::Datashield } else { Preset::None });
         let release = release(&plan, &rows);
-        prop_assert!(release.header().parts[0].hidden.is_empty());
+        let hidden = &release.header().parts[0].hidden;
+        prop_assert!(hiding || hidden.is_empty());
         let (_, table) = table(&plan, &[&release]);
-        // 4 · 2 cells, 4 and 2, and all; the columns are sex, band, the set, then the aggregates.
+        // 4 times 2 cells, 4 and 2, and all; the columns are sex, band, the set, then the aggregates.
         prop_assert_eq!(table.num_rows(), 15);
         let (sexes, bands, sets) = (texts(&table, 0), texts(&table, 1), texts(&table, 2));
         let (counts, sums, patients) = (whole(&table, 3), whole(&table, 4), whole(&table, 6));
         let (means, low, high) = (real(&table, "c5"), real(&table, "__0_0_low"), real(&table, "__0_1_high"));
         let mut seen = 0;
         for row in 0..table.num_rows() {
+            if hidden.contains(&u32::try_from(row).unwrap()) {
+                seen += 1;
+                prop_assert!((3..7).all(|column| table.column(column).is_null(row)));
+                continue;
+            }
             let all = |bit: i64| sets[row].as_ref().unwrap().parse::<i64>().unwrap() & bit != 0;
             if (!all(2) && sexes[row].is_none()) || (!all(1) && bands[row].is_none()) {
                 // NULL and what is outside the domain: nobody.
@@ -226,7 +216,8 @@ proptest! {
                 prop_assert!((means[row] - days as f64 / n as f64).abs() < 1e-9);
             }
         }
-        prop_assert_eq!(seen, plain.len());
+        // Nobody's cells may be hidden too.
+        prop_assert!(seen == plain.len() || hiding && seen > plain.len());
     }
 
     #[test]
@@ -246,7 +237,8 @@ proptest! {
         for row in hidden(&a) {
             prop_assert!((1..5).all(|column| shown.column(column).is_null(row as usize)));
         }
-        prop_assume!(hidden(&a) == hidden(&b));
+        // Where something else covers for the few, other numbers are shown.
+        prop_assume!(hidden(&a) == hidden(&b) && hidden(&a).contains(&1));
         prop_assert!(a.to_bytes() == b.to_bytes());
     }
 
@@ -395,6 +387,14 @@ fn a_reviewer_sees_the_table_that_leaves_and_how_many_rows_do_not() {
     assert_eq!((why.rows, why.few, why.dominated), (4, 1, 0));
     assert!(why.complementary >= 1, "{why:?}");
     assert!(Preview::of(&plan, &raw(&plan, &rows), &Preset::None.rules()).is_none());
+    // Nearly all days are one patient's.
+    let plan = self::plan(BY_SEX, Preset::Acro);
+    let groups: Vec<_> = ["female", "male", "other", ""].iter().map(|sex| (30, *sex, 1)).collect();
+    let why = |rows: &Rows| Preview::of(&plan, &raw(&plan, rows), plan.exact().unwrap()).unwrap().hidden_why();
+    assert_eq!(why(&patients(&groups)), HiddenWhy { rows: 4, ..HiddenWhy::default() });
+    let one = (0..20).map(|_| (200, vec![Cell::Text("male"), Cell::Number(100)]));
+    let why = why(&patients(&groups).into_iter().chain(one).collect::<Vec<_>>());
+    assert_eq!((why.few, why.dominated), (0, 1), "{why:?}");
 }
 
 #[test]

@@ -192,3 +192,90 @@ pub(super) fn joined(partitions: &mut [Fold]) -> Result<Option<Contributions>, F
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use arrow::{
+        array::{ArrayRef, BooleanArray, Int64Array, StringArray},
+        record_batch::RecordBatch,
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{exact::example, plan::PrivatePlan};
+
+    /// Patient, sex (0 female, 1 male, 2 NULL, 3 outside), died, days.
+    type Row = (i64, u8, bool, Option<i64>);
+
+    fn fold(plan: &Arc<PrivatePlan>, rows: &[Row]) -> Fold {
+        let columns: [(&str, ArrayRef); 4] = [
+            ("c0", Arc::new(rows.iter().map(|row| Some(row.0)).collect::<Int64Array>())),
+            ("c1", {
+                let sex = |row: &Row| [Some("female"), Some("male"), None, Some("x")][row.1 as usize];
+                Arc::new(rows.iter().map(sex).collect::<StringArray>())
+            }),
+            ("c2", Arc::new(rows.iter().map(|row| Some(row.2)).collect::<BooleanArray>())),
+            ("c3", Arc::new(rows.iter().map(|row| row.3).collect::<Int64Array>())),
+        ];
+        let mut fold = Fold::new(plan, 0).unwrap();
+        fold.push(&RecordBatch::try_from_iter_with_nullable(columns.map(|(n, c)| (n, c, true))).unwrap()).unwrap();
+        fold
+    }
+
+    fn facts(plan: &Arc<PrivatePlan>, partitions: &[&[Row]]) -> Facts {
+        let folds = partitions.iter().map(|rows| fold(plan, rows)).collect();
+        Fold::finish(plan, 0, folds).unwrap().contributions.unwrap().facts(&plan.parts()[0])
+    }
+
+    /// The cell of a row over a subset of the keys: four of sex, three of died.
+    fn cell(row: &Row, subset: usize) -> usize {
+        let sex = if subset & 1 != 0 { row.1 as usize } else { 0 };
+        if subset & 2 != 0 { sex * 3 + usize::from(row.2) } else { sex }
+    }
+
+    proptest! {
+        #[test]
+        fn every_margin_has_its_patients_and_their_contributions_in_however_many_partitions(
+            mut rows in prop::collection::vec((0_i64..20, 0_u8..4, any::<bool>(), prop::option::of(-50_i64..150)), 1..80),
+            split in 0_i64..20,
+        ) {
+            let sql = "SELECT sex, died, sum(days - 50) FROM stay GROUP BY sex, died";
+            let plan = example::plan(sql, sekisho_protocol::permit::Preset::Acro);
+            rows.sort_by_key(|row| row.0);
+            let (first, second) = rows.split_at(rows.partition_point(|row| row.0 < split));
+            let facts = facts(&plan, &[second, first]);
+            // What the fold is given is the argument: it clamps to -50 to 50.
+            let value = |row: &Row| row.3.map(|v| i128::from(v.clamp(-50, 50)));
+            prop_assert_eq!(&facts.sizes, &[4, 3]);
+            for subset in 0..4 {
+                let mut cells: BTreeMap<usize, BTreeMap<i64, (bool, i128)>> = BTreeMap::new();
+                for row in &rows {
+                    let own = cells.entry(cell(row, subset)).or_default().entry(row.0).or_default();
+                    *own = (own.0 || row.3.is_some(), own.1 + value(row).unwrap_or(0));
+                }
+                let column = &facts.columns[0];
+                let sum = column.sum.as_ref().unwrap();
+                for place in 0..facts.all.patients[subset].len() {
+                    let own = cells.remove(&place).unwrap_or_default();
+                    let mut shares: Vec<i128> = own.values().map(|(_, sum)| sum.abs()).collect();
+                    shares.sort_unstable_by(|a, b| b.cmp(a));
+                    prop_assert_eq!(facts.all.patients[subset][place], own.len() as u64);
+                    prop_assert_eq!(column.present.patients[subset][place], own.values().filter(|o| o.0).count() as u64);
+                    let found = &sum.shares[subset][place];
+                    prop_assert_eq!((found.all, found.patients), (shares.iter().sum(), shares.iter().filter(|s| **s > 0).count() as u64));
+                    shares.resize(found.largest.len(), 0);
+                    prop_assert_eq!(&found.largest[..], &shares[..]);
+                }
+            }
+            for place in 0..12 {
+                let own = || rows.iter().filter(|row| cell(row, 3) == place);
+                let column = &facts.columns[0];
+                prop_assert_eq!(facts.all.rows[place], own().count() as u64);
+                prop_assert_eq!(column.present.rows[place], own().filter(|row| row.3.is_some()).count() as u64);
+                prop_assert_eq!(column.sum.as_ref().unwrap().totals[place], own().filter_map(value).sum::<i128>());
+            }
+        }
+    }
+}

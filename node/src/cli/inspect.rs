@@ -308,6 +308,16 @@ fn explain(explanation: &Explanation) {
         println!("{indent}{}\n{indent}  [{}]", plain(&step.operator), plain(&step.facts));
     }
     for (place, part) in explanation.parts.iter().enumerate() {
+        if let Some(rules) = &explanation.exact {
+            println!("Aggregate {}: {} cells, exact: every row counts in full, without noise", place + 1, part.cells);
+            println!("{}", plain(&rules.in_words().0));
+            let measures = part.measures.iter().map(|measure| {
+                let range = measure.range.map(|(low, high)| format!("{low} to {high}")).unwrap_or_default();
+                vec![plain(&measure.name), range]
+            });
+            println!("{}", table(["measure", "clamped to"], measures));
+            continue;
+        }
         println!(
             "Aggregate {}: {} cells; a patient counts in full with {} rows and in {} groups; {} noise",
             place + 1,

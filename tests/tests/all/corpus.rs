@@ -5,6 +5,7 @@
 //! in every run. DuckDB is PyPI's, in a process of its own (`tests/corpus/duck.py`). With bounds that bite, see `reference`.
 
 mod compare;
+mod exact;
 mod generate;
 mod plain;
 mod reference;
@@ -78,6 +79,14 @@ fn files(name: &str, dir: &Path) -> Option<PathBuf> {
     let out = dir.join("network");
     sekisho_sim::generate::generate(&plan, &out, &|_, _| {}).unwrap();
     Some(out)
+}
+
+#[tokio::test]
+async fn exact_tables_are_those_of_plain_sql() {
+    let dir = tempfile::tempdir().unwrap();
+    if let Some(folder) = files("network", dir.path()) {
+        exact::agrees("network", &folder).await;
+    }
 }
 
 /// Two tests for each source: bounds that do not bite, and bounds that do.

@@ -115,6 +115,9 @@ fn an_exact_result_leaves_two_hospitals_after_persons_looked_and_one_that_lies_c
         let shown = desk.json(name, &["exact", "show", "1"]);
         assert_eq!((&shown["shown"]["guard"], shown["sql"].as_str()), (&Value::Null, Some(SQL)), "{shown}");
         let mark = shown["shown"]["mark"].as_str().unwrap();
+        let text = desk.network.node(name, &["exact", "show", "1"]).unwrap();
+        let rows = text.contains("│ female   41   40") && text.contains("│ male     30   30");
+        assert!(rows && text.contains("it may be let out") && text.contains(mark), "{text}");
         let unseen = desk.release(name, "1", "000000000000");
         assert!(!unseen.status.success(), "a table that nobody looked at does not leave");
         let released = desk.release(name, "1", mark);
@@ -129,8 +132,9 @@ fn an_exact_result_leaves_two_hospitals_after_persons_looked_and_one_that_lies_c
     assert!(tables.iter().all(|table| table.status.success()));
     assert_eq!(tables[0].stdout, tables[1].stdout);
     let table = String::from_utf8(tables[0].stdout.clone()).unwrap();
-    let row =
-        |sex: &str| table.lines().find(|line| line.starts_with(sex)).unwrap_or_else(|| panic!("{table}")).to_owned();
+    let row = |sex: &str| {
+        table.lines().find(|line| line.contains(&format!(",{sex},"))).unwrap_or_else(|| panic!("{table}")).to_owned()
+    };
     assert!(row("female").contains("82") && row("female").contains("80") && row("male").contains("60"), "{table}");
 
     // Four patients of each hospital are not in the next one.

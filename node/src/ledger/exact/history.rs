@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use futures::TryStreamExt;
 use sekisho_aggregation::exact::Cohort;
-use sekisho_protocol::{digest::Digest, log::entry::Kind, permit::ReleaseKind, receipt::Receipt};
+use sekisho_protocol::{log::entry::Kind, permit::ReleaseKind, receipt::Receipt};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{

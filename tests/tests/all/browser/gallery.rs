@@ -120,6 +120,7 @@ pub(super) async fn walk(visitor: &mut Visitor<'_>, language: &str, world: &Worl
     for (name, list, link) in [
         ("console-permit", "/permits", "main a[href^='/permits/']"),
         ("console-query", "/queries", "main a[href^='/queries/']"),
+        ("console-exact-one", "/exact", "main a[href^='/exact/']"),
     ] {
         visitor.visit(list).await;
         visitor.press(link).await;

@@ -1,6 +1,6 @@
 //! A network on which every page has something to show, built by the commands of its people: one study that was applied for,
-//! decided, asked about, published; one with a result under review; one that is suspended; an application that waits; and one
-//! that says hostile things in every text that it has.
+//! decided, asked about, published; one with a result under review; one that is suspended; one whose exact result waits; an application
+//! that waits; and one that says hostile things in every text that it has.
 
 use std::{collections::BTreeMap, fs, net::SocketAddr};
 
@@ -22,6 +22,9 @@ pub(super) const SQL: &str = "SELECT sex, count(*) AS n, avg(days) AS days FROM 
 pub(super) const HELD: &str = "discharges";
 /// Suspended by the governance; its permit waits at the second hospital.
 pub(super) const PAUSED: &str = "transfers";
+/// Asked for exactly; a person of the second hospital has yet to look.
+const EXACT: &str = "wards";
+const EXACT_SQL: &str = "SELECT sex, count(*) AS n FROM stay GROUP BY sex";
 /// An application that nobody has looked at.
 pub(super) const NEW: &str = "readmissions";
 /// Hostile in every text.
@@ -74,7 +77,9 @@ impl World {
         let add = |file: String, text: String| fs::write(&file, fs::read_to_string(&file).unwrap() + &text).unwrap();
         let coordinator = network.dir().join("coordinator/coordinator.toml").display().to_string();
         add(coordinator, format!("\n[pages]\naddress = \"{pages}\"\n"));
-        let table = format!("\n[console]\naddress = \"{console}\"\ntoken_file = \"console-tokens\"\n");
+        let table = format!(
+            "\n[console]\naddress = \"{console}\"\ntoken_file = \"console-tokens\"\n[exact]\nmin_patients = 10\n"
+        );
         add(network.node_file(SECOND, "node.toml"), table);
         network.person(&["keys", "new", "--out", &network.key("bob")]).unwrap();
         let mut world = Self {
@@ -95,6 +100,7 @@ impl World {
         world.published_study();
         world.held_result();
         world.suspended_study();
+        world.exact_study();
         world.applies(NEW, "to see who comes back", "fewer readmissions");
         world.hostile_study();
         let released = world.person("researcher", &["release", "list", "--output", "json"], 0);
@@ -226,7 +232,7 @@ impl World {
     }
 
     /// A permit that answers no application, at these hospitals.
-    fn plain_permit(&self, study: &str, holders: &[&str], more: &str, code: i32) {
+    fn plain_permit(&self, study: &str, holders: &[&str], change: impl FnOnce(String) -> String, code: i32) {
         let holders: Vec<String> = holders.iter().map(|name| (*name).into()).collect();
         let text = PermitText {
             study,
@@ -238,8 +244,7 @@ impl World {
             micro_rho: (PER_QUERY / 2, 10 * PER_QUERY),
         };
         let toml = permit_toml(&text, crate::now());
-        let draft =
-            self.written(&format!("{study}.toml"), &toml.replace("disclosure =", &format!("{more}\ndisclosure =")));
+        let draft = self.written(&format!("{study}.toml"), &change(toml));
         let file = self.file(&format!("{study}.dsse.json"));
         self.person("", &["permit", "new", "--from", &draft, "--out", &file], 0);
         for member in ["ethicist", "patients"] {
@@ -249,7 +254,8 @@ impl World {
     }
 
     fn held_result(&mut self) {
-        self.plain_permit(HELD, &[FIRST], "output_review = \"two_person\"", 0);
+        let held = |toml: String| toml.replace("disclosure =", "output_review = \"two_person\"\ndisclosure =");
+        self.plain_permit(HELD, &[FIRST], held, 0);
         let said = self.person("researcher", &["query", "--permit", HELD, "--sql", SQL], 1);
         assert!(said.contains("awaiting_review"), "{said}");
         let held: Value =
@@ -260,8 +266,23 @@ impl World {
     }
 
     fn suspended_study(&self) {
-        self.plain_permit(PAUSED, &[FIRST, SECOND], "", 4);
+        self.plain_permit(PAUSED, &[FIRST, SECOND], |toml| toml, 4);
         self.person("governance", &["status", "suspend", PAUSED], 0);
+    }
+
+    /// A question for an exact result, at which a person of [`SECOND`] has yet to look.
+    fn exact_study(&self) {
+        let sha256 = sekisho_protocol::digest::Digest::of(EXACT_SQL.as_bytes());
+        let listed = format!("[[allowed_queries]]\nsha256 = \"{sha256}\"\nmax_runs = 1\nrelease = \"aggregated\"\n");
+        let exact = |toml: String| {
+            let kinds = toml.replace("release_kinds = [\"noised\"]", "release_kinds = [\"aggregated\"]");
+            kinds.replace("disclosure = \"none\"", "disclosure = \"jp-ndb\"") + &listed
+        };
+        self.plain_permit(EXACT, &[SECOND], exact, 4);
+        self.network.node(SECOND, &["permits", "accept", EXACT, "--reason", "two cells"]).unwrap();
+        let key = self.network.key("researcher");
+        let query = ["query", "--permit", EXACT, "--sql", EXACT_SQL, "--key", &key];
+        self.until(|| String::from_utf8_lossy(&self.network.ask(&query).unwrap().stderr).contains("exact_waiting"));
     }
 
     fn hostile_study(&self) {

@@ -114,8 +114,8 @@ impl<'a> Table<'a> {
             .unwrap_or(0)
     }
 
-    /// How far the detailed cell at `place`, and every cell above it that keeps the keys of `changed`, can gain and lose
-    /// patients and rows while all other margins stay.
+    /// How far the detailed cell at `place`, and every cell above it that keeps the keys of `changed`, can gain and
+    /// lose patients and rows while all other margins stay.
     pub(super) fn room(&self, place: &Place, changed: Subset) -> Room {
         let mut room = Room { down: self.spare(self.grid.cell(self.grid.full(), place)), ..Room::ENDLESS };
         for Counted { of, rivals } in &self.counted {

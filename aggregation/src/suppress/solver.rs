@@ -1,5 +1,5 @@
-//! An attacker with a solver: what can be told of a hidden cell from everything that is shown, by linear programming, and on
-//! tiny tables by trying all worlds. It shares no code with the search for witnesses.
+//! An attacker with a solver: what can be told of a hidden cell from everything that is shown, by linear programming,
+//! and on tiny tables by trying all worlds. It shares no code with the search for witnesses.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{
     Facts, Population, Why,
     grid::Grid,
     hidden,
-    made::{Recipe, facts, single},
+    made::{Recipe, Row, facts, single},
 };
 
 /// A linear expression of what the attacker does not know.
@@ -315,4 +315,89 @@ fn nor_a_hidden_sum() {
     }
     println!("{looked} hidden cells");
     assert!(looked > 300);
+}
+
+/// All ways to share out up to `most` among so many.
+fn shared_out(most: u64, among: usize) -> Vec<Vec<u64>> {
+    let Some(rest) = among.checked_sub(1) else { return vec![vec![]] };
+    let longer = |first| shared_out(most - first, rest).into_iter().map(move |rest| [vec![first], rest].concat());
+    (0..=most).flat_map(longer).collect()
+}
+
+#[test]
+fn the_solver_tells_what_trying_all_tables_tells() {
+    const MOST: u64 = 24;
+    let rules = Preset::Datashield.rules();
+    let mut compared = 0;
+    for cells in [[1, 5, 4, 6], [2, 2, 9, 3], [0, 2, 5, 5], [1, 1, 1, 12], [7, 2, 0, 4]] {
+        let facts = single(&[2, 2], &cells);
+        let why = hidden(&facts, &rules).unwrap();
+        let view = View::new(&facts, &why, &rules, true);
+        let numbers = |x: &[u64]| {
+            [vec![x.iter().sum()], vec![x[0] + x[1], x[2] + x[3]], vec![x[0] + x[2], x[1] + x[3]], x.to_vec()]
+        };
+        let truth = [0, 1, 2, 3].map(|subset| facts.all.patients[subset].clone());
+        // Subset 1 keeps the first key, whose cells are the rows of the square.
+        assert_eq!(truth, numbers(&cells));
+        let fits = |world: &[Vec<u64>; 4]| {
+            (0..4).all(|s| {
+                (0..why[s].len())
+                    .all(|c| if why[s][c].is_some() { world[s][c] >= 1 } else { world[s][c] == truth[s][c] })
+            })
+        };
+        let worlds: Vec<_> = shared_out(MOST, 4).iter().map(|x| numbers(x)).filter(fits).collect();
+        for (subset, cell) in (0..4).flat_map(|s| (0..why[s].len()).map(move |c| (s, c))) {
+            let all = worlds.iter().map(|world| world[subset][cell]);
+            let (low, high) = view.known.range(&view.patients[0][subset][cell]);
+            assert_eq!(all.clone().min().unwrap() as f64, low.round(), "{cells:?} {subset} {cell}");
+            // Where the number of all is hidden too, there is no end to the tables.
+            assert!(high > MOST as f64 || all.max().unwrap() as f64 == high.round(), "{cells:?} {subset} {cell}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 45);
+}
+
+/// Worlds of whole patients, each in any of the four cells: what the solver knows of patients in several cells is less
+/// than what a world of patients must keep, so here all such worlds are tried.
+#[test]
+fn patients_in_several_cells_can_be_others_too() {
+    const MOST: u64 = 6;
+    let rules = Rules { zero_publishable: true, ..Preset::Datashield.rules() };
+    let count = |kinds: &[u64]| -> Vec<u64> {
+        // Total, rows, columns, cells: as sets of the cells 0 to 3.
+        let sets = [0b1111, 0b0011, 0b1100, 0b0101, 0b1010, 1, 2, 4, 8];
+        let within =
+            |set: usize| kinds.iter().enumerate().filter(move |(kind, _)| (kind + 1) & set != 0).map(|(_, n)| n);
+        sets.map(|set| within(set).sum()).to_vec()
+    };
+    let worlds: Vec<Vec<u64>> = shared_out(MOST, 15).iter().map(|kinds| count(kinds)).collect();
+    let mut looked = 0;
+    for (i, kinds) in shared_out(MOST, 15).into_iter().enumerate().filter(|(i, _)| i % 997 == 0) {
+        let rows: Vec<Row> = kinds
+            .iter()
+            .enumerate()
+            .flat_map(|(kind, n)| vec![kind + 1; *n as usize])
+            .enumerate()
+            .flat_map(|(patient, set)| {
+                (0..4).filter(move |c| set >> c & 1 == 1).map(move |c| (patient as u64, [c / 2, c % 2, 0, 0], vec![]))
+            })
+            .collect();
+        let facts = facts(&[2, 2], &[], &rows);
+        let truth: Vec<u64> = facts.all.patients.concat();
+        assert_eq!(truth, worlds[i]);
+        let why = hidden(&facts, &rules).unwrap().concat();
+        let fits =
+            |world: &&Vec<u64>| (0..9).all(|c| if why[c].is_some() { world[c] >= 1 } else { world[c] == truth[c] });
+        let possible: Vec<_> = worlds.iter().filter(fits).collect();
+        for cell in (0..9).filter(|c| why[*c].is_some()) {
+            let least = possible.iter().map(|world| world[cell]).min().unwrap();
+            let most = possible.iter().map(|world| world[cell]).max().unwrap();
+            // Six patients are all that these worlds have: a cell of all of them could be larger.
+            assert!((least < most && most >= 2) || why[0].is_some(), "{truth:?} {why:?}: {cell} is {least} to {most}");
+            looked += 1;
+        }
+    }
+    println!("{looked} hidden cells");
+    assert!(looked > 100);
 }

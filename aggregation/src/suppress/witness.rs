@@ -1,8 +1,8 @@
 //! The search for witnesses: other tables that agree with everything shown, and differ enough in a hidden cell.
 //!
-//! Why a witness proves what `suppress` promises stands there. Here: which witnesses are tried, and that the cheapest of them is
-//! taken. The work is bounded: for each hidden cell, all neighbours along each key are looked at once per subset of its keys, and
-//! the best few of each are combined.
+//! Why a witness proves what `suppress` promises stands there. Here: which witnesses are tried, and that the cheapest
+//! of them is taken. The work is bounded: for each hidden cell, all neighbours along each key are looked at once per
+//! subset of its keys, and the best few of each are combined.
 
 use sekisho_protocol::disclosure::Rules;
 
@@ -31,7 +31,8 @@ struct Need {
     sums: Vec<i128>,
 }
 
-/// Patients moved between the corners of a box: those an even number of steps from the hidden cell gain what the others lose.
+/// Patients moved between the corners of a box: those an even number of steps from the hidden cell gain what the others
+/// lose.
 struct Shift {
     /// The values of the changed keys at the far side.
     far: Place,
@@ -93,10 +94,8 @@ impl<'a> Search<'a> {
         for from in self.places(subset, cell) {
             // Every subset of its keys, all of them first: the fewer keys change, the more margins do.
             for changed in (0..=subset).rev().filter(|changed| changed & subset == *changed) {
-                if best.as_ref().is_none_or(|best| best.cost > 0)
-                    && let Some(found) = self.witness(from, changed, &need)
-                    && best.as_ref().is_none_or(|best| best.cost > found.cost)
-                {
+                let limit = best.as_ref().map_or(u128::MAX, |best| best.cost);
+                if let Some(found) = self.witness(from, changed, &need, limit) {
                     best = Some(found);
                 }
             }
@@ -141,20 +140,20 @@ impl<'a> Search<'a> {
         places.into_iter().map(|(_, place)| place).collect()
     }
 
-    /// The cheapest witness found that changes exactly these keys.
-    fn witness(&mut self, from: Place, changed: Subset, need: &Need) -> Option<Witness> {
+    /// The cheapest witness found that changes exactly these keys and costs less than the limit.
+    fn witness(&mut self, from: Place, changed: Subset, need: &Need, limit: u128) -> Option<Witness> {
         let own_cost = self.cost(&from, changed);
+        let left = limit.checked_sub(own_cost).filter(|left| *left > 0)?;
         if changed == 0 {
             // One patient more, or a million, everywhere above: no number that is shown is touched.
             return Some(Witness { from, changed, shifts: Vec::new(), cost: own_cost });
         }
         let own = self.table.room(&from, changed);
-        let mut shifts = self.shifts(&from, changed, need.reach.max(need.width - own.down));
-        shifts.retain(|shift| shift.room.up >= 0 && shift.room.down >= 0 && shift.room.up + shift.room.down > 0);
+        let mut shifts = self.shifts(&from, changed, need.reach.max(need.width - own.down), left);
         shifts.sort_by_key(|shift| (shift.cost, -shift.room.up - shift.room.down));
         let single = shifts.iter().position(|shift| self.holds(&from, own, std::slice::from_ref(shift), need));
-        let limit = single.map(|i| shifts[i].cost);
-        let several = if limit == Some(0) { None } else { self.several(&from, changed, own, &shifts, need, limit) };
+        let left = single.map_or(left, |i| shifts[i].cost);
+        let several = self.several(&from, changed, own, &shifts, need, left);
         let chosen = several.or(single.map(|i| vec![i]))?;
         let mut i = 0;
         shifts.retain(|_| {
@@ -173,7 +172,7 @@ impl<'a> Search<'a> {
         own: Room,
         shifts: &[Shift],
         need: &Need,
-        limit: Option<u128>,
+        limit: u128,
     ) -> Option<Vec<usize>> {
         let mut chosen: Vec<usize> = Vec::new();
         let mut cost = 0;
@@ -184,7 +183,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             cost += shift.cost;
-            if limit.is_some_and(|limit| cost >= limit) || chosen.len() == MAX_SHIFTS {
+            if cost >= limit || chosen.len() == MAX_SHIFTS {
                 return None;
             }
             chosen.push(i);
@@ -196,8 +195,9 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// The shifts from a place over the best values of each changed key, for a cell that must gain so many.
-    fn shifts(&mut self, from: &Place, changed: Subset, gain: i128) -> Vec<Shift> {
+    /// The shifts from a place over the best values of each changed key, for a cell that must gain so many; below a
+    /// cost.
+    fn shifts(&mut self, from: &Place, changed: Subset, gain: i128, limit: u128) -> Vec<Shift> {
         let mut far = vec![*from];
         for key in (0..MAX_KEYS).filter(|key| has(changed, *key)) {
             let values = self.values(from, changed, key, gain);
@@ -213,10 +213,11 @@ impl<'a> Search<'a> {
                 .collect();
         }
         self.work += (far.len() << changed.count_ones()) as u64;
-        far.into_iter().map(|far| self.shift(from, far, changed)).collect()
+        far.into_iter().filter_map(|far| self.shift(from, far, changed, limit)).collect()
     }
 
-    /// Other values of a key: half of them the cheapest that can lose so many at once, half the cheapest that can lose any.
+    /// Other values of a key: half of them the cheapest that can lose so many at once, half the cheapest that can lose
+    /// any.
     fn values(&mut self, from: &Place, changed: Subset, key: usize, gain: i128) -> Vec<usize> {
         let grid = &self.table.grid;
         let mut place = *from;
@@ -241,14 +242,20 @@ impl<'a> Search<'a> {
         enough.into_iter().chain(any).map(|(_, value)| value).collect()
     }
 
-    fn shift(&self, from: &Place, far: Place, changed: Subset) -> Shift {
+    fn shift(&self, from: &Place, far: Place, changed: Subset, limit: u128) -> Option<Shift> {
         let mut shift = Shift { far, room: Room::ENDLESS, cost: 0 };
         for (place, gains) in corners(from, &far, changed).skip(1) {
+            shift.cost += self.cost(&place, changed);
+            if shift.cost >= limit {
+                return None;
+            }
             let room = self.table.room(&place, changed);
             shift.room = shift.room.and(if gains { room } else { room.turned() });
-            shift.cost = shift.cost.saturating_add(self.cost(&place, changed));
+            if shift.room.up < 0 || shift.room.down < 0 || shift.room.up + shift.room.down == 0 {
+                return None;
+            }
         }
-        shift
+        Some(shift)
     }
 
     /// Whether the shifts together are a witness.
@@ -276,7 +283,8 @@ impl<'a> Search<'a> {
         up + down >= need.width && self.table.sums().iter().enumerate().all(open)
     }
 
-    /// By sum: how far the hidden cell's can be from what it is when the cell gains so many rows; `None` where one cannot be at all.
+    /// By sum: how far the hidden cell's can be from what it is when the cell gains so many rows; `None` where one
+    /// cannot be at all.
     fn follows<S: std::borrow::Borrow<Shift>>(
         &self,
         from: &Place,

@@ -1,10 +1,11 @@
 //! What the door says in JSON: dry runs, results, and the state of the network.
 
+mod privacy;
+
 use chrono::{DateTime, NaiveDate, Utc};
 use sekisho_protocol::{
     committee::Committee,
     digest::Digest,
-    disclosure::Rules,
     dsse::Envelope,
     keys::PublicKey,
     log::{entry, store::Shown},
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use sekisho_protocol::published::HolderState;
 
+pub use self::privacy::{ExactReport, Guarantee, NoiseReport, PrivacyReport, Protection};
 use crate::store::Kind;
 
 /// The key of the [`ResultReport`] in the metadata of a result's arrow schema.
@@ -300,25 +302,6 @@ impl HolderReport {
     }
 }
 
-/// The noise in one released quantity.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct NoiseReport {
-    /// What is measured, in words: `rows`, `sum of days`, …
-    pub measure: String,
-    /// The standard deviation per cell and hospital, in rows, patients or natural units.
-    pub standard_deviation: f64,
-    /// It counts rows or patients, so that its error is a share of a cell's size.
-    #[serde(default)]
-    pub counts: bool,
-    /// The answer's columns that are made of it, by name; empty when nobody says.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub columns: Vec<String>,
-    /// Those of them that are the measure itself, so that its noise is theirs: a count or a sum as it was released, but
-    /// neither an average, a quantile nor what was computed afterwards.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub direct: Vec<String>,
-}
-
 /// How often one bound bit: a noised count.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BiteReport {
@@ -330,66 +313,6 @@ pub struct BiteReport {
     pub low: f64,
     /// The upper end of its interval.
     pub high: f64,
-}
-
-/// What a query costs and protects.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PrivacyReport {
-    /// The charge at each hospital.
-    pub micro_rho: MicroRho,
-    /// What holds for a patient.
-    #[serde(flatten)]
-    pub protection: Protection,
-    /// The noise; none in exact results.
-    pub noise: Vec<NoiseReport>,
-}
-
-/// What holds for a patient: one of two, so that no exact result ever has an epsilon.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Protection {
-    /// Noise, and what it guarantees.
-    Noised(Guarantee),
-    /// Disclosure rules alone.
-    Exact(ExactReport),
-}
-
-/// What noise guarantees, of this question alone.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Guarantee {
-    /// Delta of the reports, as the permit says.
-    pub delta: String,
-    /// Epsilon at that delta for a patient at one hospital.
-    pub epsilon: f64,
-    /// At how many hospitals a patient may be: an assumption.
-    pub sites_per_patient: u32,
-    /// Epsilon at that delta for a patient at so many hospitals.
-    pub epsilon_all_sites: f64,
-}
-
-/// What hides an exact result's cells: no guarantee of differential privacy holds for it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ExactReport {
-    /// The permit's rules; a hospital may apply stricter ones.
-    pub exact: Rules,
-}
-
-impl Protection {
-    /// What noise guarantees; nothing where there is none.
-    pub fn guarantee(&self) -> Option<&Guarantee> {
-        match self {
-            Self::Noised(guarantee) => Some(guarantee),
-            Self::Exact(_) => None,
-        }
-    }
-
-    /// The rules of an exact result.
-    pub fn rules(&self) -> Option<&Rules> {
-        match self {
-            Self::Noised(_) => None,
-            Self::Exact(report) => Some(&report.exact),
-        }
-    }
 }
 
 /// The answer to a dry run: no row was touched, nothing was charged.

@@ -388,7 +388,8 @@ impl Application {
         }
         rule(
             self.only_these_queries,
-            "a query's release is aggregated: only_these_queries must be true, since a permit lists such queries and then allows no others",
+            "a query's release is aggregated: only_these_queries must be true, since a permit that lists queries allows no \
+             others",
         )?;
         rule(
             self.disclosure != Some(Preset::None),

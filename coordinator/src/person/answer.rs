@@ -2,8 +2,8 @@
 //!
 //! The door sends one table: the column [`HOLDER`], the SQL's own columns, `<name>_low` and `<name>_high` after
 //! each that is an aggregate, and `cell_note`. Tables for people round by the width of the interval and show
-//! `value [low, high]`, of an exact number that is not rounded the value alone; CSV and JSON keep every value exact (CSV does not defuse text that a spreadsheet
-//! would read as a formula: import such columns as text). JSON has no infinity: such bounds are `null` there.
+//! `value [low, high]`, of an exact number that is not rounded the value alone; CSV and JSON keep every value exact (CSV
+//! does not defuse text that a spreadsheet would read as a formula: import such columns as text). JSON has no infinity: such bounds are `null` there.
 //!
 //! NULL keys are `NULL` in tables, empty in CSV (an empty text is `""` there), `null` in JSON. A suppressed cell
 //! is `–` in tables, else empty or `null`, with the note beside it.

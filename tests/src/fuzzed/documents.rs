@@ -32,7 +32,7 @@ use sekisho_protocol::{
     permit::Permit,
     publication::Publication,
     published::PublishedRelease,
-    query::{Query, RoutedQuery, Route},
+    query::{Query, Route, RoutedQuery},
     receipt::{Acceptance, Receipt, ReservationRecord},
     record::{PolicyRecord, RefusalRecord, WriteOff},
     refusal::Refusal,

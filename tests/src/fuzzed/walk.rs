@@ -5,7 +5,9 @@
 //! is wrong.
 
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion_expr::{Distinct, Expr, JoinType, LogicalPlan, Operator, expr::WindowFunction, utils::split_conjunction};
+use datafusion_expr::{
+    Distinct, Expr, JoinType, LogicalPlan, Operator, expr::WindowFunction, utils::split_conjunction,
+};
 use sekisho_protocol::schema::Schema;
 
 /// What a column holds.
@@ -154,7 +156,8 @@ fn join(plan: &LogicalPlan, schema: &Schema) -> Found<Rows> {
         (JoinType::Inner, ..) => {}
         (JoinType::Left, true, _) | (JoinType::Left, false, false) => b = ids(b),
         (JoinType::Right, _, true) | (JoinType::Right, false, false) => a = ids(a),
-        (JoinType::LeftSemi | JoinType::LeftAnti, true, _) | (JoinType::LeftSemi | JoinType::LeftAnti, false, false) => {
+        (JoinType::LeftSemi | JoinType::LeftAnti, true, _)
+        | (JoinType::LeftSemi | JoinType::LeftAnti, false, false) => {
             return Ok(Rows { columns: a, protected: left.protected });
         }
         (kind, ..) => return Err(format!("a {kind} join that keeps rows of no patient, or of others")),

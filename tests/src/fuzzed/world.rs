@@ -6,7 +6,9 @@ use sekisho_aggregation::{
     plan::PrivatePlan,
     reservation::{Charge, Ledger},
 };
-use sekisho_protocol::{digest::Digest, keys::PublicKey, permit::Permit, refusal::Refusal, schema::Schema, units::MicroRho};
+use sekisho_protocol::{
+    digest::Digest, keys::PublicKey, permit::Permit, refusal::Refusal, schema::Schema, units::MicroRho,
+};
 use serde_json::json;
 
 /// What a query costs: much, since extremes are told from noise by how much there may be.

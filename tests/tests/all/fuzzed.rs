@@ -83,39 +83,3 @@ fn answers_that_a_fuzzer_wrote_are_read_within_their_bounds() {
 fn no_bundle_that_a_fuzzer_changed_verifies() {
     replay("bundle", bundle::run);
 }
-
-#[test]
-fn zz_dump() {
-    use sekisho_protocol::control::*;
-    let put = |t: &str, n: &str, b: Vec<u8>| std::fs::write(format!("/tmp/fz/seeds/{t}/{n}"), b).unwrap();
-    let s = |side: u8, b: Vec<u8>| [vec![side], b].concat();
-    let note = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../protocol/testdata/log/checkpoint-200.txt")).unwrap();
-    let proof = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../protocol/testdata/log/200-to-300.txt")).unwrap();
-    let hello = FromNode::Hello(Hello { version: 4, name: "h".into(), software: "s".into() });
-    put("frames", "a", s(0, encode(&hello).unwrap()));
-    let mut holdings = Holdings { id: 300, roster_seq: 70000, permits: vec![[7; 32]; 3], orders: vec![("m".into(), 4)], others: vec![("o".into(), 5)], cosignature: note.lines().last().map(|l| format!("{l}\n")), ..Holdings::default() };
-    put("frames", "b", s(0, encode(&FromNode::Holdings(holdings.clone())).unwrap()));
-    holdings.succession = Some(Succession { write_off: "{\"payloadType\":\"application/vnd.sekisho.write-off.v1+json\",\"payload\":\"e30=\",\"signatures\":[]}".into(), checkpoint: note.clone() });
-    put("frames", "c", s(0, encode(&FromNode::Holdings(holdings)).unwrap()));
-    put("frames", "d", s(1, encode(&FromCoordinator::Welcome { version: 4, software: "s".into(), newest: Some(note) }).unwrap()));
-    put("frames", "e", s(1, encode(&FromCoordinator::Ack { id: 1, offer: Some(proof) }).unwrap()));
-    put("frames", "f", s(1, encode(&FromCoordinator::Ack { id: 1, offer: None }).unwrap()));
-    for (i, asked) in batch::asked().iter().enumerate() {
-        let i = i as u8;
-        let (header, cells) = asked.release.to_bytes();
-        put("batch", &format!("h{i}"), [vec![i], header, vec![b'\n'], cells].concat());
-        for n in [1_i128, -5, 100_000, 10_i128.pow(30)] {
-            put("batch", &format!("n{i}{n}"), [vec![i + 4], n.to_le_bytes().to_vec(), (n * 7 + 3).to_le_bytes().to_vec()].concat());
-        }
-        let batch = asked.release.to_batch().unwrap();
-        let data = arrow_flight::utils::batches_to_flight_data(&batch.schema(), vec![batch]).unwrap();
-        let mut bytes = vec![i];
-        for d in data {
-            for f in [d.data_header, d.data_body] {
-                bytes.extend((f.len() as u16).to_le_bytes());
-                bytes.extend(f);
-            }
-        }
-        put("answer", &format!("a{i}"), bytes);
-    }
-}

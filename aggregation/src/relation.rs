@@ -27,7 +27,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use datafusion_common::{Column, DFSchema};
 use datafusion_expr::{
@@ -106,8 +106,13 @@ pub(crate) fn unsupported(detail: impl Into<String>) -> Refusal {
 
 /// Each group key once, as an aggregate has a column for it.
 pub(crate) fn different(keys: &[Expr]) -> Vec<&Expr> {
-    let mut seen = HashSet::new();
-    keys.iter().filter(|key| seen.insert(*key)).collect()
+    let mut once: Vec<&Expr> = Vec::with_capacity(keys.len());
+    for key in keys {
+        if !once.contains(&key) {
+            once.push(key);
+        }
+    }
+    once
 }
 
 fn cannot_build<E>(_: E) -> Refusal {

@@ -12,6 +12,8 @@ pub mod bundle;
 pub mod documents;
 #[path = "../../tests/src/fuzzed/frames.rs"]
 pub mod frames;
+#[path = "../../tests/src/fuzzed/phrases.rs"]
+mod phrases;
 #[path = "../../tests/src/fuzzed/plan.rs"]
 pub mod plan;
 #[path = "../../tests/src/fuzzed/sql.rs"]

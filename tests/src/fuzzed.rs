@@ -9,6 +9,7 @@ pub mod batch;
 pub mod bundle;
 pub mod documents;
 pub mod frames;
+mod phrases;
 pub mod plan;
 pub mod sql;
 mod walk;

@@ -30,18 +30,14 @@ const MAX_VALUES_COLUMNS: usize = 64;
 const MAX_PARTS: usize = 500;
 
 /// Whether a word is an operator, or nests without parentheses: a chain of any of them is as deep as it is long.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum: other words do not nest")]
 fn nests(word: Keyword) -> bool {
     use Keyword as K;
-    match word {
-        K::AND | K::OR | K::XOR | K::NOT | K::IS | K::NOTNULL | K::IN | K::BETWEEN | K::LIKE | K::ILIKE => true,
-        K::RLIKE | K::REGEXP | K::MATCH | K::SIMILAR | K::MEMBER | K::OVERLAPS | K::OPERATOR | K::DIV | K::COLLATE => {
-            true
-        }
-        K::AT | K::INTERVAL | K::PRIOR | K::CONNECT_BY_ROOT | K::EXPLAIN | K::JOIN | K::APPLY => true,
-        K::UNION | K::EXCEPT | K::INTERSECT | K::MINUS => true,
-        _ => false,
-    }
+    let logic = matches!(word, K::AND | K::OR | K::XOR | K::NOT | K::IS | K::NOTNULL | K::IN | K::BETWEEN);
+    let text = matches!(word, K::LIKE | K::ILIKE | K::RLIKE | K::REGEXP | K::MATCH | K::SIMILAR | K::COLLATE);
+    let infix = matches!(word, K::MEMBER | K::OVERLAPS | K::OPERATOR | K::DIV | K::AT);
+    let prefix = matches!(word, K::INTERVAL | K::PRIOR | K::CONNECT_BY_ROOT | K::EXPLAIN);
+    let relations = matches!(word, K::JOIN | K::APPLY | K::UNION | K::EXCEPT | K::INTERSECT | K::MINUS);
+    logic || text || infix || prefix || relations
 }
 
 /// Counts the operators of the text: a chain of them is as deep as it is long, and what walks it recurses.
@@ -101,10 +97,8 @@ fn check_nesting(tokens: &[Token]) -> Result<(), Refusal> {
 
 /// The planner's work grows with the square of a list of names, and with the length of a name that is not known.
 fn check_lists(tokens: &[Token]) -> Result<(), Refusal> {
-    if let Some(long) = tokens.iter().find_map(|t| match t {
-        Token::Word(word) if word.value.len() > MAX_NAME => Some(word.value.len()),
-        _ => None,
-    }) {
+    let bytes = |token: &Token| if let Token::Word(word) = token { word.value.len() } else { 0 };
+    if let Some(long) = tokens.iter().map(bytes).find(|bytes| *bytes > MAX_NAME) {
         return Err(unsupported(format!("a name has {long} bytes; at most {MAX_NAME} are read")));
     }
     let literal = |token: &Token| matches!(token, Token::Number(..) | Token::SingleQuotedString(_));

@@ -23,6 +23,7 @@ use datafusion_functions_aggregate::{average::avg_udaf, sum::sum_udaf};
 use crate::{
     enclosure::{Notes, enclose},
     plan::PrivatePlan,
+    relation::engines_number,
     scalar::function::{Kind, function},
     table::{ENDS, hidden_name, note_name},
 };
@@ -349,9 +350,12 @@ fn total_inside(expr: &Expr) -> Result<Expr, DataFusionError> {
                 Transformed::yes(Expr::AggregateFunction(function))
             }
             Expr::WindowFunction(mut function) => {
-                if let WindowFunctionDefinition::AggregateUDF(of) = function.fun {
-                    function.fun = WindowFunctionDefinition::AggregateUDF(of_cells(of));
-                }
+                function.fun = match function.fun {
+                    WindowFunctionDefinition::AggregateUDF(of) => WindowFunctionDefinition::AggregateUDF(of_cells(of)),
+                    WindowFunctionDefinition::WindowUDF(of) => {
+                        WindowFunctionDefinition::WindowUDF(engines_number(of.name()).unwrap_or(of))
+                    }
+                };
                 Transformed::yes(Expr::WindowFunction(function))
             }
             other => Transformed::no(other),

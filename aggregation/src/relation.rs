@@ -38,7 +38,7 @@ use sekisho_protocol::{
     schema::{Kind, Schema, Table},
 };
 
-pub(crate) use self::exact::{avg, numbers, sum};
+pub(crate) use self::exact::{avg, engines_number, numbers, sum};
 pub use self::steps::Step;
 use crate::{
     domain::{Image, KeyKind, KeyValue, image_if_small},

@@ -105,7 +105,7 @@ pub(crate) fn numbers() -> [Arc<WindowUDF>; 3] {
 }
 
 /// The engine's own, whose result is then cast to bigint.
-pub(super) fn engines_number(name: &str) -> Option<Arc<WindowUDF>> {
+pub(crate) fn engines_number(name: &str) -> Option<Arc<WindowUDF>> {
     match name {
         "row_number" => Some(row_number_udwf()),
         "rank" => Some(rank_udwf()),

@@ -10,7 +10,7 @@ use std::{
 use sekisho_tests::fuzzed::{answer, batch, bundle, documents, frames, plan, sql};
 
 /// An input takes milliseconds; a hang takes longer than this on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The stack of a daemon's thread, in bytes.
 const STACK: usize = 16 << 20;
 /// What a kept corpus may weigh.

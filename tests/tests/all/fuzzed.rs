@@ -10,7 +10,9 @@ use std::{
 use sekisho_tests::fuzzed::{answer, batch, bundle, documents, frames, plan, sql};
 
 /// An input takes milliseconds; a hang takes longer than this on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
+/// The stack of a daemon's thread, in bytes.
+const STACK: usize = 16 << 20;
 /// What a kept corpus may weigh.
 const MOST_FILES: usize = 300;
 const MOST_BYTES: usize = 400 << 10;
@@ -32,14 +34,15 @@ fn replay(target: &str, run: fn(&[u8])) {
     let (send, done) = sync_channel(0);
     let files = [corpus, found].concat();
     let all = files.clone();
-    std::thread::spawn(move || {
+    let replaying = move || {
         for file in all {
             run(&std::fs::read(&file).unwrap());
             if send.send(()).is_err() {
                 return;
             }
         }
-    });
+    };
+    std::thread::Builder::new().stack_size(STACK).spawn(replaying).unwrap();
     for file in files {
         match done.recv_timeout(PATIENCE) {
             Ok(()) => {}

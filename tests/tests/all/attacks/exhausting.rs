@@ -57,6 +57,7 @@ fn peak() -> u64 {
 /// 10 GB, whatever the limit (2 GiB), and as much as somebody wanted with more and longer texts; without that patient it took nothing. Now it
 /// is an answer, or no answer that is counted.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the edge of a test: it starts itself anew")]
 fn texts_of_one_patients_rows_take_no_memory_beside_the_limit() {
     let name = "attacks::exhausting::texts_of_one_patients_rows_take_no_memory_beside_the_limit";
     if std::env::var_os(ALONE).is_none() {

@@ -310,7 +310,9 @@ impl Rounds {
         let made = tokio::spawn(making.in_current_span()).await;
         let (report, batches) = made.map_err(|error| crashed(&error))?.map_err(|error| match error {
             ResultError::TooMuch(_) => Refusal::new(Code::TooLarge, error.to_string()),
-            ResultError::Combine(_) | ResultError::After(_) | ResultError::Report(_) | ResultError::Table(_) => failed(&error),
+            ResultError::Combine(_) | ResultError::After(_) | ResultError::Report(_) | ResultError::Table(_) => {
+                failed(&error)
+            }
         })?;
         Ok(Made { report, batches, releases })
     }

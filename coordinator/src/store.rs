@@ -632,7 +632,7 @@ mod tests {
             let drop = sqlx::AssertSqlSafe(format!("DROP TABLE {table}"));
             sqlx::raw_sql(drop).execute(&store.pool).await.unwrap();
         }
-        sqlx::raw_sql("DROP TABLE refused_request").execute(&store.pool).await.unwrap();
+        sqlx::raw_sql("DROP TABLE refused_request; DROP TABLE exact_since").execute(&store.pool).await.unwrap();
         sqlx::raw_sql("PRAGMA user_version = 4").execute(&store.pool).await.unwrap();
         store.close().await;
         let entries = open(&dir).await.log_entries(0, 99).await.unwrap();

@@ -17,6 +17,7 @@ use sekisho_protocol::{
     permit::{AllowedQuery, Permit, Preset, ReleaseKind, Statistic},
     receipt::Receipt,
     record::RefusalRecord,
+    turns::{Pace, Turns},
     units::MicroRho,
 };
 
@@ -69,6 +70,7 @@ impl Desk {
             node.hooks = hooks;
             // Two of one study at once.
             node.slots = Slots::new(8);
+            node.turns = Turns::new(Pace::MOST);
         })
         .await;
         case.over(stays).await;

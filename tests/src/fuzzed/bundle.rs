@@ -19,7 +19,7 @@ fn known() -> &'static Known {
         let trust = std::fs::read_to_string(folder.join("trust.toml")).unwrap();
         let trust = Trust::parse(&trust, |path| std::fs::read(folder.join(path))).unwrap();
         let files = archive::folder(&folder.join("release")).unwrap();
-        let runtime = Builder::new_current_thread().build().unwrap();
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         let known = Known { files, trust, runtime };
         assert!(known.verified(&known.files), "the bundle itself does not verify");
         known

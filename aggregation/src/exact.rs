@@ -5,7 +5,7 @@
 //! noise, [`Release::exact`](crate::release::Release::exact) a [`Reviewed`] run and rules at least as strict as the permit's.
 //!
 //! Exact numbers are not differentially private, and what is said here is no such guarantee: small and dominated cells are
-//! hidden with what would give them away ([`suppress`](crate::suppress)), the rest is rounded. That two releases of nearly the same patients do
+//! hidden with what would give them away (`suppress`), the rest is rounded. That two releases of nearly the same patients do
 //! not leave is the node's guard, by their [`Cohort`]s.
 
 use sekisho_protocol::{

@@ -31,7 +31,7 @@ impl Departure {
         Self::Fixed { step, latest: timeout.saturating_add(step) }
     }
 
-    /// The same for a question with this plan: the step is longer by its [class](size_class), and never beyond the late time.
+    /// The same for a question with this plan: the step is longer by its class, and never beyond the late time.
     pub fn of(self, plan: &PrivatePlan) -> Self {
         self.of_class(size_class(plan))
     }

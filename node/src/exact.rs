@@ -1,6 +1,6 @@
 //! Exact results ("aggregated" releases): a person of the study asks, a person of the hospital looks and decides.
 //!
-//! A question whose permit lists it as aggregated never runs by itself: it is noted, and waits ([`Answering::asked_exact`]).
+//! A question whose permit lists it as aggregated never runs by itself: it is noted, and waits (`Answering::asked_exact`).
 //! Somebody at the hospital looks at the table as it would leave ([`Answering::look`]) and lets it out ([`Answering::let_out`])
 //! or refuses it ([`refuse`]), by the command line or the console: both do it here.
 //!
@@ -9,7 +9,7 @@
 //! anybody is served it, and from then on served as every release is. Whoever is stopped between the two goes on from the
 //! record, and there is one release. A person's no and the guard's no are the same code and words to whoever asked.
 //!
-//! Deliberately absent: hidden numbers (a table comes from [`Preview`] alone), a number of patients in any error, note or log,
+//! Deliberately absent: hidden numbers (a table comes from `Preview` alone), a number of patients in any error, note or log,
 //! and any way to release without a person.
 
 pub mod guard;

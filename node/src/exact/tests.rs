@@ -304,6 +304,10 @@ async fn a_stop_at_any_line_releases_nothing_twice_and_goes_on_from_the_record()
         assert!(let_out(Arc::clone(&node)).await.unwrap_err().is_panic(), "{point}");
         let recorded = node.ledger.exact_releases().await.unwrap();
         assert_eq!(recorded.len(), usize::from(point != "exact_read"), "{point}");
+        assert!(
+            node.ledger.interrupted().await.unwrap().is_empty(),
+            "{point}: a person goes on, and nothing was asked of data"
+        );
         let day = desk.clock.now().date_naive();
         // Data and opt-outs of a later day are not in what was recorded.
         desk.next_day(Some(&stays(&[(0, 30, 40), (100, 20, 60)]))).await;

@@ -109,14 +109,15 @@ impl Ledger {
         open(&mut tx, study_id, permit).await
     }
 
-    /// The charged runs that ended with the process: they have no release, and were never counted as runs without an answer.
+    /// The charged runs that ended with the process: they have no release, and were never counted as runs without an answer. An
+    /// exact release that was recorded is none of them: a person goes on with it.
     ///
     /// # Errors
     /// When the database fails.
     pub(crate) async fn interrupted(&self) -> Result<Vec<Interrupted>, LedgerError> {
         let rows = sqlx::query(
             "SELECT c.charge_id, c.permit, c.query_key, c.run, c.query FROM charge c
-            WHERE NOT EXISTS (SELECT 1 FROM release r WHERE r.charge_id = c.charge_id)
+            WHERE c.micro_rho > 0 AND NOT EXISTS (SELECT 1 FROM release r WHERE r.charge_id = c.charge_id)
                 AND NOT EXISTS (SELECT 1 FROM no_answer n WHERE n.charge_id = c.charge_id)
                 AND NOT EXISTS (SELECT 1 FROM lost_run l WHERE l.charge_id = c.charge_id)
             ORDER BY c.charge_id",
